@@ -1,0 +1,145 @@
+"""The catalog: which recordings exist and what is known about them, as Parquet tables in one folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Literal, get_type_hints
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+Perspective = Literal["ego", "exo"]
+Kind = Literal["video", "features"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """One camera's file of one scene.
+
+    Recordings of one `scene` with equal `kind` share a clock once `start_offset_s` is added: the instant of frame k is
+    ``start_offset_s + k / fps``.
+    """
+
+    dataset: str
+    split: str
+    scene: str
+    view: str
+    """Name of the camera within the scene."""
+    perspective: Perspective
+    subject: str
+    action: str
+    """What is done in the recording; ego and exo videos of one action may be paired without being synchronous."""
+    path: str
+    """The file, relative to the catalog's root."""
+    kind: Kind
+    fps: float
+    num_frames: int
+    """Frames that a sequential decode of the file yields."""
+    height_px: int
+    width_px: int
+    start_offset_s: float = 0.0
+
+    @property
+    def id(self) -> str:
+        """Unique within a catalog."""
+        return f"{self.split}/{self.scene}/{self.view}"
+
+
+_TYPES = {str: pa.string(), float: pa.float64(), int: pa.int64()}
+_HINTS = get_type_hints(Recording)
+RECORDINGS = pa.schema([(f.name, _TYPES.get(_HINTS[f.name], pa.string())) for f in fields(Recording)])
+SEGMENTS = pa.schema(
+    [("recording", pa.string()), ("start_s", pa.float64()), ("end_s", pa.float64()), ("name", pa.string()), ("label", pa.string())]
+)
+FRAME_LABELS = pa.schema([("recording", pa.string()), ("name", pa.string()), ("labels", pa.list_(pa.int32()))])
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A span of one recording that carries a label, e.g. name="action", label="break egg"."""
+
+    recording: str
+    start_s: float
+    end_s: float
+    name: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Recordings with their labels.
+
+    `frame_labels[name][recording id]` is an int32 array of one label per frame, e.g. name="phase".
+    """
+
+    root: Path
+    """Folder that the recordings' paths are relative to."""
+    recordings: tuple[Recording, ...]
+    segments: tuple[Segment, ...] = ()
+    frame_labels: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for recording in self.recordings:
+            if recording.id in seen:
+                raise ValueError(
+                    f"catalog {self.root}: recording {recording.id!r} appears twice; "
+                    "split, scene and view together must name one file"
+                )
+            seen.add(recording.id)
+        for name, by_recording in self.frame_labels.items():
+            for recording in self.recordings:
+                labels = by_recording.get(recording.id)
+                if labels is not None and len(labels) != recording.num_frames:
+                    raise ValueError(
+                        f"{self.root / recording.path}: {len(labels)} {name!r} labels for {recording.num_frames} decoded "
+                        "frames; there must be one label per frame: fix the label file or the video"
+                    )
+
+    def file(self, recording: Recording) -> Path:
+        """Where the recording's file lies."""
+        return self.root / recording.path
+
+    def select(self, split: str) -> Catalog:
+        """The recordings of one split, in their order; raises ValueError where there are none."""
+        kept = tuple(r for r in self.recordings if r.split == split)
+        if not kept:
+            known = sorted({r.split for r in self.recordings})
+            raise ValueError(f"catalog {self.root}: split {split!r} holds no recording; splits here: {', '.join(known)}")
+        ids = {r.id for r in kept}
+        labels = {n: {k: v for k, v in by.items() if k in ids} for n, by in self.frame_labels.items()}
+        return Catalog(self.root, kept, tuple(s for s in self.segments if s.recording in ids), labels)
+
+    def save(self, folder: Path) -> None:
+        """Write the tables to `folder` (recordings, segments, frame_labels and catalog.json)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = [asdict(r) for r in self.recordings]
+        pq.write_table(pa.Table.from_pylist(rows, schema=RECORDINGS), folder / "recordings.parquet")
+        pq.write_table(pa.Table.from_pylist([asdict(s) for s in self.segments], schema=SEGMENTS), folder / "segments.parquet")
+        labels = [
+            {"recording": recording, "name": name, "labels": values}
+            for name, by_recording in self.frame_labels.items()
+            for recording, values in by_recording.items()
+        ]
+        pq.write_table(pa.Table.from_pylist(labels, schema=FRAME_LABELS), folder / "frame_labels.parquet")
+        (folder / "catalog.json").write_text(json.dumps({"root": str(self.root.resolve())}, indent=2) + "\n")
+
+    @staticmethod
+    def load(folder: Path, root: Path | None = None) -> Catalog:
+        """Read the tables that `save` wrote; `root` overrides where the files lie."""
+        if not (folder / "recordings.parquet").is_file():
+            raise ValueError(
+                f"{folder}: no catalog here (recordings.parquet is missing); make one with `crossview prepare`"
+            )
+        root = root or Path(json.loads((folder / "catalog.json").read_text())["root"])
+        if not root.is_dir():
+            raise ValueError(f"{folder}: the catalog's files lay under {root}, which is missing; pass --data.root")
+        recordings = tuple(Recording(**row) for row in pq.read_table(folder / "recordings.parquet").to_pylist())
+        segments = tuple(Segment(**row) for row in pq.read_table(folder / "segments.parquet").to_pylist())
+        labels: dict[str, dict[str, np.ndarray]] = {}
+        for row in pq.read_table(folder / "frame_labels.parquet").to_pylist():
+            labels.setdefault(row["name"], {})[row["recording"]] = np.asarray(row["labels"], dtype=np.int32)
+        return Catalog(root, recordings, segments, labels)

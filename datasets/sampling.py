@@ -1,0 +1,70 @@
+"""What a method asks of the data plane, declared before any model or file exists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Pairing = Literal["single", "synchronized", "paired", "unpaired", "group"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """One clip cut from one camera."""
+
+    perspective: Literal["ego", "exo", "any"]
+    frames: int
+    """Frames in the clip (T)."""
+    fps: float | None = None
+    """Sampling rate in Hz; None takes `frames` from the whole recording as `spread` says."""
+    spread: Literal["random", "even"] = "even"
+    """Over a whole recording: T sorted frames at random without replacement, or T at even distances."""
+    size_px: int = 224
+    """Frames are resized to size_px x size_px."""
+    count: int = 1
+    """Cameras of this perspective in a group; a scene with fewer has the rest masked."""
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "size_px", "count"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"view: {name} is {getattr(self, name)}; it must be at least 1")
+        if self.fps is not None and self.fps <= 0:
+            raise ValueError(f"view: fps is {self.fps}; it must be above 0, or None for the whole recording")
+        if self.size_px % 2:
+            raise ValueError(f"view: size_px is {self.size_px}; it must be even (4:2:0 chroma)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """The batch that a method wants.
+
+    Pairings: `single` (one view), `synchronized` (same instant, different camera), `paired` (same content, time mapped
+    proportionally), `unpaired` (same action, drawn independently, never the same file), `group` (every camera of an
+    instant, `View.count` slots per perspective).
+    """
+
+    views: dict[str, View]
+    pairing: Pairing
+    windows: int = 1
+    """Clips of one recording (or scene) in one row of the plan."""
+    window_scale: tuple[float, float] = (1.0, 1.0)
+    """A window's frame distance is scaled by one factor drawn from this range, shared by all its views."""
+
+    def __post_init__(self) -> None:
+        if not self.views:
+            raise ValueError("sampling: no view; name at least one")
+        if self.pairing == "single" and len(self.views) != 1:
+            raise ValueError(f"sampling: pairing 'single' takes one view, not {sorted(self.views)}")
+        if self.pairing in ("synchronized", "paired", "unpaired") and len(self.views) != 2:
+            raise ValueError(f"sampling: pairing {self.pairing!r} takes two views, not {sorted(self.views)}")
+        if self.pairing != "group" and any(view.count != 1 for view in self.views.values()):
+            raise ValueError(f"sampling: View.count is for pairing 'group', not {self.pairing!r}")
+        if self.pairing in ("synchronized", "group") and any(
+            view.fps is None and view.spread == "random" for view in self.views.values()
+        ):
+            raise ValueError(f"sampling: pairing {self.pairing!r} needs common instants; give the views an fps or spread='even'")
+        low, high = self.window_scale
+        if not 0 < low <= high:
+            raise ValueError(f"sampling: window_scale is {self.window_scale}; it must satisfy 0 < low <= high")
+        if self.windows < 1:
+            raise ValueError(f"sampling: windows is {self.windows}; it must be at least 1")

@@ -1,0 +1,71 @@
+"""The contract between a method and the platform. A method knows neither Ray nor files."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from crossview.methods.recipe import MethodConfig
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Batch = Mapping[str, Tensor]
+"""What the stream yields, with NAME from `Sampling.views`:
+
+NAME: uint8 (B, T, 3, H, W), or float16 (B, T, N, D) where the catalog holds features.
+NAME/frames: int64 (B, T), frame indices in the recording. NAME/num_frames: int64 (B,), the recording's length.
+sample: int64 (B,), row of the plan. seed: int64 (B,), for `noise.uniform`.
+With pairing "group" there is one NAME, "video": (B, V, T, ...), and "video/mask": bool (B, V), False where a camera is missing.
+"""
+
+
+class Method(nn.Module, ABC):
+    """One published method as plain torch. A subclass is named `Model` and built as `Model(config)`."""
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Scalar losses by name, each a mean over the batch's samples; "loss" is minimised, all are logged."""
+
+    @abstractmethod
+    def embed(self, video: Tensor) -> Tensor:
+        """Frame embeddings of whole recordings: uint8 (B, T, 3, H, W) or features (B, T, N, D) -> float (B, T, D')."""
+
+    def frozen_features(self, video: Tensor) -> Tensor | None:
+        """What a frozen part computes per frame, float16 (B, T, N, D) from uint8 (B, T, 3, H, W); None where there is none.
+
+        The platform may cache it once per recording; `forward` and `embed` take it in place of video.
+        """
+        del video
+        return None
+
+    def controls(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """Embeddings that a trained one has to beat, by name, with `embed`'s signature (a random init is added by the platform)."""
+        return {}
+
+    def figures(self, batch: Batch) -> dict[str, Figure]:
+        """Named figures of what the method does on a batch."""
+        del batch
+        return {}
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Trainable parameters for the optimiser, all with the same weight decay unless a method overrides this."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad], "weight_decay": weight_decay}]
+
+
+def build(name: str, config: MethodConfig) -> Method:
+    """The model of `methods/<name>/model.py` for `config`."""
+    model: Method = importlib.import_module(f"crossview.methods.{name}.model").Model(config)
+    return model
+
+
+def names() -> list[str]:
+    """Every method's name: the folders under `methods/`."""
+    import crossview.methods
+
+    return sorted(m.name for m in pkgutil.iter_modules(crossview.methods.__path__) if m.ispkg)

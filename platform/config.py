@@ -1,0 +1,156 @@
+"""The resolved configuration of a run: one object for a command line, a saved run and a trial. No torch, no ray."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import dacite
+
+from crossview.methods.recipe import MethodConfig, Optim, Recipe
+
+M = TypeVar("M", bound=MethodConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Where clips come from and how they are decoded."""
+
+    catalog: Path
+    """Folder that `crossview prepare` wrote."""
+    root: Path | None = None
+    """Where the catalog's files lie now, if not where they lay when it was made."""
+    split: str = "train"
+    cache_features: bool = False
+    """Compute the method's frozen features once per recording and train on those."""
+    decoder: Literal["pyav", "decord"] = "pyav"
+    decode_actors: int = 1
+    """Ray actors that decode, per training worker."""
+    time_limit_s: float = 60.0
+    """A file that takes longer to decode is quarantined."""
+    max_quarantined: float = 0.05
+    """Largest share of recordings that may be unreadable before the run stops."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """What a run executes on."""
+
+    workers: int = 1
+    """Training processes (ranks)."""
+    micro_batch: int | None = None
+    """Samples per forward pass on one worker; None takes the whole share of the global batch, else gradients accumulate."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Autocast type of the forward pass; float16 scales the loss."""
+    threads: int | None = None
+    """Torch threads per worker; None shares the cores among the workers."""
+    max_failures: int = 2
+    """Worker failures after which the run gives up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cadence:
+    """How often, in optimiser steps."""
+
+    log: int = 10
+    checkpoint: int = 200
+    keep: int = 3
+    """Newest checkpoints to keep."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(Generic[M]):
+    """Everything that decides a run's result."""
+
+    data: Data
+    method: M
+    optim: Optim
+    compute: Compute = field(default_factory=Compute)
+    every: Cadence = field(default_factory=Cadence)
+    seed: int = 0
+    init_from: Path | None = None
+    """A run or checkpoint whose weights training starts from."""
+
+
+def config_class(method: str) -> type[MethodConfig]:
+    """The `Config` of `methods/<method>/config.py`; raises ValueError for an unknown method."""
+    return _module(method).Config  # type: ignore[no-any-return]
+
+
+def presets(method: str) -> dict[str, Any]:
+    """Functions that return a `Recipe`, by name."""
+    return _module(method).presets()  # type: ignore[no-any-return]
+
+
+def preset(method: str, name: str) -> Recipe:
+    """One preset's recipe; raises ValueError for an unknown name."""
+    known = presets(method)
+    if name not in known:
+        raise ValueError(f"--preset {name}: {method} has no such preset; choose from {', '.join(known)}")
+    return known[name]()  # type: ignore[no-any-return]
+
+
+def method_names() -> list[str]:
+    """The folders under `methods/`, found without importing torch."""
+    import pkgutil
+
+    import crossview.methods
+
+    return sorted(m.name for m in pkgutil.iter_modules(crossview.methods.__path__) if m.ispkg)
+
+
+def _module(method: str) -> Any:
+    if method not in method_names():
+        raise ValueError(f"method {method!r} is unknown; choose from {', '.join(method_names())}")
+    return importlib.import_module(f"crossview.methods.{method}.config")
+
+
+def to_dict(method: str, experiment: Experiment[Any]) -> dict[str, Any]:
+    """JSON-ready form that `from_dict` reads back as an equal object."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(v) for v in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return {"name": method, **plain(dataclasses.asdict(experiment))}
+
+
+def from_dict(values: dict[str, Any]) -> tuple[str, Experiment[Any]]:
+    """The method's name and its experiment; an unknown or ill-typed option raises ValueError that names it."""
+    values = dict(values)
+    method = values.pop("name")
+    cls = config_class(method)
+    options = dacite.Config(strict=True, cast=[tuple, Path, float])
+    try:
+        config = dacite.from_dict(cls, values.pop("method"), options)  # type: ignore[type-var]
+        parts = {
+            f.name: dacite.from_dict(kind, values.pop(f.name), options)
+            for f, kind in (
+                (f, {"data": Data, "optim": Optim, "compute": Compute, "every": Cadence}[f.name])
+                for f in dataclasses.fields(Experiment)
+                if f.name in ("data", "optim", "compute", "every")
+            )
+        }
+    except dacite.DaciteError as error:
+        raise ValueError(f"configuration of {method}: {error}") from error
+    seed, init_from = values.pop("seed"), values.pop("init_from")
+    if values:
+        raise ValueError(f"configuration of {method}: unknown option {', '.join(values)}")
+    return method, Experiment(method=config, seed=seed, init_from=Path(init_from) if init_from else None, **parts)
+
+
+def read(path: Path) -> tuple[str, Experiment[Any]]:
+    """The experiment saved in a run folder, its `run.json`, or a bare configuration file."""
+    file = path / "run.json" if path.is_dir() else path
+    if not file.is_file():
+        raise ValueError(f"{file}: no saved configuration here; pass a run folder or a JSON file that `crossview train` wrote")
+    values = json.loads(file.read_text())
+    return from_dict(values.get("experiment", values))
