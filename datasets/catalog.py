@@ -52,7 +52,13 @@ _TYPES = {str: pa.string(), float: pa.float64(), int: pa.int64()}
 _HINTS = get_type_hints(Recording)
 RECORDINGS = pa.schema([(f.name, _TYPES.get(_HINTS[f.name], pa.string())) for f in fields(Recording)])
 SEGMENTS = pa.schema(
-    [("recording", pa.string()), ("start_s", pa.float64()), ("end_s", pa.float64()), ("name", pa.string()), ("label", pa.string())]
+    [
+        ("recording", pa.string()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("name", pa.string()),
+        ("label", pa.string()),
+    ]
 )
 FRAME_LABELS = pa.schema([("recording", pa.string()), ("name", pa.string()), ("labels", pa.list_(pa.int32()))])
 
@@ -108,7 +114,9 @@ class Catalog:
         kept = tuple(r for r in self.recordings if r.split == split)
         if not kept:
             known = sorted({r.split for r in self.recordings})
-            raise ValueError(f"catalog {self.root}: split {split!r} holds no recording; splits here: {', '.join(known)}")
+            raise ValueError(
+                f"catalog {self.root}: split {split!r} holds no recording; splits here: {', '.join(known)}"
+            )
         ids = {r.id for r in kept}
         labels = {n: {k: v for k, v in by.items() if k in ids} for n, by in self.frame_labels.items()}
         return Catalog(self.root, kept, tuple(s for s in self.segments if s.recording in ids), labels)
@@ -118,7 +126,9 @@ class Catalog:
         folder.mkdir(parents=True, exist_ok=True)
         rows = [asdict(r) for r in self.recordings]
         pq.write_table(pa.Table.from_pylist(rows, schema=RECORDINGS), folder / "recordings.parquet")
-        pq.write_table(pa.Table.from_pylist([asdict(s) for s in self.segments], schema=SEGMENTS), folder / "segments.parquet")
+        pq.write_table(
+            pa.Table.from_pylist([asdict(s) for s in self.segments], schema=SEGMENTS), folder / "segments.parquet"
+        )
         labels = [
             {"recording": recording, "name": name, "labels": values}
             for name, by_recording in self.frame_labels.items()

@@ -62,7 +62,9 @@ class Sampling:
         if self.pairing in ("synchronized", "group") and any(
             view.fps is None and view.spread == "random" for view in self.views.values()
         ):
-            raise ValueError(f"sampling: pairing {self.pairing!r} needs common instants; give the views an fps or spread='even'")
+            raise ValueError(
+                f"sampling: pairing {self.pairing!r} needs common instants; give the views an fps or spread='even'"
+            )
         low, high = self.window_scale
         if not 0 < low <= high:
             raise ValueError(f"sampling: window_scale is {self.window_scale}; it must satisfy 0 < low <= high")

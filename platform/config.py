@@ -151,6 +151,8 @@ def read(path: Path) -> tuple[str, Experiment[Any]]:
     """The experiment saved in a run folder, its `run.json`, or a bare configuration file."""
     file = path / "run.json" if path.is_dir() else path
     if not file.is_file():
-        raise ValueError(f"{file}: no saved configuration here; pass a run folder or a JSON file that `crossview train` wrote")
+        raise ValueError(
+            f"{file}: no saved configuration here; pass a run folder or a JSON file that `crossview train` wrote"
+        )
     values = json.loads(file.read_text())
     return from_dict(values.get("experiment", values))

@@ -1,0 +1,128 @@
+"""Checkpoints: a folder with model.safetensors, frozen.safetensors, train_state.pt and run.json, renamed into place when complete."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from crossview.methods.method import Method, build
+from crossview.platform.config import from_dict
+from crossview.platform.runs import write_json
+
+
+def folder(run: Path, step: int) -> Path:
+    """Where the checkpoint after `step` optimiser steps lies."""
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def all_of(run: Path) -> list[Path]:
+    """Complete checkpoints of a run, oldest first."""
+    return sorted((run / "checkpoints").glob("step-*"))
+
+
+def latest(run: Path) -> Path | None:
+    """The newest complete checkpoint of a run."""
+    found = all_of(run)
+    return found[-1] if found else None
+
+
+def _frozen_names(model: Method) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+
+
+def save(
+    target: Path, model: Method, weights: dict[str, Tensor], train_state: dict[str, Any], run: dict[str, Any], keep: int
+) -> None:
+    """Write one checkpoint and drop all but the newest `keep`.
+
+    `weights` are those to evaluate (the moving average where there is one). Frozen parameters do not change: their file
+    is written once and hard-linked from then on. Raises OSError naming the folder where the disk is full or unwritable;
+    earlier checkpoints stay as they are.
+    """
+    previous = latest(target.parent.parent)
+    temporary = target.with_name(f".{target.name}")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        frozen = _frozen_names(model)
+        save_file({n: w.contiguous() for n, w in weights.items() if n not in frozen}, temporary / "model.safetensors")
+        if frozen:
+            _save_frozen(temporary, previous, {n: w.contiguous() for n, w in weights.items() if n in frozen})
+        torch.save(train_state, temporary / "train_state.pt")
+        write_json(temporary / "run.json", {**run, "step": train_state["step"]})
+        temporary.rename(target)
+    except (OSError, RuntimeError) as error:  # safetensors and torch report a full disk as errors of their own kinds
+        shutil.rmtree(temporary, ignore_errors=True)
+        if not _is_storage(error):
+            raise
+        left = f"the newest complete one is {previous}" if previous else "there is none before it"
+        raise OSError(
+            errno.ENOSPC,
+            f"checkpoint {target} could not be written: {error}. Checkpoints need free, writable space ({left}); "
+            f"free some, then `crossview resume {target.parent.parent}`",
+        ) from error
+    for old in all_of(target.parent.parent)[:-keep]:
+        shutil.rmtree(old)
+
+
+def _is_storage(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, OSError) or any(w in text for w in ("no space", "write", "i/o error", "file"))
+
+
+def _save_frozen(temporary: Path, previous: Path | None, weights: dict[str, Tensor]) -> None:
+    name = "frozen.safetensors"
+    if previous and (previous / name).exists():
+        try:
+            os.link(previous / name, temporary / name)
+            return
+        except OSError:  # no hard links on this file system: write a copy
+            pass
+    save_file(weights, temporary / name)
+
+
+def read_weights(checkpoint: Path) -> dict[str, Tensor]:
+    """All weights of one checkpoint by parameter name; raises ValueError naming a file that is missing or broken."""
+    weights: dict[str, Tensor] = {}
+    for file in (checkpoint / "model.safetensors", checkpoint / "frozen.safetensors"):
+        if not file.exists() and file.name == "frozen.safetensors":
+            continue
+        try:
+            weights |= load_file(file)
+        except Exception as error:
+            raise ValueError(
+                f"{file}: not a readable checkpoint ({error}); delete this folder and resume from the one before it"
+            ) from error
+    return weights
+
+
+def resolve(path: Path) -> Path:
+    """The checkpoint folder meant by `path`: itself, or the newest of a run; raises ValueError where there is none."""
+    if (path / "model.safetensors").exists():
+        return path
+    found = latest(path)
+    if found is None:
+        raise ValueError(f"{path}: no checkpoint here; pass a run folder with checkpoints/ or one checkpoint folder")
+    return found
+
+
+def load(path: Path, device: str | torch.device = "cpu") -> Method:
+    """The trained method of a run or checkpoint folder, in eval mode; needs neither Ray nor the data it was trained on."""
+    checkpoint = resolve(Path(path))
+    name, experiment = from_dict(json.loads((checkpoint / "run.json").read_text())["experiment"])
+    model = build(name, without_pretrained(experiment.method))
+    model.load_state_dict(read_weights(checkpoint), strict=True)
+    return model.to(device).eval()
+
+
+def without_pretrained(config: Any) -> Any:
+    """The configuration with pre-trained parts left random, where it has any: their weights come from the checkpoint."""
+    return config.without_pretrained() if hasattr(config, "without_pretrained") else config

@@ -1,0 +1,226 @@
+"""The `crossview` command. Only the chosen command's modules are imported: `--help` needs neither torch nor ray."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
+
+import tyro
+
+from crossview.methods.recipe import MethodConfig
+from crossview.platform.config import Data, Experiment, config_class, method_names, preset, presets, read
+
+M = TypeVar("M", bound=MethodConfig)
+Run = Annotated[Path, tyro.conf.Positional]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch(Generic[M]):
+    """Train one method on a catalog."""
+
+    experiment: tyro.conf.OmitArgPrefixes[Experiment[M]]
+    preset: str
+    """Recipe to start from; further options change it."""
+    from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """A run folder or configuration file to start from, in place of a preset."""
+    name: str | None = None
+    """Name of the run; a name is used once."""
+    runs: Path = Path("runs")
+    """Folder that run folders are made in."""
+    debug: bool = False
+    """Plan, decoding and loop in this one process, without Ray: a breakpoint in a method's forward just works."""
+
+
+def train(args: Sequence[str]) -> None:
+    """Train a method: crossview train METHOD [--preset P | --from RUN] [options]."""
+    if not args or args[0].startswith("-"):
+        _usage("crossview train METHOD [options]", "methods", method_names(), ok="--help" in args or "-h" in args)
+    method, rest = args[0], list(args[1:])
+    known = presets(method)
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--preset", default=next(iter(known)))
+    early.add_argument("--from", dest="from_", type=Path)
+    chosen, _ = early.parse_known_args(rest)
+    if chosen.from_ is not None:
+        saved, default = read(chosen.from_)
+        if saved != method:
+            raise ValueError(f"--from {chosen.from_}: this configures {saved!r}, not {method!r}; train {saved} instead")
+    else:
+        recipe = preset(method, chosen.preset)
+        default = Experiment(data=Data(catalog=tyro.MISSING), method=recipe.method, optim=recipe.optim)
+    launch: Launch[Any] = tyro.cli(
+        Launch[config_class(method)],  # type: ignore[misc]
+        default=Launch(experiment=default, preset=chosen.preset, from_=chosen.from_),
+        args=rest,
+        prog=f"crossview train {method}",
+        description=f"Presets: {', '.join(known)}.",
+    )
+    from crossview.platform.runs import default_name
+    from crossview.platform.train import start
+
+    run = launch.runs / (launch.name or default_name(method))
+    start(run, method, launch.experiment, in_process=launch.debug)
+    print(f"Trained. The run lies in {run}; next: crossview evaluate {run}")
+
+
+def resume(run: Run, /, debug: bool = False) -> None:
+    """Go on with a run from its newest checkpoint.
+
+    Args:
+        run: The run folder.
+        debug: In this one process, without Ray.
+    """
+    from crossview.platform.train import resume as go_on
+
+    go_on(run, in_process=debug)
+    print(f"Done. The run lies in {run}")
+
+
+def embed(run: Run, /, split: str = "val", controls: bool = False, debug: bool = False) -> None:
+    """Write the embeddings of every frame of a split as Parquet.
+
+    Args:
+        run: The run folder.
+        split: Split of the run's catalog.
+        controls: Also the embeddings that the trained one has to beat.
+        debug: In this one process, without Ray.
+    """
+    from crossview.platform.embed import embed as write
+
+    for row, path in write(run, split=split, controls=controls, in_process=debug).items():
+        print(f"{row}: {path}")
+
+
+def evaluate(run: Run, /, split: str = "val", few_shot: bool = False, k: int = 10, debug: bool = False) -> None:
+    """Score a run's embeddings by the downstream tasks, beside its controls.
+
+    Args:
+        run: The run folder.
+        split: Choose models on val; run test once.
+        few_shot: Also phase classification from few labelled videos.
+        k: Neighbours in frame retrieval.
+        debug: In this one process, without Ray.
+    """
+    from crossview.platform.evaluate import evaluate as score
+
+    score(run, split=split, few_shot=few_shot, k=k, in_process=debug)
+
+
+def report(run: Run, /) -> None:
+    """Draw a run's figures and write its page, report.html.
+
+    Args:
+        run: The run folder.
+    """
+    from crossview.platform.figures import draw
+    from crossview.platform.report import report as write
+
+    draw(run)
+    print(f"The page lies in {write(run)}")
+
+
+def reproduce(study: Annotated[str, tyro.conf.Positional], /, out: Path | None = None, jobs: int | None = None) -> None:
+    """Run a method's study with its controls and seeds, and print the claim's table; goes on where it was stopped.
+
+    Args:
+        study: METHOD:STUDY, e.g. byov:synthetic.
+        out: Folder of the study, runs/METHOD-STUDY by default.
+        jobs: Runs trained side by side, by default one per core.
+    """
+    from crossview.platform.reproduce import reproduce as run_study
+
+    run_study(study, out, jobs)
+
+
+def view(catalog: Run, /, scene: str | None = None, out: Path = Path("contact_sheet.png"), instants: int = 8) -> None:
+    """Draw the cameras of a scene at common instants: a check of the clocks.
+
+    Args:
+        catalog: Folder that `crossview prepare` wrote.
+        scene: Which scene; the first by default.
+        out: The picture to write.
+        instants: Columns of the picture.
+    """
+    from crossview.datasets.catalog import Catalog
+    from crossview.platform.view import contact_sheet
+
+    loaded = Catalog.load(catalog)
+    contact_sheet(loaded, scene or loaded.recordings[0].scene, out, instants)
+    print(f"The picture lies in {out}")
+
+
+def info() -> None:
+    """Versions, devices, methods and their presets."""
+    import torch
+
+    from crossview.platform.runs import provenance
+
+    facts = provenance()
+    for name, version in facts["versions"].items():
+        print(f"{name} {version}")
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    print(f"commit {facts['commit']}; {os.cpu_count()} cores; GPUs: {', '.join(gpus) or 'none'}")
+    for method in method_names():
+        print(f"{method}: presets {', '.join(presets(method))}")
+
+
+def prepare(args: Sequence[str]) -> None:
+    """Make a catalog: crossview prepare DATASET [options]."""
+    from crossview.platform import prepare as commands
+
+    known: dict[str, Callable[..., None]] = {
+        "ae2": commands.ae2,
+        "folder": commands.folder,
+        "synthetic": commands.synthetic,
+        "copies": commands.copies,
+    }
+    if not args or args[0] not in known:
+        _usage("crossview prepare DATASET [options]", "datasets", known, ok=bool({"--help", "-h"} & set(args)))
+    tyro.cli(known[args[0]], args=args[1:], prog=f"crossview prepare {args[0]}")
+
+
+PARSED: dict[str, Callable[..., None]] = {
+    "view": view,
+    "resume": resume,
+    "embed": embed,
+    "evaluate": evaluate,
+    "report": report,
+    "reproduce": reproduce,
+    "info": info,
+}
+COMMANDS: dict[str, Callable[..., None]] = {"prepare": prepare, "train": train, **PARSED}
+
+
+def _usage(line: str, what: str, names: Sequence[str] | dict[str, Any], *, ok: bool) -> None:
+    text = f"usage: {line}\n{what}: {', '.join(names)}"
+    print(text, file=sys.stdout if ok else sys.stderr)
+    raise SystemExit(0 if ok else 2)
+
+
+def _overview(*, ok: bool) -> None:
+    lines = ["usage: crossview COMMAND [options]   (crossview COMMAND --help tells a command's options)", ""]
+    lines += [f"  {name:10} {(function.__doc__ or '').splitlines()[0]}" for name, function in COMMANDS.items()]
+    print("\n".join(lines), file=sys.stdout if ok else sys.stderr)
+    raise SystemExit(0 if ok else 2)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command; bad input ends with status 2 and one clear line."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] not in COMMANDS:
+        _overview(ok=bool(args) and args[0] in ("--help", "-h"))
+    try:
+        if args[0] in PARSED:
+            tyro.cli(PARSED[args[0]], args=args[1:], prog=f"crossview {args[0]}")
+        else:
+            COMMANDS[args[0]](args[1:])
+    except (ValueError, OSError) as error:
+        if os.environ.get("CROSSVIEW_TRACEBACK"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error

@@ -1,0 +1,30 @@
+"""Connecting to Ray, once, with the settings that Crossview needs."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+# Ray's uv hook would rebuild the environment in every worker; the project is installed where its workers run.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # report() blocks up to this long
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+
+OBJECT_STORE_BYTES = 2 * 1024**3
+
+
+def connect() -> None:
+    """Join the cluster that RAY_ADDRESS or a submitted job names, else start one on this machine."""
+    if ray.is_initialized():
+        return
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(logging_level=logging.WARNING)
+        return
+    ray.init(
+        include_dashboard=False,
+        logging_level=logging.WARNING,
+        log_to_driver=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+    )

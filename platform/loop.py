@@ -1,0 +1,258 @@
+"""The training loop: one for all methods, plain torch, the same on a laptop and in a Ray Train worker."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from crossview.datasets.catalog import Catalog
+from crossview.datasets.plan import Plan
+from crossview.methods.method import Method, build
+from crossview.methods.recipe import Optim
+from crossview.platform import checkpoint
+from crossview.platform.config import Compute, Experiment, read
+from crossview.platform.metrics import Metrics
+from crossview.platform.stream import Shard, Stream
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One rank's place in the run."""
+
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+    in_process: bool = False
+    """Decode in this process instead of Ray actors."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """What the progress line shows."""
+
+    step: int
+    total: int
+    loss: float
+    data_wait: float
+    """Share of the time since the start spent waiting for data."""
+    quarantined: int
+    pid: int = field(default_factory=os.getpid)
+
+    def note(self) -> str:
+        """One short text for the end of the progress line."""
+        bad = f", {self.quarantined} files quarantined" if self.quarantined else ""
+        return f"loss {self.loss:.4f}, waits for data {self.data_wait:.0%}{bad}"
+
+
+def total_steps(optim: Optim, rows_per_epoch: int) -> int:
+    """Optimiser steps of the whole run; raises ValueError where an epoch is shorter than one batch and gives none."""
+    if optim.steps is not None:
+        return optim.steps
+    steps = (optim.epochs or 0) * rows_per_epoch // optim.batch
+    if steps == 0:
+        raise ValueError(
+            f"optim.epochs {optim.epochs} x {rows_per_epoch} samples per epoch is less than one batch of {optim.batch}; "
+            "lower --optim.batch or raise --optim.epochs"
+        )
+    return steps
+
+
+def learning_rate(optim: Optim, step: int, total: int) -> float:
+    """Linear warm-up, then constant or half a cosine down to min_lr; a pure function of the step."""
+    if step < optim.warmup_steps:
+        return optim.lr * (step + 1) / optim.warmup_steps
+    if optim.schedule == "constant":
+        return optim.lr
+    done = (step - optim.warmup_steps) / max(1, total - optim.warmup_steps)
+    return optim.min_lr + 0.5 * (optim.lr - optim.min_lr) * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def shares(optim: Optim, compute: Compute) -> tuple[int, int]:
+    """(samples per forward pass, passes per step) of one worker; raises ValueError where the batch does not divide."""
+    if optim.batch % compute.workers:
+        raise ValueError(
+            f"optim.batch {optim.batch} does not divide among compute.workers {compute.workers}; make it a multiple of the workers"
+        )
+    share = optim.batch // compute.workers
+    micro = compute.micro_batch or share
+    if share % micro:
+        raise ValueError(
+            f"compute.micro_batch {micro} does not divide a worker's share {share} of optim.batch {optim.batch}; "
+            "choose a divisor of the share"
+        )
+    return micro, share // micro
+
+
+def optimizer_for(model: Method, optim: Optim) -> torch.optim.Optimizer:
+    """Adam with coupled, or AdamW with decoupled weight decay."""
+    groups = model.parameter_groups(optim.weight_decay)
+    kind = torch.optim.Adam if optim.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, lr=optim.lr, betas=optim.betas)
+
+
+class Training:
+    """Model, optimiser and what else a checkpoint has to hold to go on as if nothing had happened."""
+
+    def __init__(self, run: Path, worker: Worker) -> None:
+        self.run_dir, self.worker = run, worker
+        self.run_info = json.loads((run / "run.json").read_text())
+        self.name, self.experiment = read(run)
+        torch.manual_seed(self.experiment.seed)
+        self.start = checkpoint.latest(run)
+        config = self.experiment.method
+        self.model = build(self.name, checkpoint.without_pretrained(config) if self.start else config).to(worker.device)
+        if self.start is None and self.experiment.init_from is not None:
+            weights = checkpoint.read_weights(checkpoint.resolve(self.experiment.init_from))
+            self.model.load_state_dict(weights, strict=True)
+        self.optimizer = optimizer_for(self.model, self.experiment.optim)
+        half = self.experiment.compute.precision == "float16"
+        self.scaler = torch.amp.GradScaler(worker.device.type, enabled=half)
+        self.ema: dict[str, Tensor] | None = None
+        self.step = 0
+        if self.start is not None:
+            self._restore(self.start)
+        elif self.experiment.optim.ema_decay is not None:
+            self.ema = {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
+
+    def _restore(self, start: Path) -> None:
+        weights = checkpoint.read_weights(start)
+        state = torch.load(start / "train_state.pt", map_location=self.worker.device, weights_only=True)
+        if state["ema"]:
+            self.ema = {n: weights[n].to(self.worker.device) for n in state["raw"]}
+            weights |= state["raw"]
+        self.model.load_state_dict(weights, strict=True)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["rng"].cpu())
+        if self.worker.device.type == "cuda" and "cuda_rng" in state:
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.worker.device)
+        self.step = state["step"]
+
+    def save(self) -> None:
+        """Write the checkpoint of this step (on rank 0)."""
+        target = checkpoint.folder(self.run_dir, self.step)
+        if self.worker.rank != 0 or target.exists():
+            return
+        weights = self.model.state_dict()
+        state: dict[str, Any] = {
+            "step": self.step,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "rng": torch.get_rng_state(),
+            "ema": self.ema is not None,
+            "raw": {},
+        }
+        if self.worker.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.worker.device)
+        if self.ema is not None:
+            state["raw"] = {n: weights[n] for n in self.ema}
+            weights = weights | self.ema
+        target.parent.mkdir(exist_ok=True)
+        checkpoint.save(target, self.model, weights, state, self.run_info, self.experiment.every.keep)
+
+    def optimise(self, micro_batches: Iterator[Any], forward: nn.Module, passes: int, total: int) -> dict[str, Tensor]:
+        """One optimiser step over `passes` micro batches; returns the losses' means over all workers and the gradient norm."""
+        optim, compute = self.experiment.optim, self.experiment.compute
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(optim, self.step, total)
+        dtype = getattr(torch, compute.precision)
+        sums: dict[str, Tensor] = {}
+        for i in range(passes):
+            quiet = isinstance(forward, DistributedDataParallel) and i + 1 < passes
+            with forward.no_sync() if quiet else contextlib.nullcontext():  # type: ignore[operator]
+                with torch.autocast(self.worker.device.type, dtype, enabled=dtype != torch.float32):
+                    losses = forward(next(micro_batches))
+                self.scaler.scale(losses["loss"] / passes).backward()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0) + value.detach() / passes
+        self.scaler.unscale_(self.optimizer)
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(trained, optim.clip_norm or math.inf)
+        if not self.scaler.is_enabled() and not torch.isfinite(norm):
+            raise ValueError(
+                f"step {self.step}: the gradient is not finite (loss {float(sums['loss'])}); lower --optim.lr, set "
+                "--optim.clip-norm, or look for broken input with `crossview view`"
+            )
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._average(optim.ema_decay)
+        self.step += 1
+        return _mean_over_workers(sums) | {"grad_norm": norm.detach()}
+
+    @torch.no_grad()
+    def _average(self, decay: float | None) -> None:
+        if self.ema is None or decay is None:
+            return
+        for name, parameter in self.model.named_parameters():
+            if name in self.ema:
+                self.ema[name].lerp_(parameter, 1 - decay)
+
+
+def _mean_over_workers(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return values
+    stacked = torch.stack([v.float() for v in values.values()])
+    dist.all_reduce(stacked)
+    return dict(zip(values, stacked / dist.get_world_size(), strict=True))
+
+
+def plan_for(experiment: Experiment[Any]) -> Plan:
+    """The plan that the run executes; raises ValueError where the catalog cannot give what the method asks for."""
+    catalog = Catalog.load(experiment.data.catalog, experiment.data.root).select(experiment.data.split)
+    return Plan(catalog, experiment.method.sampling(), experiment.seed)
+
+
+def train(run: Path, worker: Worker, plan: Plan, on_step: Callable[[Status], None]) -> None:
+    """Train the run in folder `run` from its newest checkpoint, or from the start, to its end."""
+    training = Training(run, worker)
+    optim, compute, every = training.experiment.optim, training.experiment.compute, training.experiment.every
+    micro, passes = shares(optim, compute)
+    total = total_steps(optim, plan.rows_per_epoch)
+    forward: nn.Module = training.model.train()
+    if worker.world > 1:
+        forward = DistributedDataParallel(training.model)
+    metrics = Metrics(run, training.step) if worker.rank == 0 else None
+    shard = Shard(
+        start_step=training.step,
+        stop_step=total,
+        batch=optim.batch,
+        micro_batch=micro,
+        rank=worker.rank,
+        world=worker.world,
+    )
+    if training.step >= total:
+        return
+    stream = Stream(
+        plan, training.experiment.data, shard, device=worker.device, run_dir=run, in_process=worker.in_process
+    )
+    started = time.monotonic()
+    with stream:
+        batches = iter(stream)
+        while training.step < total:
+            values = training.optimise(batches, forward, passes, total)
+            last = training.step == total
+            if metrics and (training.step % every.log == 0 or last):
+                wait = stream.wait_s / max(time.monotonic() - started, 1e-9)
+                row = {k: float(v) for k, v in values.items()}
+                rate = learning_rate(optim, training.step - 1, total)
+                metrics.log(training.step, row | {"lr": rate, "data_wait": wait, "quarantined": stream.quarantined})
+                on_step(Status(training.step, total, row["loss"], wait, stream.quarantined))
+            if training.step % every.checkpoint == 0 or last:
+                if metrics:
+                    metrics.flush()
+                training.save()
+    if metrics:
+        metrics.close()

@@ -1,0 +1,75 @@
+"""One progress line for every long step: done, rate, time left, and what the step wants to add."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+console = Console()
+PLAIN_EVERY_S = 15.0
+"""Without a terminal (a log file, CI) a plain line is printed this often instead of a moving bar."""
+
+
+class Progress:
+    """Progress of `total` units; a moving bar on a terminal, a plain line now and then elsewhere."""
+
+    def __init__(self, what: str, total: int, unit: str, done: int = 0) -> None:
+        self.what, self.total, self.unit, self.done = what, total, unit, done
+        self._first, self._start, self._printed, self._note = done, time.monotonic(), time.monotonic(), ""
+        self._rich: RichProgress | None = None
+
+    def __enter__(self) -> Progress:
+        self._start = self._printed = time.monotonic()
+        if console.is_terminal:
+            self._rich = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=console,
+            )
+            self._rich.start()
+            self._task = self._rich.add_task(self.what, total=self.total, completed=self.done, rate="", note="")
+        return self
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count `count` more units as done; `note` stands at the end of the line."""
+        self.update(self.done + count, note)
+
+    def update(self, done: int, note: str = "") -> None:
+        """Set how many units are done."""
+        self.done, self._note = done, note or self._note
+        if self._rich:
+            self._rich.update(self._task, completed=done, rate=self.rate, note=self._note)
+        elif time.monotonic() - self._printed > PLAIN_EVERY_S:
+            self._printed = time.monotonic()
+            self._print()
+
+    @property
+    def rate(self) -> str:
+        """Units per second since this line began."""
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        return f"{(self.done - self._first) / seconds:.1f} {self.unit}/s"
+
+    def _print(self) -> None:
+        seconds = time.monotonic() - self._start
+        finished = self.done - self._first
+        left = f", {seconds / finished * (self.total - self.done):.0f} s left" if 0 < self.done < self.total else ""
+        if finished == 0:
+            left = ""
+        note = f"  {self._note}" if self._note else ""
+        console.print(f"{self.what}: {self.done}/{self.total} {self.unit}, {self.rate}{left}{note}", highlight=False)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._rich:
+            self._rich.stop()
+        else:
+            self._print()

@@ -1,0 +1,66 @@
+"""Run folders: a name is used once, every write is atomic, and run.json says what was run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from crossview.platform.config import Experiment, to_dict
+
+PACKAGES = ("crossview", "torch", "ray", "timm", "av", "decord", "numpy", "scikit-learn")
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write through a temporary name, so that a reader never sees half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(values, indent=2) + "\n")
+    temporary.replace(path)
+
+
+def create(run: Path, method: str, experiment: Experiment[Any]) -> Path:
+    """Make the folder of a new run and write its run.json; raises ValueError where the name is taken."""
+    try:
+        run.mkdir(parents=True)
+    except FileExistsError:
+        raise ValueError(
+            f"--name {run.name}: {run} exists already; a name is used once. Choose another, or continue that run with "
+            f"`crossview resume {run}`"
+        ) from None
+    write_json(
+        run / "run.json",
+        {
+            "experiment": to_dict(method, experiment),
+            "command": " ".join(["crossview", *sys.argv[1:]]),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            **provenance(),
+        },
+    )
+    return run
+
+
+def default_name(method: str) -> str:
+    """A name that sorts by time, e.g. byov-20260131-142530."""
+    return f"{method}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+
+
+def provenance() -> dict[str, Any]:
+    """The git commit (None outside a checkout) and the versions of what computes."""
+    here = Path(__file__).resolve().parent
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=False
+    )
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"commit": git.stdout.strip() or None, "versions": versions}
+
+
+def require(run: Path) -> Path:
+    """The run folder, or ValueError where there is none."""
+    if not (run / "run.json").is_file():
+        raise ValueError(f"{run}: not a run folder (run.json is missing); pass a folder that `crossview train` made")
+    return run

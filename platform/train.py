@@ -1,0 +1,167 @@
+"""Ray Train around the loop: workers, restarts, and the progress line on the driver."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crossview.datasets.catalog import Catalog
+from crossview.datasets.plan import Plan
+from crossview.platform import checkpoint, runs
+from crossview.platform.config import Compute, Experiment, read
+from crossview.platform.loop import Status, Worker, plan_for, shares, total_steps, train
+from crossview.platform.progress import Progress, console
+
+WORKER_CPUS = 0.5
+"""CPUs that a training worker claims, so that two workers and their decoders fit on two cores."""
+
+
+def start(run: Path, method: str, experiment: Experiment[Any], *, in_process: bool) -> Path:
+    """Train a new run in folder `run` and return it; everything that can be refused is refused before the folder exists."""
+    experiment = replace(experiment, data=_absolute(experiment.data))
+    plan = plan_for(experiment)
+    shares(experiment.optim, experiment.compute)
+    total_steps(experiment.optim, plan.rows_per_epoch)
+    _device(experiment.compute)
+    runs.create(run, method, experiment)
+    return resume(run, in_process=in_process)
+
+
+def resume(run: Path, *, in_process: bool) -> Path:
+    """Go on with a run from its newest checkpoint to its end."""
+    run = runs.require(run).resolve()
+    name, experiment = read(run)
+    plan = plan_for(experiment)
+    if experiment.data.cache_features:
+        plan = _on_features(name, experiment, plan, in_process)
+    total = total_steps(experiment.optim, plan.rows_per_epoch)
+    begun = checkpoint.latest(run)
+    done = int(begun.name.removeprefix("step-")) if begun else 0
+    if done >= total:
+        console.print(f"{run}: all {total} steps are done already")
+        return run
+    with Progress(f"training {name}", total, "steps", done) as line:
+        if in_process:
+            _set_threads(experiment.compute)
+            worker = Worker(_device(experiment.compute), in_process=True)
+            train(run, worker, plan, lambda status: line.update(status.step, status.note()))
+        else:
+            _fit(run, experiment, plan, line)
+    return run
+
+
+def _absolute(data: Any) -> Any:
+    """Workers run elsewhere: a relative path would mean another folder there."""
+    return replace(data, catalog=data.catalog.resolve(), root=data.root.resolve() if data.root else None)
+
+
+def _on_features(name: str, experiment: Experiment[Any], plan: Plan, in_process: bool) -> Plan:
+    from crossview.platform.features import cache
+
+    whole = Catalog.load(experiment.data.catalog, experiment.data.root)
+    out = experiment.data.catalog / "features"
+    cached = cache(name, experiment.method, whole, out, in_process=in_process)
+    return Plan(cached.select(experiment.data.split), plan.sampling, experiment.seed)
+
+
+def _device(compute: Compute) -> torch.device:
+    if compute.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("compute.device is cuda, but torch sees no GPU here; pass --compute.device cpu or auto")
+    cuda = compute.device != "cpu" and torch.cuda.is_available()
+    if compute.precision == "float16" and not cuda:
+        raise ValueError("compute.precision float16 needs a GPU; pass --compute.precision bfloat16 or float32")
+    return torch.device("cuda" if cuda else "cpu")
+
+
+def _set_threads(compute: Compute) -> None:
+    torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // compute.workers))
+
+
+def _fit(run: Path, experiment: Experiment[Any], plan: Plan, line: Progress) -> None:
+    """Run the loop in Ray Train workers while this process shows their progress."""
+    from crossview.platform.cluster import connect
+
+    connect()
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    compute = experiment.compute
+    gpu = _device(compute).type == "cuda"
+    failure = run / "failure.json"
+    failure.unlink(missing_ok=True)
+    trainer = TorchTrainer(
+        _worker_loop,
+        train_loop_config={"run": str(run), "plan": plan},
+        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=compute.workers,
+            use_gpu=gpu,
+            resources_per_worker={"CPU": WORKER_CPUS, **({"GPU": 1} if gpu else {})},
+        ),
+        run_config=RunConfig(
+            # Ray silently resumes a name that it has seen: a new one each time, since our own checkpoints say where to go on.
+            name=f"ray-{time.time_ns()}",
+            storage_path=str(run / "ray"),
+            failure_config=FailureConfig(max_failures=compute.max_failures),
+        ),
+    )
+    stop = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(run / "progress.json", line, stop), daemon=True)
+    watcher.start()
+    try:
+        trainer.fit()
+    finally:
+        stop.set()
+        watcher.join()
+    if failure.exists():
+        raise ValueError(json.loads(failure.read_text())["error"])
+
+
+def _worker_loop(config: dict[str, Any]) -> None:
+    """What each Ray Train worker executes."""
+    from ray import train as ray_train
+    from ray.train.torch import get_device
+
+    run = Path(config["run"])
+    _, experiment = read(run)
+    _set_threads(experiment.compute)
+    context = ray_train.get_context()
+    worker = Worker(get_device(), context.get_world_rank(), context.get_world_size())
+    failure = run / "failure.json"
+    if failure.exists():  # the group was restarted after an error that a restart cannot mend
+        return
+    last = 0.0
+
+    def tell(status: Status) -> None:
+        nonlocal last
+        if time.monotonic() - last > 0.3 or status.step == status.total:
+            last = time.monotonic()
+            runs.write_json(run / "progress.json", asdict(status))
+
+    try:
+        train(run, worker, config["plan"], tell)
+    except (ValueError, OSError) as error:
+        runs.write_json(failure, {"error": str(error)})
+        if worker.world > 1:  # the other ranks wait for this one: end the group
+            raise
+
+
+def _watch(file: Path, line: Progress, stop: threading.Event) -> None:
+    seen = file.read_text() if file.exists() else ""
+    while not stop.wait(0.3):
+        text = file.read_text() if file.exists() else ""
+        if text and text != seen:
+            seen = text
+            status = Status(**json.loads(text))
+            line.update(status.step, status.note())
+    text = file.read_text() if file.exists() else ""
+    if text and text != seen:
+        status = Status(**json.loads(text))
+        line.update(status.step, status.note())
