@@ -101,8 +101,8 @@ class Catalog:
                 labels = by_recording.get(recording.id)
                 if labels is not None and len(labels) != recording.num_frames:
                     raise ValueError(
-                        f"{self.root / recording.path}: {len(labels)} {name!r} labels for {recording.num_frames} decoded "
-                        "frames; there must be one label per frame: fix the label file or the video"
+                        f"{self.root / recording.path}: {len(labels)} {name!r} labels for {recording.num_frames} "
+                        "decoded frames; there must be one label per frame: fix the label file or the video"
                     )
 
     def file(self, recording: Recording) -> Path:

@@ -21,7 +21,8 @@ Batch = Mapping[str, Tensor]
 NAME: uint8 (B, T, 3, H, W), or float16 (B, T, N, D) where the catalog holds features.
 NAME/frames: int64 (B, T), frame indices in the recording. NAME/num_frames: int64 (B,), the recording's length.
 sample: int64 (B,), row of the plan. seed: int64 (B,), for `noise.uniform`.
-With pairing "group" there is one NAME, "video": (B, V, T, ...), and "video/mask": bool (B, V), False where a camera is missing.
+With pairing "group" there is one NAME, "video": (B, V, T, ...), and "video/mask": bool (B, V), False where a camera is
+missing.
 """
 
 
@@ -37,7 +38,7 @@ class Method(nn.Module, ABC):
         """Frame embeddings of whole recordings: uint8 (B, T, 3, H, W) or features (B, T, N, D) -> float (B, T, D')."""
 
     def frozen_features(self, video: Tensor) -> Tensor | None:
-        """What a frozen part computes per frame, float16 (B, T, N, D) from uint8 (B, T, 3, H, W); None where there is none.
+        """What a frozen part computes: uint8 (B, T, 3, H, W) -> float16 (B, T, N, D); None where there is none.
 
         The platform may cache it once per recording; `forward` and `embed` take it in place of video.
         """
@@ -45,7 +46,7 @@ class Method(nn.Module, ABC):
         return None
 
     def controls(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """Embeddings that a trained one has to beat, by name, with `embed`'s signature (a random init is added by the platform)."""
+        """Embeddings that the trained one has to beat, by name, with `embed`'s signature; the platform adds a random init."""
         return {}
 
     def figures(self, batch: Batch) -> dict[str, Figure]:

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder with model.safetensors, frozen.safetensors, train_state.pt and run.json, renamed into place when complete."""
+"""Checkpoints: folders of model.safetensors, frozen.safetensors, train_state.pt and run.json, renamed when complete."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def resolve(path: Path) -> Path:
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> Method:
-    """The trained method of a run or checkpoint folder, in eval mode; needs neither Ray nor the data it was trained on."""
+    """The trained method of a run or checkpoint folder, in eval mode; needs neither Ray nor the training data."""
     checkpoint = resolve(Path(path))
     name, experiment = from_dict(json.loads((checkpoint / "run.json").read_text())["experiment"])
     model = build(name, without_pretrained(experiment.method))
@@ -124,5 +124,5 @@ def load(path: Path, device: str | torch.device = "cpu") -> Method:
 
 
 def without_pretrained(config: Any) -> Any:
-    """The configuration with pre-trained parts left random, where it has any: their weights come from the checkpoint."""
+    """The configuration with pre-trained parts left random: their weights come from the checkpoint."""
     return config.without_pretrained() if hasattr(config, "without_pretrained") else config

@@ -74,6 +74,7 @@ def resume(run: Run, /, debug: bool = False) -> None:
     Args:
         run: The run folder.
         debug: In this one process, without Ray.
+
     """
     from crossview.platform.train import resume as go_on
 
@@ -89,6 +90,7 @@ def embed(run: Run, /, split: str = "val", controls: bool = False, debug: bool =
         split: Split of the run's catalog.
         controls: Also the embeddings that the trained one has to beat.
         debug: In this one process, without Ray.
+
     """
     from crossview.platform.embed import embed as write
 
@@ -105,6 +107,7 @@ def evaluate(run: Run, /, split: str = "val", few_shot: bool = False, k: int = 1
         few_shot: Also phase classification from few labelled videos.
         k: Neighbours in frame retrieval.
         debug: In this one process, without Ray.
+
     """
     from crossview.platform.evaluate import evaluate as score
 
@@ -116,6 +119,7 @@ def report(run: Run, /) -> None:
 
     Args:
         run: The run folder.
+
     """
     from crossview.platform.figures import draw
     from crossview.platform.report import report as write
@@ -131,6 +135,7 @@ def reproduce(study: Annotated[str, tyro.conf.Positional], /, out: Path | None =
         study: METHOD:STUDY, e.g. byov:synthetic.
         out: Folder of the study, runs/METHOD-STUDY by default.
         jobs: Runs trained side by side, by default one per core.
+
     """
     from crossview.platform.reproduce import reproduce as run_study
 
@@ -145,6 +150,7 @@ def view(catalog: Run, /, scene: str | None = None, out: Path = Path("contact_sh
         scene: Which scene; the first by default.
         out: The picture to write.
         instants: Columns of the picture.
+
     """
     from crossview.datasets.catalog import Catalog
     from crossview.platform.view import contact_sheet

@@ -43,7 +43,7 @@ class Compute:
     workers: int = 1
     """Training processes (ranks)."""
     micro_batch: int | None = None
-    """Samples per forward pass on one worker; None takes the whole share of the global batch, else gradients accumulate."""
+    """Samples per forward pass on one worker; None takes its share of the global batch, else gradients accumulate."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Autocast type of the forward pass; float16 scales the loss."""

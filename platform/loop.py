@@ -63,8 +63,8 @@ def total_steps(optim: Optim, rows_per_epoch: int) -> int:
     steps = (optim.epochs or 0) * rows_per_epoch // optim.batch
     if steps == 0:
         raise ValueError(
-            f"optim.epochs {optim.epochs} x {rows_per_epoch} samples per epoch is less than one batch of {optim.batch}; "
-            "lower --optim.batch or raise --optim.epochs"
+            f"optim.epochs {optim.epochs} x {rows_per_epoch} samples per epoch are less than one batch of "
+            f"{optim.batch}; lower --optim.batch or raise --optim.epochs"
         )
     return steps
 
@@ -83,7 +83,7 @@ def shares(optim: Optim, compute: Compute) -> tuple[int, int]:
     """(samples per forward pass, passes per step) of one worker; raises ValueError where the batch does not divide."""
     if optim.batch % compute.workers:
         raise ValueError(
-            f"optim.batch {optim.batch} does not divide among compute.workers {compute.workers}; make it a multiple of the workers"
+            f"optim.batch {optim.batch} does not divide among compute.workers {compute.workers}; make it a multiple"
         )
     share = optim.batch // compute.workers
     micro = compute.micro_batch or share
@@ -163,7 +163,7 @@ class Training:
         checkpoint.save(target, self.model, weights, state, self.run_info, self.experiment.every.keep)
 
     def optimise(self, micro_batches: Iterator[Any], forward: nn.Module, passes: int, total: int) -> dict[str, Tensor]:
-        """One optimiser step over `passes` micro batches; returns the losses' means over all workers and the gradient norm."""
+        """One optimiser step over `passes` micro batches; returns the losses, averaged over workers, and the gradient norm."""
         optim, compute = self.experiment.optim, self.experiment.compute
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(optim, self.step, total)

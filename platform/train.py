@@ -24,7 +24,7 @@ WORKER_CPUS = 0.5
 
 
 def start(run: Path, method: str, experiment: Experiment[Any], *, in_process: bool) -> Path:
-    """Train a new run in folder `run` and return it; everything that can be refused is refused before the folder exists."""
+    """Train a new run in folder `run`; what can be refused is refused before the folder exists."""
     experiment = replace(experiment, data=_absolute(experiment.data))
     plan = plan_for(experiment)
     shares(experiment.optim, experiment.compute)
@@ -106,7 +106,7 @@ def _fit(run: Path, experiment: Experiment[Any], plan: Plan, line: Progress) -> 
             resources_per_worker={"CPU": WORKER_CPUS, **({"GPU": 1} if gpu else {})},
         ),
         run_config=RunConfig(
-            # Ray silently resumes a name that it has seen: a new one each time, since our own checkpoints say where to go on.
+            # Ray silently resumes a name that it has seen. Our own checkpoints say where to go on: a new name each time.
             name=f"ray-{time.time_ns()}",
             storage_path=str(run / "ray"),
             failure_config=FailureConfig(max_failures=compute.max_failures),
