@@ -46,7 +46,7 @@ class Method(nn.Module, ABC):
         return None
 
     def controls(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """Embeddings that the trained one has to beat, by name, with `embed`'s signature; the platform adds a random init."""
+        """Embeddings that the trained one has to beat, with `embed`'s signature; the platform adds a random init."""
         return {}
 
     def figures(self, batch: Batch) -> dict[str, Figure]:

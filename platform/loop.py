@@ -163,7 +163,7 @@ class Training:
         checkpoint.save(target, self.model, weights, state, self.run_info, self.experiment.every.keep)
 
     def optimise(self, micro_batches: Iterator[Any], forward: nn.Module, passes: int, total: int) -> dict[str, Tensor]:
-        """One optimiser step over `passes` micro batches; returns the losses, averaged over workers, and the gradient norm."""
+        """One optimiser step over `passes` micro batches; returns the losses (means over workers) and gradient norm."""
         optim, compute = self.experiment.optim, self.experiment.compute
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(optim, self.step, total)

@@ -106,7 +106,7 @@ def _fit(run: Path, experiment: Experiment[Any], plan: Plan, line: Progress) -> 
             resources_per_worker={"CPU": WORKER_CPUS, **({"GPU": 1} if gpu else {})},
         ),
         run_config=RunConfig(
-            # Ray silently resumes a name that it has seen. Our own checkpoints say where to go on: a new name each time.
+            # Ray silently resumes a name it has seen. Our own checkpoints say where to go on: a new name each time.
             name=f"ray-{time.time_ns()}",
             storage_path=str(run / "ray"),
             failure_config=FailureConfig(max_failures=compute.max_failures),
