@@ -1,0 +1,99 @@
+# Every target sets itself up: `make` alone lists them.
+SHELL := bash
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.crossview
+TOOLS := build/tools
+ARGS ?=
+
+# Checked on every call: anything that changes what is installed makes the set-up run again. `uv run` and hand-made
+# installs touch site-packages; a moved checkout leaves wrong paths in the scripts.
+STALE := $(shell [ "$$(cat $(STAMP) 2>/dev/null)" = "$(CURDIR)" ] && $(BIN)/python -c "" 2>/dev/null || echo force)
+
+.PHONY: help setup quickstart test lint format types bench lock clean force
+
+help: ## List the targets.
+	@echo "Crossview: make TARGET [ARGS=...]"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
+
+setup: $(STAMP) ## Get uv, create .venv and install exactly what requirements.lock names (every target does this first).
+	@echo "setup: $(VENV) holds what requirements.lock names; run $(BIN)/crossview --help"
+
+$(STAMP): requirements.lock pyproject.toml $(wildcard $(VENV)/lib/python3*/site-packages) $(STALE)
+	@set -euo pipefail; \
+	rm -f $@; \
+	python=$(PYTHON); \
+	for candidate in python3 python3.13 python3.12 python3.11; do \
+	  [ -z "$$python" ] || break; \
+	  if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$candidate; fi; \
+	done; \
+	if ! $${python:-false} -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	  echo "setup: no Python 3.11 or newer: python3 is '$$(python3 --version 2>&1 || true)', PYTHON is '$(PYTHON)'." >&2; \
+	  echo "       Install Python 3.11 or newer, or name one: make setup PYTHON=/path/to/python3.12" >&2; exit 1; \
+	fi; \
+	python=$$($$python -c 'import sys; print(sys.executable)'); \
+	if uv --version >/dev/null 2>&1; then uv=uv; else \
+	  uv=$(CURDIR)/$(TOOLS)/bin/uv; \
+	  if ! $$uv --version >/dev/null 2>&1; then \
+	    echo "setup: getting uv into $(TOOLS)"; \
+	    mkdir -p $(TOOLS); \
+	    awk '/^uv==/ { keep = 1; print; next } /^[^ ]/ { keep = 0 } keep && !/#/' requirements.lock >$(TOOLS)/uv.lock; \
+	    $$python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade \
+	      --target $(TOOLS) -r $(TOOLS)/uv.lock || { echo "setup: pip could not install uv; install uv or pip yourself" >&2; exit 1; }; \
+	  fi; \
+	fi; \
+	if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	  rm -rf $(VENV); \
+	  echo "setup: creating $(VENV) with $$python"; \
+	  $$uv venv --quiet --no-project --python "$$python" $(VENV); \
+	fi; \
+	echo "setup: installing requirements.lock (about 6 GB on Linux, most of it torch; minutes the first time)"; \
+	export VIRTUAL_ENV=$(CURDIR)/$(VENV); \
+	$$uv pip sync --quiet --require-hashes requirements.lock; \
+	$$uv pip install --quiet --no-deps --no-build-isolation --editable .; \
+	mkdir -p $(VENV)/types; ln -sfn ../.. $(VENV)/types/crossview; \
+	echo "$(CURDIR)" >$@
+
+quickstart: $(STAMP) ## Run the main job on a small synthetic set: render, train BYOV, embed, evaluate, draw.
+	@$(BIN)/crossview quickstart $(ARGS)
+
+test: $(STAMP) ## Run the tests; ARGS="-k plan -x" goes to pytest.
+	@$(BIN)/python -m pytest $(ARGS)
+	@echo "test: passed (pytest $(ARGS))"
+
+lint: $(STAMP) ## Check style and formatting with ruff; changes nothing.
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@echo "lint: clean; mend findings with: make format"
+
+format: $(STAMP) ## Mend what ruff can mend, in place.
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@echo "format: done; see git diff"
+
+types: $(STAMP) ## Check types with mypy.
+	@set -o pipefail; $(BIN)/mypy $(ARGS) | sed 's#^$(VENV)/types/crossview/##'
+	@echo "types: clean"
+
+bench: $(STAMP) ## Run every script in benchmarks/, one after another; what they print lands in build/bench/.
+	@set -euo pipefail; mkdir -p build/bench; failed=; \
+	for script in benchmarks/*.py; do \
+	  [ -e "$$script" ] || { echo "bench: benchmarks/ holds no script" >&2; exit 1; }; \
+	  name=$$(basename "$$script" .py); echo "== $$script"; \
+	  $(BIN)/python "$$script" $(ARGS) 2>&1 | tee "build/bench/$$name.txt" || failed="$$failed $$script"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "bench: failed:$$failed" >&2; exit 1; fi; \
+	echo "bench: all done; output in build/bench/"
+
+lock: $(STAMP) ## Resolve pyproject.toml anew into requirements.lock; ARGS="--upgrade" takes newer versions.
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --group dev pyproject.toml \
+	  --output-file requirements.lock $(ARGS)
+	@echo "lock: wrote requirements.lock; the next make installs it"
+
+clean: ## Remove build outputs, caches and runs/quickstart; keeps .venv, data/ and every other run.
+	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis runs/quickstart
+	@find . -path ./$(VENV) -prune -o -path ./data -prune -o -path ./runs -prune -o -path ./.git -prune \
+	  -o -type d -name __pycache__ -prune -exec rm -rf {} +
+	@echo "clean: build outputs, caches, runs/quickstart are gone; .venv, data/ and other runs are kept"
