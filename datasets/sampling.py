@@ -65,6 +65,20 @@ class Sampling:
             raise ValueError(
                 f"sampling: pairing {self.pairing!r} needs common instants; give the views an fps or spread='even'"
             )
+        if (
+            self.pairing in ("synchronized", "group")
+            and len({(view.frames, view.fps) for view in self.views.values()}) > 1
+        ):
+            raise ValueError(
+                f"sampling: pairing {self.pairing!r} needs common instants; give all views the same frames and fps"
+            )
+        if self.pairing == "group" and len({view.size_px for view in self.views.values()}) > 1:
+            raise ValueError("sampling: pairing 'group' stacks its views in one tensor; give them all the same size_px")
+        if self.windows > 1 and any(view.fps is None and view.spread == "even" for view in self.views.values()):
+            raise ValueError(
+                f"sampling: windows is {self.windows} with spread='even' over the whole recording, which makes them "
+                "all equal; give the views an fps, or spread='random'"
+            )
         low, high = self.window_scale
         if not 0 < low <= high:
             raise ValueError(f"sampling: window_scale is {self.window_scale}; it must satisfy 0 < low <= high")

@@ -239,10 +239,12 @@ def _check_decord_can(path: Path) -> None:
             if not container.streams.video:
                 raise UnreadableVideo(f"{path}: it holds no video stream")
             stream = container.streams.video[0]
+            first = next(container.decode(stream), None)
             trouble = {
                 f"codec {stream.codec_context.name}": stream.codec_context.name != "h264",
                 "B-frames": stream.codec_context.has_b_frames,
                 f"start at {stream.start_time} ticks": bool(stream.start_time),
+                "a rotation": first is not None and first.rotation != 0,
                 "an edit list that cuts frames": any(entry.is_discard for entry in stream.index_entries),
             }
     except (av.FFmpegError, OSError) as error:

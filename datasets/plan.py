@@ -1,0 +1,132 @@
+"""The plan: which frames of which recordings make sample i of a run, before any file is opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from crossview.datasets.cameras import MISSING, Groups, Pairs, Singles
+from crossview.datasets.catalog import Catalog
+from crossview.datasets.sampling import Sampling
+from crossview.datasets.windows import common_frames, frames_of, overlap, proportional
+
+_FRAMES, _ORDER, _SEED = 1, 2, 3  # keep the streams of random numbers apart
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """Frames of one recording."""
+
+    view: str
+    """Name in `Sampling.views`."""
+    recording: int
+    """Index into the catalog's recordings."""
+    frames: np.ndarray
+    """int64 (T,), sorted, with repeats where the recording is short."""
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Clip)
+            and (self.view, self.recording) == (other.view, other.recording)
+            and np.array_equal(self.frames, other.frames)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.view, self.recording, self.frames.tobytes()))
+
+
+@dataclass(frozen=True)
+class Row:
+    """What travels together, so that each of its files is opened once and read forward once."""
+
+    sample: int
+    """Row of the plan, counted over all epochs."""
+    seed: int
+    """63-bit hash of the plan's seed and `sample`, for noise that belongs to the sample."""
+    clips: tuple[tuple[Clip | None, ...], ...]
+    """clips[window][slot]; None where a scene has no camera for the slot."""
+
+
+class Plan:
+    """An endless sequence of rows; row i is a pure function of (catalog, sampling, seed, i).
+
+    An epoch visits every recording that the views can use, in a seeded order of its own. `single`: a row per recording.
+    `unpaired`, `synchronized`, `paired`: per action or scene a row per recording of its larger side. `group`: a row per
+    scene, more where a scene has more cameras than slots. Scenes without a second camera stay out of pairs.
+    Raises ValueError where the catalog cannot give what the sampling asks for.
+    """
+
+    def __init__(self, catalog: Catalog, sampling: Sampling, seed: int) -> None:
+        if seed < 0:
+            raise ValueError(f"seed is {seed}; it must be 0 or more")
+        for recording in catalog.recordings:
+            if recording.num_frames < 1 or recording.fps <= 0:
+                raise ValueError(
+                    f"{catalog.file(recording)}: {recording.num_frames} frames at {recording.fps} fps in the catalog; "
+                    "both must be above 0: catalogue the file again or drop it"
+                )
+        self.catalog = catalog
+        self.sampling = sampling
+        self.seed = seed
+        kinds: dict[str, type[Singles | Pairs | Groups]] = {"single": Singles, "group": Groups}
+        self._cameras = kinds.get(sampling.pairing, Pairs)(catalog, sampling)
+        self.slots: tuple[str, ...] = self._cameras.slots
+        self.rows_per_epoch: int = self._cameras.rows
+        if sampling.pairing in ("synchronized", "group"):
+            _check_clocks(catalog)
+        self._epoch = -1
+        self._table = np.empty((0, 0), np.int64)
+
+    def row(self, i: int) -> Row:
+        """Sample `i`, counted from 0 over all epochs."""
+        if i < 0:
+            raise IndexError(f"row {i}: rows count from 0")
+        table = self._rows_of(i // self.rows_per_epoch)
+        recordings = table[i % self.rows_per_epoch]
+        seeds = np.random.SeedSequence((self.seed, i, _FRAMES))
+        rng = np.random.Generator(np.random.Philox(seeds))
+        row_seed = int(np.random.SeedSequence((self.seed, i, _SEED)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+        return Row(i, row_seed, tuple(self._window(recordings, rng) for _ in range(self.sampling.windows)))
+
+    def _rows_of(self, epoch: int) -> np.ndarray:
+        """Recordings of one epoch in its order, int64 (rows, slots); only the last epoch asked for is kept."""
+        if epoch != self._epoch:
+            rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, epoch, _ORDER))))
+            self._table = rng.permutation(self._cameras.epoch(rng))
+            self._epoch = epoch
+        return self._table
+
+    def _window(self, recordings: np.ndarray, rng: np.random.Generator) -> tuple[Clip | None, ...]:
+        """One clip per slot."""
+        present = [int(i) for i in recordings if i != MISSING]
+        found = [self.catalog.recordings[i] for i in present]
+        views = [self.sampling.views[slot] for slot in self.slots]
+        scale = float(rng.uniform(*self.sampling.window_scale))
+        if self.sampling.pairing in ("synchronized", "group"):
+            frames = common_frames(found, views[0], scale, rng)
+        elif self.sampling.pairing == "paired":
+            anchor = frames_of(found[0], views[0], scale, rng)
+            frames = [anchor, proportional(anchor, found[0], found[1], views[1].frames)]
+        else:
+            frames = [frames_of(recording, view, scale, rng) for recording, view in zip(found, views, strict=True)]
+        drawn = iter(zip(present, frames, strict=True))
+        return tuple(
+            None if i == MISSING else Clip(slot, *next(drawn)) for slot, i in zip(self.slots, recordings, strict=True)
+        )
+
+
+def _check_clocks(catalog: Catalog) -> None:
+    """Cameras of one scene must run at the same time for at least one instant."""
+    scenes: dict[tuple[str, str, str], list[int]] = {}
+    for i, recording in enumerate(catalog.recordings):
+        scenes.setdefault((recording.split, recording.kind, recording.scene), []).append(i)
+    for (_, _, scene), cameras in scenes.items():
+        start_s, end_s = overlap([catalog.recordings[i] for i in cameras])
+        if start_s > end_s + 1e-6:
+            views = ", ".join(catalog.recordings[i].view for i in cameras)
+            raise ValueError(
+                f"catalog {catalog.root}: the cameras {views} of scene {scene!r} have no common instant (the last "
+                f"starts at {start_s:g} s, the first ends at {end_s:g} s): correct start_offset_s, "
+                "or pair them as 'paired'"
+            )
