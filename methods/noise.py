@@ -29,6 +29,7 @@ def uniform(seed: Tensor, count: int, stream: int) -> Tensor:
     batch, so masks do not change with the number of workers and need no generator state in a checkpoint.
     """
     counter = torch.arange(1, count + 1, device=seed.device, dtype=torch.int64)
-    base = _mix(seed.to(torch.int64) * 2 + 1 + (stream + 1) * _MIX_1)
+    offset = ((stream + 1) * _MIX_1 + 2**63) % 2**64 - 2**63  # wraps as int64 does
+    base = _mix(seed.to(torch.int64) * 2 + 1 + offset)
     bits = _shift_right(_mix(base[:, None] + counter * _GAMMA), 40)  # (B, count), 24 bits
     return bits.to(torch.float32) * 2.0**-24

@@ -1,0 +1,147 @@
+"""A frozen timm ViT as a source of patch tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import load_file
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor, nn
+
+from crossview.methods.base_config import Base
+
+
+class FrozenViT(nn.Module):
+    """Patch tokens of the last block, before the ViT's final norm; always in eval mode and without gradients.
+
+    The ViT's weights are no part of `state_dict()` or `parameters()`: its config names them, and a checkpoint holds
+    only their fingerprint, which is compared on loading.
+    """
+
+    fingerprint: Tensor
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, config: Base) -> None:
+        super().__init__()
+        vit = _create(config).eval().requires_grad_(False)
+        self._hidden = [vit]  # in a list, so that the ViT is no submodule: see the class's docstring
+        self.width: int = vit.embed_dim
+        self.size_px, self.chunk = config.size_px, config.chunk
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (config.mean, config.std))
+        self.register_buffer("scale", 1 / (255 * std), persistent=False)
+        self.register_buffer("shift", -mean / std, persistent=False)
+        self.register_buffer("fingerprint", _fingerprint(vit.state_dict()))
+
+    @property
+    def vit(self) -> VisionTransformer:
+        """The encoder itself."""
+        return self._hidden[0]
+
+    @torch.no_grad()
+    def forward(self, video: Tensor) -> Tensor:
+        """uint8 (B, T, 3, H, W) -> (B, T, N, D)."""
+        frames = video.flatten(0, 1)
+        tokens = [self._tokens(part) for part in frames.split(self.chunk)]
+        return torch.cat(tokens).unflatten(0, video.shape[:2])
+
+    def _tokens(self, frames: Tensor) -> Tensor:
+        """uint8 (n, 3, H, W) -> (n, N, D)."""
+        x = frames.to(self.scale.dtype)
+        if x.shape[-2:] != (self.size_px, self.size_px):
+            x = nn.functional.interpolate(x, (self.size_px, self.size_px), mode="bicubic", antialias=True).clamp(0, 255)
+        x = torch.addcmul(self.shift, x, self.scale)
+        tokens: Tensor = self.vit.forward_intermediates(
+            x, indices=1, norm=False, output_fmt="NLC", intermediates_only=True
+        )[-1]  # type: ignore[index, assignment]
+        return tokens
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenViT:
+        self.vit._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        saved = state_dict.get(f"{prefix}fingerprint")
+        if saved is not None and int(saved) != int(self.fingerprint):
+            raise ValueError(
+                f"{prefix[:-1]}: the checkpoint was trained on base weights other than those loaded here "
+                f"(fingerprint {int(saved)}, here {int(self.fingerprint)}); give base.model and base.weights as they were"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _create(config: Base) -> VisionTransformer:
+    shape = {"embed_dim": config.width, "depth": config.depth, "num_heads": config.heads, "patch_size": config.patch_px}
+    options: dict[str, Any] = {"num_classes": 0, "img_size": config.size_px}
+    options |= {k: v for k, v in shape.items() if v is not None}
+    if not timm.is_model(config.model):
+        raise ValueError(f"base.model is {config.model!r}; timm knows no such model: see timm.list_models('vit_*')")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = timm.create_model(config.model, pretrained=False, **options) if config.weights != "hub" else None
+    if model is None:
+        model = _from_hub(config.model, options)
+    if not isinstance(model, VisionTransformer):
+        raise ValueError(f"base.model is {config.model!r}, a {type(model).__name__}; it must be a plain timm ViT")
+    if config.weights not in ("hub", "random"):
+        load_weights(model, Path(config.weights))
+    return model
+
+
+def _from_hub(name: str, options: dict[str, Any]) -> nn.Module:
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=True, **options)
+    except Exception as error:  # the hub's client raises a dozen kinds: offline, timeout, no such file, no such tag
+        raise ValueError(
+            f"base.weights is 'hub', but the weights of {name} cannot be fetched ({type(error).__name__}: {error}); "
+            "pass base.weights=FILE with a local .safetensors or .pt file, or base.weights=random for an untrained base"
+        ) from error
+    return model
+
+
+def load_weights(vit: VisionTransformer, file: Path) -> None:
+    """Load a ViT's weights strictly; a classifier head in the file is dropped, everything else must match."""
+    if not file.is_file():
+        raise ValueError(
+            f"base.weights is {str(file)!r}; no such file: give a .safetensors or .pt file, 'hub' or 'random'"
+        )
+    if file.suffix not in (".safetensors", ".pt", ".pth", ".bin"):
+        raise ValueError(f"base.weights is {str(file)!r}; its name must end in .safetensors, .pt, .pth or .bin")
+    try:
+        state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
+    except Exception as error:  # safetensors, zip and unpickler each have their own kinds
+        raise ValueError(
+            f"{file}: not a readable file of tensors ({error}); save the ViT's state_dict again"
+        ) from error
+    wanted = vit.state_dict()
+    if not wanted.keys() <= state.keys():
+        state = checkpoint_filter_fn(state, vit)  # other layouts that timm can read, e.g. OpenAI's and open_clip's
+    state = {k: v for k, v in state.items() if not k.startswith(("head.", "head_dist.", "fc_norm."))}
+    wrong = [f"{k} is missing" for k in wanted.keys() - state.keys()]
+    wrong += [f"{k} is unknown" for k in state.keys() - wanted.keys()]
+    wrong += [
+        f"{k} is {tuple(state[k].shape)}, not {tuple(wanted[k].shape)}"
+        for k in wanted.keys() & state.keys()
+        if wanted[k].shape != state[k].shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise ValueError(
+            f"{file}: the weights do not fit the base ({'; '.join(sorted(wrong)[:5])}{more}); "
+            "every tensor must match: give base.model, size_px and width as the file was made with"
+        )
+    vit.load_state_dict(state)
+
+
+def _fingerprint(state: dict[str, Tensor]) -> Tensor:
+    """The first eight bytes of a SHA-256 over names, shapes and values, as int64."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
+    return torch.tensor(int.from_bytes(digest.digest()[:8], "little", signed=True))

@@ -1,0 +1,60 @@
+"""Transformer blocks and the sin-cos code that the methods share."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention through PyTorch's fused kernel."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width is {width} and heads is {heads}; heads must divide the width")
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
+        """(B, L, D) -> (B, L, D); with `causal` position t attends to positions up to t."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, heads, L, D / heads)
+        x = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        return self.proj(x.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """A pre-norm Transformer block (Dosovitskiy et al., ICLR 2021), without dropout."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float = 4.0) -> None:
+        super().__init__()
+        hidden = round(width * mlp_ratio)
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+    def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
+        """(B, L, D) -> (B, L, D)."""
+        x = x + self.attn(self.norm1(x), causal=causal)
+        return x + self.mlp(self.norm2(x))
+
+
+def xavier_init(module: nn.Module) -> None:
+    """Xavier-uniform weights, zero biases in a linear layer, as in MAE (He et al., CVPR 2022), for `Module.apply`."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def sincos(position: Tensor, width: int) -> Tensor:
+    """Sine and cosine code of any real position (Vaswani et al., 2017): (...) -> float32 (..., width), width even."""
+    if width % 2:
+        raise ValueError(f"the width of a sin-cos code is {width}; it must be even")
+    exponent = torch.arange(width // 2, device=position.device, dtype=torch.float32) / (width // 2)
+    angle = position.to(torch.float32)[..., None] * torch.exp(-math.log(10_000.0) * exponent)
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)

@@ -1,0 +1,148 @@
+"""BYOV's options and the recipes of its tables. No torch: `--help` stays fast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Literal
+
+from crossview.datasets.sampling import Sampling, View
+from crossview.methods.base_config import Base
+from crossview.methods.recipe import Optim, Recipe
+
+TimeCode = Literal["continuous", "index", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """The trained encoder of both views; its width is the embedding's."""
+
+    width: int = 256
+    depth: int = 12
+    heads: int = 16
+    mlp_ratio: float = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoder:
+    """The decoder of the masked tokens, used in training only."""
+
+    width: int = 256
+    depth: int = 4
+    heads: int = 16
+    mlp_ratio: float = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Factors of the four losses; with both of a task at 0 that task is left out."""
+
+    msm_ego: float = 1.0
+    msm_exo: float = 1.0
+    mcm_ego: float = 1.0
+    mcm_exo: float = 1.0
+
+    def __post_init__(self) -> None:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name, value in values.items():
+            if value < 0:
+                raise ValueError(f"weights.{name} is {value}; it must be 0 or more")
+        if not any(values.values()):
+            raise ValueError("weights: all four are 0; at least one must be above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of BYOV; the defaults are the paper's."""
+
+    base: Base = field(default_factory=Base)
+    encoder: Encoder = field(default_factory=Encoder)
+    decoder: Decoder = field(default_factory=Decoder)
+    frames: int = 32
+    """Frames of a training clip (T), and the span of the continuous time code."""
+    stm_ratio: float | None = 0.3
+    """Share of patches that selective token merging keeps; None averages all of them."""
+    stm_evaluation_gap: Literal["adjacent", "training"] = "adjacent"
+    """Which later frame ranks the patches of a whole recording: the next, or one as far off as in training."""
+    msm_ratio: float = 0.4
+    """Share of frames that masked self-view modelling hides."""
+    mcm_ratio: float = 0.8
+    """Share of frames that masked cross-view modelling hides."""
+    weights: Weights = field(default_factory=Weights)
+    loss_on: Literal["masked", "all"] = "masked"
+    """Positions that the losses average over."""
+    target_norm: Literal["none", "token"] = "none"
+    """token standardises every target over its channels, so that a few large channels do not lead the loss."""
+    pairs: Literal["ego-exo", "merged"] = "ego-exo"
+    """merged draws both videos of a sample from the two views together, as the released code does."""
+    final_norm: bool = True
+    """LayerNorm after the encoder's blocks; False puts it before them, as the released code does."""
+    causal_msm: bool = True
+    """A position of the self-view decoder sees only itself and earlier positions."""
+    causal_encoder: bool = False
+    """Self-view modelling's encoder is causal too, so that no later visible frame reaches an earlier prediction."""
+    segment_embedding: bool = False
+    """A learned vector tells the target from the context in the cross-view decoder."""
+    time_code: TimeCode = "continuous"
+    """continuous codes the share of the recording that has passed, index the position in the clip."""
+
+    def __post_init__(self) -> None:
+        if self.frames < 2:
+            raise ValueError(f"frames is {self.frames}; it must be at least 2 to mask some and see some")
+        if self.stm_ratio is not None and not 0 < self.stm_ratio <= 1:
+            raise ValueError(f"stm_ratio is {self.stm_ratio}; it must lie in (0, 1], or be None for all patches")
+        for name in ("msm_ratio", "mcm_ratio"):
+            ratio = getattr(self, name)
+            if not 0 < ratio < 1 or not 1 <= round(ratio * self.frames) < self.frames:
+                raise ValueError(
+                    f"{name} is {ratio} with {self.frames} frames; it must lie between 0 and 1 and leave at least one "
+                    "frame masked and one visible"
+                )
+        for part, stack in (("encoder", self.encoder), ("decoder", self.decoder)):
+            if min(stack.width, stack.depth, stack.heads, stack.mlp_ratio) <= 0 or stack.width % stack.heads:
+                raise ValueError(f"{part} is {stack}; all must be above 0 and heads must divide the width")
+        if self.segment_embedding and not (self.weights.mcm_ego or self.weights.mcm_exo):
+            raise ValueError("segment_embedding is on with both MCM weights 0; it is used by MCM alone: turn one off")
+
+    def sampling(self) -> Sampling:
+        """Two videos of one action, never the same file, T frames of each at random."""
+        merged = self.pairs == "merged"
+
+        def view(perspective: Literal["ego", "exo"]) -> View:
+            kind: Literal["ego", "exo", "any"] = "any" if merged else perspective
+            return View(perspective=kind, frames=self.frames, spread="random", size_px=self.base.size_px)
+
+        return Sampling(views={"ego": view("ego"), "exo": view("exo")}, pairing="unpaired")
+
+
+def presets() -> dict[str, Callable[[], Recipe]]:
+    """The four tables of the paper on AE2's sets, and a small one for a laptop."""
+    return {
+        "break_eggs": lambda: _paper(batch=4),
+        "pour_milk": lambda: _paper(),
+        "pour_liquid": lambda: _paper(),
+        "tennis_forehand": lambda: _paper(frames=20),
+        "debug": _debug,
+    }
+
+
+def _paper(*, frames: int = 32, batch: int = 1) -> Recipe:
+    """The released scripts' optimisation (the paper states none): Adam, coupled decay, constant rate, 300 epochs."""
+    return Recipe(
+        method=Config(frames=frames),
+        optim=Optim(optimizer="adam", lr=1e-5, weight_decay=5e-6, schedule="constant", batch=batch, epochs=300),
+    )
+
+
+def _debug() -> Recipe:
+    """Small enough to train on a laptop's processor in about a minute, with a random base that needs no download."""
+    base = Base(model="vit_tiny_patch16_224", weights="random", size_px=112, width=96, depth=2, heads=3)
+    return Recipe(
+        method=Config(
+            base=base,
+            encoder=Encoder(width=64, depth=4, heads=4),
+            decoder=Decoder(width=64, depth=2, heads=4),
+            frames=16,
+        ),
+        optim=Optim(lr=1e-3, weight_decay=1e-4, warmup_steps=10, clip_norm=1.0, batch=8, steps=150),
+    )

@@ -1,0 +1,159 @@
+"""BYOV as plain torch: what it minimises and how it embeds a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from crossview.methods.base import FrozenViT
+from crossview.methods.byov.config import Config, TimeCode
+from crossview.methods.byov.masking import Split, split, take
+from crossview.methods.byov.networks import Decoder, Encoder
+from crossview.methods.byov.stm import merge, merge_stream
+from crossview.methods.byov.timecode import time_code
+from crossview.methods.method import Batch, Method
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+VIEWS = ("ego", "exo")
+_STREAMS = {("msm", "ego"): 0, ("msm", "exo"): 1, ("mcm", "ego"): 2, ("mcm", "exo"): 3}
+
+
+class Model(Method):
+    """Masked self-view (MSM) and cross-view modelling (MCM) of merged frame features (arXiv 2503.19706, section 3).
+
+    The state under `encoder.` embeds; `decoder.` is for training only. Both views go through a network in one pass, as
+    the two halves of a batch of 2B: ego first.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.base = FrozenViT(config.base)
+        self.encoder = Encoder(self.base.width, config.encoder, final_norm=config.final_norm)
+        self.decoder = Decoder(config.encoder.width, self.base.width, config.decoder, segments=config.segment_embedding)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The four losses and their weighted sum; a task with both weights 0 is left out."""
+        merged = torch.cat([merge(self._tokens(batch[v]), self.config.stm_ratio) for v in VIEWS])  # (2B, T, D)
+        frames = torch.cat([batch[f"{v}/frames"] for v in VIEWS])
+        num_frames = torch.cat([batch[f"{v}/num_frames"] for v in VIEWS])
+        splits = {task: self.split(batch["seed"], task, merged.shape[1]) for task in self._tasks()}
+        return self.losses(merged, frames, num_frames, splits)
+
+    def split(self, seed: Tensor, task: str, frames: int) -> Split:
+        """Which frames `task` hides in both views of each sample: seeds (B,) -> a split of 2B clips."""
+        ratio = self.config.msm_ratio if task == "msm" else self.config.mcm_ratio
+        ego, exo = (split(seed, frames, ratio, _STREAMS[task, v]) for v in VIEWS)
+        return Split(torch.cat([ego.mask, exo.mask]), torch.cat([ego.visible, exo.visible]))
+
+    def losses(self, merged: Tensor, frames: Tensor, num_frames: Tensor, splits: dict[str, Split]) -> dict[str, Tensor]:
+        """Losses of merged features (2B, T, D), ego first, with the splits of the tasks to do by name."""
+        target = nn.functional.layer_norm(merged, merged.shape[-1:]) if self.config.target_norm == "token" else merged
+        predictions = self.predict(merged, frames, num_frames, splits)
+        parts: dict[str, Tensor] = {}
+        for task, prediction in predictions.items():
+            error = (prediction.float() - target).square().mean(-1)  # (2B, T)
+            scored = splits[task].mask if self.config.loss_on == "masked" else torch.ones_like(splits[task].mask)
+            per_clip = (error * scored).sum(1) / scored.sum(1)
+            parts |= {f"{task}/{v}": half.mean() for v, half in zip(VIEWS, per_clip.chunk(2), strict=True)}
+        weights = self.config.weights
+        total = sum(getattr(weights, name.replace("/", "_")) * value for name, value in parts.items())
+        return {"loss": torch.as_tensor(total), **parts}
+
+    def predict(
+        self, merged: Tensor, frames: Tensor, num_frames: Tensor, splits: dict[str, Split]
+    ) -> dict[str, Tensor]:
+        """Each task's features of all frames, (2B, T, D)."""
+        x = merged + self._code(frames, num_frames, merged.shape[-1])
+        code = self._code(frames, num_frames, self.config.decoder.width)
+        out: dict[str, Tensor] = {}
+        if "msm" in splits:
+            visible = splits["msm"].visible
+            latents = self.encoder(take(x, visible), causal=self.config.causal_encoder)
+            out["msm"] = self.decoder.self_view(latents, visible, code, causal=self.config.causal_msm)
+        if "mcm" in splits:
+            visible = splits["mcm"].visible
+            latents = self.encoder(take(x, visible))
+            context = self.encoder(x)
+            out["mcm"] = self.decoder.cross_view(latents, visible, code, _other(context), _other(code))
+        return out
+
+    def embed(self, video: Tensor) -> Tensor:
+        """The encoder's latents of the complete recording; every frame is embedded, the decoder is not used."""
+        return self._embed(video, self.config.time_code)
+
+    def frozen_features(self, video: Tensor) -> Tensor:
+        """Patch tokens of the base, float16 (B, T, N, D)."""
+        tokens = self.base(video).half()
+        if not tokens.isfinite().all():
+            raise ValueError(
+                f"base.model {self.config.base.model}: its tokens exceed float16, so they cannot be cached; train from "
+                "video with cache_features off"
+            )
+        return tokens
+
+    def controls(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """The frozen features as merged and as a plain mean, and the trained encoder without its clock."""
+        return {
+            "frozen features": self.merged,
+            "frozen mean": lambda video: merge_stream(self._chunks(video), None),
+            "no time code": lambda video: self._embed(video, "none"),
+        }
+
+    def merged(self, video: Tensor) -> Tensor:
+        """What the encoder reads of a whole recording: video or features -> float32 (B, T, D)."""
+        T = video.shape[1]
+        gap = 1 if self.config.stm_evaluation_gap == "adjacent" else max(1, round(T / self.config.frames))
+        return merge_stream(self._chunks(video), self.config.stm_ratio, gap)
+
+    def figures(self, batch: Batch) -> dict[str, Figure]:
+        """Which patches are merged, where the batch holds video to draw them on, and predictions against targets."""
+        from crossview.methods.byov import figures
+
+        return figures.draw(self, batch)
+
+    def load_embedding(self, state: dict[str, Tensor]) -> None:
+        """Load only what `embed` needs, strictly; the decoder's entries may be absent and are ignored."""
+        wanted = {k for k in self.state_dict() if not k.startswith("decoder.")}
+        if missing := sorted(wanted - state.keys()):
+            raise ValueError(
+                f"checkpoint: {', '.join(missing[:5])} is missing ({len(missing)} in all); not a BYOV encoder"
+            )
+        unknown = sorted(k for k in state.keys() - wanted if not k.startswith("decoder."))
+        if unknown:
+            raise ValueError(
+                f"checkpoint: {', '.join(unknown[:5])} is unknown ({len(unknown)} in all); not this encoder"
+            )
+        self.load_state_dict({k: state[k] for k in wanted}, strict=False)
+
+    def _embed(self, video: Tensor, kind: TimeCode) -> Tensor:
+        x = self.merged(video)
+        B, T = x.shape[:2]
+        frames = torch.arange(T, device=x.device).expand(B, T)
+        return self.encoder(x + self._code(frames, torch.full((B,), T, device=x.device), x.shape[-1], kind)).float()
+
+    def _code(self, frames: Tensor, num_frames: Tensor, width: int, kind: TimeCode | None = None) -> Tensor:
+        return time_code(kind or self.config.time_code, frames, num_frames, self.config.frames, width)
+
+    def _tokens(self, video: Tensor) -> Tensor:
+        """Patch tokens (B, T, N, D), from the base unless the batch holds them already."""
+        return video if video.is_floating_point() else self.base(video)
+
+    def _chunks(self, video: Tensor) -> Iterator[Tensor]:
+        """Patch tokens of a whole recording, a few frames at a time."""
+        for part in video.split(max(1, self.base.chunk // video.shape[0]), dim=1):
+            yield self._tokens(part)
+
+    def _tasks(self) -> list[str]:
+        w = self.config.weights
+        return [t for t, used in (("msm", w.msm_ego or w.msm_exo), ("mcm", w.mcm_ego or w.mcm_exo)) if used]
+
+
+def _other(x: Tensor) -> Tensor:
+    """Swap the views: (2B, ...) -> (2B, ...)."""
+    return torch.cat(x.chunk(2)[::-1])
