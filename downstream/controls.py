@@ -1,0 +1,80 @@
+"""What a trained embedding has to beat, and by how much it does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from crossview.downstream.embeddings import Embeddings
+
+Value = float | Sequence[float]
+"""A score, or one per seed."""
+Rows = Mapping[str, Mapping[str, Value]]
+"""Scores by row ("trained", "time only", ...) and metric."""
+
+
+def time_only(e: Embeddings) -> Embeddings:
+    """The same frames embedded by position alone: the 1-d vector t / L, with L the frames of the video.
+
+    It knows nothing of the content, yet Kendall's tau, progression and retrieval reward it (a clock).
+    """
+    position = [np.arange(rows.stop - rows.start) / (rows.stop - rows.start) for rows in e.video_slices()]
+    return e.replace_vectors(np.concatenate(position)[:, None])
+
+
+@dataclass(frozen=True)
+class Margin:
+    """How far the trained row lies above the best control in one metric."""
+
+    control: str
+    """The control with the highest mean."""
+    mean: float
+    spread: float
+    """Sample standard deviation over seeds; NaN with one seed."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the margin exceeds its spread, which takes at least two seeds."""
+        return self.mean > self.spread
+
+
+def margin(rows: Rows, *, trained: str = "trained") -> dict[str, Margin]:
+    """The trained row minus the best control, by metric, over the metrics of the trained row.
+
+    With equally many seeds the rows are paired by seed, else each trained seed is compared with the control's mean. The best
+    control is chosen by metric; one without the metric, or whose mean is NaN, does not compete.
+    """
+    controls = {name: scores for name, scores in rows.items() if name != trained}
+    if trained not in rows or not controls:
+        raise ValueError(
+            f"margin: rows {list(rows)} hold no pair of {trained!r} and a control; evaluate the trained model and at least "
+            "one control"
+        )
+    return {metric: _margin(metric, value, controls) for metric, value in rows[trained].items()}
+
+
+def _margin(metric: str, trained: Value, controls: Rows) -> Margin:
+    scored = {name: per_seed(scores[metric]) for name, scores in controls.items() if metric in scores}
+    means = {name: float(values.mean()) for name, values in scored.items() if not math.isnan(values.mean())}
+    if not means:
+        raise ValueError(f"margin: no control has a score for {metric!r}; evaluate the controls with the same tasks")
+    best = max(means, key=lambda name: means[name])
+    values, control = per_seed(trained), scored[best]
+    differences = values - (control if len(control) == len(values) else means[best])
+    return Margin(best, float(differences.mean()), spread(differences))
+
+
+def per_seed(value: Value) -> np.ndarray:
+    """The score as an array (seeds,)."""
+    values = np.atleast_1d(np.asarray(value, dtype=np.float64))
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"score {value!r}: it must be a number or a list of one number per seed")
+    return values
+
+
+def spread(values: np.ndarray) -> float:
+    """Sample standard deviation; NaN for a single value, which shows no spread."""
+    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
