@@ -12,8 +12,8 @@ from crossview.downstream.phase_progression import progression_r2
 def evaluate(train: Embeddings, test: Embeddings, *, time_column: bool = False, k: int = 10) -> dict[str, float]:
     """All scores by name, higher is better: phase_f1/*, map@k/*, progression_r2, kendall_tau.
 
-    `time_column` belongs to pour_liquid and enters phase progression only. Retrieval and Kendall's tau do not read `train`.
-    Raises ValueError where widths differ, a perspective is missing or no phase is common to both splits.
+    `time_column` belongs to pour_liquid and enters phase progression only. Retrieval and Kendall's tau do not read
+    `train`. Raises ValueError where widths differ, a perspective is missing or no phase is common to both splits.
     """
     _check(train, test)
     scores = {f"phase_f1/{name}": value for name, value in phase_f1(train, test).items()}
@@ -26,8 +26,8 @@ def evaluate(train: Embeddings, test: Embeddings, *, time_column: bool = False, 
 def _check(train: Embeddings, test: Embeddings) -> None:
     if train.dim != test.dim:
         raise ValueError(
-            f"AE2 evaluation: train vectors have width {train.dim}, evaluated ones {test.dim}; both splits must be embedded "
-            "by one model: embed them again with the same checkpoint"
+            f"AE2 evaluation: train vectors have width {train.dim}, evaluated ones {test.dim}; both splits must be "
+            "embedded by one model: embed them again with the same checkpoint"
         )
     for name, split in (("train", train), ("evaluated", test)):
         split.require_both_perspectives(f"AE2 evaluation, {name} split")

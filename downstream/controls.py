@@ -44,14 +44,14 @@ class Margin:
 def margin(rows: Rows, *, trained: str = "trained") -> dict[str, Margin]:
     """The trained row minus the best control, by metric, over the metrics of the trained row.
 
-    With equally many seeds the rows are paired by seed, else each trained seed is compared with the control's mean. The best
-    control is chosen by metric; one without the metric, or whose mean is NaN, does not compete.
+    With equally many seeds the rows are paired by seed, else each trained seed is compared with the control's mean. The
+    best control is chosen by metric; one without the metric, or whose mean is NaN, does not compete.
     """
     controls = {name: scores for name, scores in rows.items() if name != trained}
     if trained not in rows or not controls:
         raise ValueError(
-            f"margin: rows {list(rows)} hold no pair of {trained!r} and a control; evaluate the trained model and at least "
-            "one control"
+            f"margin: rows {list(rows)} hold no pair of {trained!r} and a control; evaluate the trained model and at "
+            "least one control"
         )
     return {metric: _margin(metric, value, controls) for metric, value in rows[trained].items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +14,9 @@ import pyarrow as pa
 class Embeddings:
     """Frame embeddings of a split with the phase labels and the perspective of every frame.
 
-    Frames of a video stand together and in order, and videos stand in the order of `videos`: the order decides ties, so it
-    is part of the result. Perspective is data here, never read off a path. Raises ValueError, naming the video, where the
-    arrays break a rule.
+    Frames of a video stand together and in order, and videos stand in the order of `videos`: the order decides ties, so
+    it is part of the result. Perspective is data here, never read off a path. Raises ValueError, naming the video, where
+    the arrays break a rule.
     """
 
     vectors: np.ndarray
@@ -50,7 +51,7 @@ class Embeddings:
     def video_slices(self) -> list[slice]:
         """The rows of each video, in the order of `videos`."""
         edges = np.searchsorted(self.video, np.arange(len(self.videos) + 1))
-        return [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        return [slice(int(a), int(b)) for a, b in pairwise(edges)]
 
     def replace_vectors(self, vectors: np.ndarray) -> Embeddings:
         """The same frames with other vectors, (N, any D)."""
@@ -61,8 +62,8 @@ class Embeddings:
         if self.is_ego.all() or not self.is_ego.any():
             only = "ego" if self.is_ego.all() else "exo"
             raise ValueError(
-                f"{task}: all {len(self.videos)} videos (first {self.videos[0]!r}) are {only}; a cross-view score needs "
-                "ego and exo videos in both splits: embed the other perspective too"
+                f"{task}: all {len(self.videos)} videos (first {self.videos[0]!r}) are {only}; a cross-view score "
+                "needs ego and exo videos in both splits: embed the other perspective too"
             )
 
     def to_table(self) -> pa.Table:
@@ -106,8 +107,8 @@ class Embeddings:
     def _check_shapes(self) -> None:
         if self.vectors.ndim != 2 or 0 in self.vectors.shape:
             raise ValueError(
-                f"embeddings: vectors of shape {self.vectors.shape}; they must be (N, D) with at least one frame and one "
-                "channel: embed a split that holds at least one video"
+                f"embeddings: vectors of shape {self.vectors.shape}; they must be (N, D) with at least one frame and "
+                "one channel: embed a split that holds at least one video"
             )
         for name in ("labels", "video", "frame", "is_ego"):
             shape = getattr(self, name).shape
@@ -134,8 +135,8 @@ class Embeddings:
         if len(back):
             name = self.videos[self.video[back[0] + 1]]
             raise ValueError(
-                f"{name}: its frames stand after a later video's (row {back[0] + 1}); frames of a video must be together "
-                "and videos in the order listed: sort the rows by video"
+                f"{name}: its frames stand after a later video's (row {back[0] + 1}); frames of a video must be "
+                "together and videos in the order listed: sort the rows by video"
             )
         same = np.diff(self.video) == 0
         unordered = np.flatnonzero(same & (np.diff(self.frame) <= 0))
@@ -164,8 +165,8 @@ class Embeddings:
         if len(negative):
             row = negative[0]
             raise ValueError(
-                f"{self.videos[self.video[row]]}: frame {self.frame[row]} has label {self.labels[row]}; frame indices and "
-                "labels must be 0 or above: every frame needs a phase"
+                f"{self.videos[self.video[row]]}: frame {self.frame[row]} has label {self.labels[row]}; frame indices "
+                "and labels must be 0 or above: every frame needs a phase"
             )
 
 

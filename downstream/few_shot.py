@@ -37,8 +37,8 @@ def few_shot(
 ) -> dict[str, FewShot]:
     """Scores by number of train videos ("1", ..., "half", "all"); numbers above the videos at hand are left out.
 
-    Draw i is ``random.Random(42 + i).sample`` over the train videos in their order; "all" has a single draw. A draw that
-    shows one phase only predicts that phase.
+    Draw i is ``random.Random(42 + i).sample`` over the train videos in their order; "all" has a single draw. A draw
+    that shows one phase only predicts that phase.
     """
     out = {}
     for shot in shots:

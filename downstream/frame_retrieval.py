@@ -1,4 +1,4 @@
-"""AE2 task 2, frame retrieval: do a frame's nearest neighbours in other videos show the same phase?"""
+"""AE2 task 2, frame retrieval: whether a frame's nearest neighbours in other videos show its phase."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from crossview.downstream.neighbours import nearest
 def average_precision(hits: np.ndarray) -> np.ndarray:
     """AP of each query from the relevance of its neighbours, nearest first: bool (Q, k) -> (Q,).
 
-    ``sum_r P@r rel_r / (relevant among the k)``, 0 where none is relevant (AE2; the denominator is not the number of relevant
-    frames in the gallery).
+    ``sum_r P@r rel_r / (relevant among the k)``, 0 where none is relevant (AE2; the denominator is not the number of
+    relevant frames in the gallery).
     """
     counts = np.cumsum(hits, axis=1)
     precision = counts / np.arange(1, hits.shape[1] + 1)
@@ -23,8 +23,8 @@ def average_precision(hits: np.ndarray) -> np.ndarray:
 def retrieval_map(e: Embeddings, *, k: int = 10) -> dict[str, float]:
     """mAP@k with every frame as a query against the frames of the other videos of the same split.
 
-    "regular" searches all other videos, "ego2exo" asks with ego frames among exo frames, "exo2ego" the reverse. A query with
-    fewer than k candidates is scored on those that it has.
+    "regular" searches all other videos, "ego2exo" asks with ego frames among exo frames, "exo2ego" the reverse. A query
+    with fewer than k candidates is scored on those that it has.
     """
     if k < 1:
         raise ValueError(f"frame retrieval: k is {k}; it must be at least 1 (the benchmark uses 5, 10 and 15)")

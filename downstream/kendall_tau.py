@@ -1,8 +1,9 @@
-"""AE2 task 4, Kendall's tau: do the nearest frames in another video come in the same order?"""
+"""AE2 task 4, Kendall's tau: whether the nearest frames in another video come in the same order."""
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 from scipy.spatial.distance import cdist
@@ -23,8 +24,8 @@ def tau_b(neighbours: np.ndarray) -> float:
 def kendall_tau(e: Embeddings, *, stride: int = STRIDE) -> float:
     """Mean tau-b over all ordered pairs of different videos, both views mixed, on every `stride`-th frame.
 
-    A pair whose neighbours are all one frame has no tau and is left out; where that is so for every pair, as for a constant
-    embedding, nothing is ordered and the answer is 0.
+    A pair whose neighbours are all one frame has no tau and is left out; where that is so for every pair, as for a
+    constant embedding, nothing is ordered and the answer is 0.
     """
     sampled = [e.vectors[rows][::stride].astype(np.float64) for rows in e.video_slices()]
     edges = np.cumsum([0, *map(len, sampled)])
@@ -32,7 +33,7 @@ def kendall_tau(e: Embeddings, *, stride: int = STRIDE) -> float:
     taus = []
     for i, queries in enumerate(sampled):
         distances = cdist(queries, gallery, "sqeuclidean")  # direct differences: equal frames tie exactly
-        for j, (start, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        for j, (start, end) in enumerate(pairwise(edges)):
             if j != i:
                 taus.append(tau_b(distances[:, start:end].argmin(1)))
     values = np.array([tau for tau in taus if not math.isnan(tau)])

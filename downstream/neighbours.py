@@ -12,10 +12,10 @@ CHUNK_ENTRIES = 1 << 22
 def nearest(
     queries: np.ndarray, gallery: np.ndarray, query_video: np.ndarray, gallery_video: np.ndarray, k: int
 ) -> np.ndarray:
-    """Gallery rows nearest to each query in Euclidean distance outside the query's own video, int64 (Q, k), nearest first.
+    """Gallery rows nearest to each query in Euclidean distance outside the query's own video: int64 (Q, k), near to far.
 
-    Queries (Q, D), gallery (G, D), videos (Q,) and (G,). Of equally distant rows the earlier comes first. Where fewer than
-    k rows are outside the query's video, the rest of the line is -1.
+    Queries (Q, D), gallery (G, D), videos (Q,) and (G,). Of equally distant rows the earlier comes first. Where fewer
+    than k rows are outside the query's video, the rest of the line is -1.
     """
     queries, gallery = queries.astype(np.float64), gallery.astype(np.float64)
     out = np.full((len(queries), k), -1, dtype=np.int64)
@@ -32,8 +32,8 @@ def nearest(
 def _nearest(queries: np.ndarray, gallery: np.ndarray, squares: np.ndarray, banned: np.ndarray, k: int) -> np.ndarray:
     """Shortlist by |q|^2 + |g|^2 - 2 q.g, then order the shortlist by sums of squared differences.
 
-    The expansion cancels, so equal distances may differ in it by rounding and a tie would fall at random. A shortlist that
-    rounding could have cut wrongly is replaced by the whole gallery.
+    The expansion cancels, so equal distances may differ in it by rounding and a tie would fall at random. A shortlist
+    that rounding could have cut wrongly is replaced by the whole gallery.
     """
     size = min(k + SPARE, len(gallery))
     query_squares = (queries * queries).sum(1)

@@ -9,7 +9,10 @@ from crossview.downstream.svm import fit_predict
 
 
 def phase_f1(train: Embeddings, test: Embeddings) -> dict[str, float]:
-    """Weighted F1 on `test`: "regular" fits and scores both views, "ego2exo" fits ego and scores exo, "exo2ego" the reverse."""
+    """Weighted F1 on `test`.
+
+    "regular" fits and scores both views, "ego2exo" fits ego and scores exo, "exo2ego" the reverse.
+    """
     for split in (train, test):
         split.require_both_perspectives("phase classification")
 

@@ -12,7 +12,7 @@ FRAME_SCALE = 1e-3
 
 
 def targets(labels: np.ndarray, phases: int) -> np.ndarray:
-    """Targets (L, K) of one video's labels (L,): ``(t - t_c) / L`` with t_c the last frame of phase c; NaN where c is absent."""
+    """Targets (L, K) from one video's labels (L,): ``(t - t_c) / L``, t_c the last frame of phase c, NaN where c is absent."""
     length = len(labels)
     out = np.full((length, phases), np.nan)
     for phase in range(phases):
@@ -25,9 +25,9 @@ def targets(labels: np.ndarray, phases: int) -> np.ndarray:
 def progression_r2(train: Embeddings, test: Embeddings, *, time_column: bool = False) -> float:
     """Unweighted mean over phases of R^2 on `test`, at most 1 and without a lower bound.
 
-    One least-squares regression per phase on all `train` frames of both views whose video shows the phase. A phase that one
-    of the splits never shows has no score. `time_column` appends 1e-3 times the frame index to the vectors; the benchmark
-    does so for pour_liquid, and in no other task.
+    One least-squares regression per phase on all `train` frames of both views whose video shows the phase. A phase that
+    one of the splits never shows has no score. `time_column` appends 1e-3 times the frame index to the vectors; the
+    benchmark does so for pour_liquid, and in no other task.
     """
     fit_targets, test_targets = _split_targets(train), _split_targets(test)
     fit_vectors, test_vectors = _inputs(train, time_column), _inputs(test, time_column)
@@ -39,8 +39,8 @@ def progression_r2(train: Embeddings, test: Embeddings, *, time_column: bool = F
             shared.setdefault(mask.tobytes(), []).append(phase)
     if not shared:
         raise ValueError(
-            f"phase progression: no phase occurs both in the train split (phases {np.unique(train.labels).tolist()}) and "
-            f"in the evaluated one ({np.unique(test.labels).tolist()}); both must be labelled with the same phases"
+            f"phase progression: no phase occurs both in the train split (phases {np.unique(train.labels).tolist()}) "
+            f"and in the evaluated one ({np.unique(test.labels).tolist()}); both must be labelled with the same phases"
         )
     scores = []
     for group in shared.values():

@@ -1,4 +1,4 @@
-"""What the figures of an embedding are drawn from: a 2-D map of frames of both views, and nearest frames across views."""
+"""What figures of an embedding are drawn from: a map of frames of both views, and nearest frames across views."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Projection:
 
 
 def tsne(e: Embeddings, *, frames: int = 1000, perplexity: float = 30.0, seed: int = 0) -> Projection:
-    """t-SNE of at most `frames` frames drawn without replacement, half of them from each perspective where there are enough.
+    """t-SNE of at most `frames` frames drawn without replacement, half from each perspective where there are enough.
 
-    Perplexity is lowered to (n - 1) / 3 where fewer frames are left. The same seed draws the same frames of equal tables,
-    so two embeddings of one split can be compared.
+    Perplexity is lowered to (n - 1) / 3 where fewer frames are left. The same seed draws the same frames of equal
+    tables, so two embeddings of one split can be compared.
     """
     rows = subsample(e, frames, seed)
     if len(rows) < 4:
@@ -49,7 +49,7 @@ def subsample(e: Embeddings, frames: int, seed: int) -> np.ndarray:
 
 
 def nearest_across_views(e: Embeddings, rows: np.ndarray, *, k: int = 1) -> np.ndarray:
-    """Rows of the k frames of the other perspective nearest to each of `rows`: int64 (n,) -> (n, k), -1 where there is none."""
+    """Rows of the k frames of the other perspective nearest to each of `rows`: int64 (n, k), -1 where there is none."""
     e.require_both_perspectives("retrieval across views")
     out = np.full((len(rows), k), -1, dtype=np.int64)
     for is_ego in (True, False):

@@ -12,8 +12,8 @@ CHUNK = 2048
 def fit_predict(vectors: np.ndarray, labels: np.ndarray, *queries: np.ndarray) -> list[np.ndarray]:
     """Labels for each array of queries, (n, D) -> (n,), from `SVC()` fitted on `vectors` (N, D) and `labels` (N,).
 
-    `SVC()` is RBF, C = 1, gamma = 1 / (D Var(X)), one against one. Where `labels` holds one class only, which `SVC` refuses,
-    every query gets that class.
+    `SVC()` is RBF, C = 1, gamma = 1 / (D Var(X)), one against one. Where `labels` holds one class only, which `SVC`
+    refuses, every query gets that class.
     """
     classes = np.unique(labels)
     if len(classes) == 1:
@@ -47,7 +47,7 @@ def _predict(model: SVC, queries: np.ndarray) -> np.ndarray:
 
 
 def _pairwise_weights(model: SVC) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weights (S, pairs) over support vectors, and for each pair the class that a positive value votes for and the other."""
+    """Weights (S, pairs) over support vectors, and per pair the class a positive value votes for and the other."""
     coefficients: np.ndarray = model.dual_coef_  # (K - 1, S)
     count = len(model.classes_)
     if count == 2:  # scikit-learn turns the sign of the binary case round
