@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,13 @@ def resume(run: Path, *, in_process: bool) -> Path:
     with Progress(f"training {name}", total, "steps", done) as line:
         if in_process:
             _set_threads(experiment.compute)
-            worker = Worker(_device(experiment.compute), in_process=True)
-            train(run, worker, plan, lambda status: line.update(status.step, status.note()))
+            write = _status_writer(run)
+
+            def tell(status: Status) -> None:
+                line.update(status.step, status.note())
+                write(status)
+
+            train(run, Worker(_device(experiment.compute), in_process=True), plan, tell)
         else:
             _fit(run, experiment, plan, line)
     return run
@@ -137,20 +143,25 @@ def _worker_loop(config: dict[str, Any]) -> None:
     failure = run / "failure.json"
     if failure.exists():  # the group was restarted after an error that a restart cannot mend
         return
+    try:
+        train(run, worker, config["plan"], _status_writer(run))
+    except (ValueError, OSError) as error:
+        runs.write_json(failure, {"error": str(error)})
+        if worker.world > 1:  # the other ranks wait for this one: end the group
+            raise
+
+
+def _status_writer(run: Path) -> Callable[[Status], None]:
+    """Keeps progress.json fresh for whoever watches the run, a few times a second at most."""
     last = 0.0
 
-    def tell(status: Status) -> None:
+    def write(status: Status) -> None:
         nonlocal last
         if time.monotonic() - last > 0.3 or status.step == status.total:
             last = time.monotonic()
             runs.write_json(run / "progress.json", asdict(status))
 
-    try:
-        train(run, worker, config["plan"], tell)
-    except (ValueError, OSError) as error:
-        runs.write_json(failure, {"error": str(error)})
-        if worker.world > 1:  # the other ranks wait for this one: end the group
-            raise
+    return write
 
 
 def _watch(file: Path, line: Progress, stop: threading.Event) -> None:

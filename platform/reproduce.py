@@ -1,0 +1,193 @@
+"""Studies: a method's arms and seeds on the synthetic world, scored beside their controls; goes on where it was stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from crossview.datasets.catalog import Catalog
+from crossview.downstream.controls import margin
+from crossview.downstream.table import markdown, to_arrow
+from crossview.methods.study import Study
+from crossview.platform import runs
+from crossview.platform.config import Cadence, Compute, Data, Experiment, method_names
+from crossview.platform.progress import Progress, console
+
+Scores = dict[str, dict[str, list[float]]]
+
+
+def reproduce(spec: str, out: Path | None, jobs: int | None) -> Path:
+    """Run the study METHOD:STUDY in folder `out` and print its table; returns the table's file."""
+    method, name, study = find(spec)
+    out = (out or Path("runs") / f"{method}-{name}").resolve()
+    _claim_folder(out, study)
+    catalog = _data(study, out)
+    arms = {
+        (arm, seed): (out / f"{arm.replace(' ', '-')}-seed{seed}", _experiment(recipe, catalog, study, seed))
+        for arm, recipe in study.arms.items()
+        for seed in range(study.seeds)
+    }
+    if study.cached:
+        _side_by_side(method, study, list(arms.values()), jobs or os.cpu_count() or 1)
+    else:
+        for run, experiment in arms.values():
+            _one(run, method, experiment, study.split, in_process=False)
+    scores = _collect(study, {key: run for key, (run, _) in arms.items()})
+    return _publish(spec, study, scores, out)
+
+
+def find(spec: str) -> tuple[str, str, Study]:
+    """The study that METHOD:STUDY names; raises ValueError with the known ones."""
+    known = {f"{m}:{name}": study for m in method_names() for name, study in _studies(m).items()}
+    if spec not in known:
+        raise ValueError(f"study {spec!r} is unknown; choose from {', '.join(known)}")
+    method, name = spec.split(":")
+    return method, name, known[spec]
+
+
+def _studies(method: str) -> dict[str, Study]:
+    if importlib.util.find_spec(f"crossview.methods.{method}.studies") is None:
+        return {}
+    return importlib.import_module(f"crossview.methods.{method}.studies").studies()  # type: ignore[no-any-return]
+
+
+def _claim_folder(out: Path, study: Study) -> None:
+    """A folder belongs to one study: going on with another's runs would mix two results."""
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "study.json"
+    content = json.loads(json.dumps(dataclasses.asdict(study), default=str))
+    if file.exists() and json.loads(file.read_text()) != content:
+        raise ValueError(f"--out {out}: it holds an earlier form of this study; name another folder or remove this one")
+    runs.write_json(file, content)
+
+
+def _data(study: Study, out: Path) -> Path:
+    """Render and export the study's world, and catalogue it as a user's AE2 copy would be."""
+    from crossview.datasets import ae2
+    from crossview.datasets.synthetic.export import export_ae2
+
+    folder = out / "catalog"
+    if (folder / "catalog.json").exists():
+        return folder
+    total = sum(2 * study.world.takes(split) for split in ("train", "val", "test"))
+    with Progress("rendering", total, "videos") as line:
+        export_ae2(study.world, out / "data", layout="csv", progress=lambda done: line.update(done))
+    ae2.catalog(out / "data", study.world.actions[0]).save(folder)
+    return folder
+
+
+def _experiment(recipe: Any, catalog: Path, study: Study, seed: int) -> Experiment[Any]:
+    return Experiment(
+        data=Data(catalog=catalog, cache_features=study.cached),
+        method=recipe.method,
+        optim=recipe.optim,
+        compute=Compute(device="auto", threads=1 if study.cached else None),
+        every=Cadence(log=20, checkpoint=500, keep=1),
+        seed=seed,
+    )
+
+
+def _one(run: Path, method: str, experiment: Experiment[Any], split: str, *, in_process: bool) -> None:
+    """Train one run to its end and score it, or what is left of that."""
+    from crossview.platform import evaluate, train
+
+    if (run / "run.json").exists():
+        train.resume(run, in_process=in_process)
+    else:
+        train.start(run, method, experiment, in_process=in_process)
+    if not (run / "evaluations" / f"{split}.parquet").exists():
+        evaluate.evaluate(run, split=split, in_process=in_process)
+
+
+def _side_by_side(method: str, study: Study, arms: list[tuple[Path, Experiment[Any]]], jobs: int) -> None:
+    """Train the runs as Ray tasks, `jobs` at a time, on features that are computed once before."""
+    from crossview.platform.cluster import connect
+    from crossview.platform.features import cache
+
+    connect()
+    import ray
+
+    first = arms[0][1]
+    cache(method, first.method, Catalog.load(first.data.catalog), first.data.catalog / "features", in_process=False)
+    task = ray.remote(num_cpus=1, max_retries=2)(_one)
+    waiting = list(arms)
+    running: dict[Any, Path] = {}
+    steps = sum(experiment.optim.steps or 0 for _, experiment in arms)
+    with Progress(f"{len(arms)} runs", steps, "steps", _steps_done(arms)) as line:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                run, experiment = waiting.pop(0)
+                running[task.remote(run, method, experiment, study.split, in_process=True)] = run
+            done, _ = ray.wait(list(running), timeout=1.0)
+            ray.get(done)
+            for reference in done:
+                running.pop(reference)
+            finished = len(arms) - len(waiting) - len(running)
+            line.update(_steps_done(arms), f"{finished} of {len(arms)} trained and scored")
+            time.sleep(0.2)
+
+
+def _steps_done(arms: list[tuple[Path, Experiment[Any]]]) -> int:
+    files = [run / "progress.json" for run, _ in arms]
+    return sum(json.loads(file.read_text())["step"] for file in files if file.exists())
+
+
+def _collect(study: Study, folders: dict[tuple[str, int], Path]) -> Scores:
+    """Scores by row over seeds: the arms' trained rows, then the first arm's controls."""
+    import pyarrow.parquet as pq
+
+    from crossview.downstream.table import from_arrow
+
+    scores: Scores = {}
+    method_arm = next(iter(study.arms))
+    controls: Scores = {}
+    for (arm, _), run in folders.items():
+        for row, values in from_arrow(pq.read_table(run / "evaluations" / f"{study.split}.parquet")).items():
+            if row == "trained":
+                _append(scores, arm, values)
+            elif arm == method_arm:
+                _append(controls, row, values)
+    return scores | controls
+
+
+def _append(scores: Scores, row: str, values: dict[str, list[float]]) -> None:
+    for metric, value in values.items():
+        scores.setdefault(row, {}).setdefault(metric, []).extend(value)
+
+
+def verdicts(study: Study, scores: Scores) -> list[tuple[str, str, float, float, bool]]:
+    """For each claimed metric and each rival row: (metric, rival, mean margin, spread, whether the margin exceeds it)."""
+    best = next(iter(study.arms))
+    found = []
+    for metric in study.claims:
+        for rival in (row for row in scores if row != best):
+            pair = {best: {metric: scores[best][metric]}, rival: {metric: scores[rival][metric]}}
+            m = margin(pair, trained=best)[metric]
+            found.append((metric, rival, m.mean, m.spread, m.holds))
+    return found
+
+
+def _publish(spec: str, study: Study, scores: Scores, out: Path) -> Path:
+    import pyarrow.parquet as pq
+
+    best = next(iter(study.arms))
+    lines = [
+        f"`crossview reproduce {spec}`: {study.split} split, mean ± standard deviation over {study.seeds} seeds.\n"
+    ]
+    lines.append(markdown(scores))
+    if study.seeds > 1:
+        lines.append(f"Margin of **{best}** over each rival (paired by seed; it holds where it exceeds its spread):\n")
+        lines.append("| metric | rival | margin | spread | holds |\n|---|---|---:|---:|---|")
+        for metric, rival, mean, spread, holds in verdicts(study, scores):
+            lines.append(f"| {metric} | {rival} | {mean:+.3f} | {spread:.3f} | {'yes' if holds else '**no**'} |")
+    file = out / "table.md"
+    file.write_text("\n".join(lines) + "\n")
+    pq.write_table(to_arrow(scores), out / "table.parquet")
+    console.print("\n".join(lines), highlight=False, markup=False)
+    console.print(f"The table lies in {file}", highlight=False)
+    return file

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from feature_catalog import write_feature_catalog
+
+from crossview.methods.recipe import Optim
+from crossview.platform import checkpoint
+from crossview.platform.config import Cadence, Compute, Data, Experiment, from_dict, preset, read, to_dict
+from crossview.platform.loop import learning_rate, shares, total_steps
+from crossview.platform.metrics import read_metrics
+from crossview.platform.train import resume, start
+
+STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_feature_catalog(tmp_path_factory.mktemp("features"))
+
+
+def experiment(catalog: Path, **changes: object) -> Experiment:
+    """A tiny run: BYOV's debug preset on features; `changes` name options by their path, with __ for the dot."""
+    recipe = preset("byov", "debug")
+    optim = dataclasses.replace(recipe.optim, steps=STEPS, batch=8, warmup_steps=3)
+    result = Experiment(
+        data=Data(catalog=catalog),
+        method=recipe.method,
+        optim=optim,
+        compute=Compute(device="cpu", threads=1),
+        every=Cadence(log=1, checkpoint=4, keep=10),
+    )
+    for path, value in changes.items():
+        part, _, option = path.partition("__")
+        new = dataclasses.replace(getattr(result, part), **{option: value}) if option else value
+        result = dataclasses.replace(result, **{part: new})
+    return result
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    found = checkpoint.latest(run)
+    assert found is not None
+    return checkpoint.read_weights(found)
+
+
+def losses(run: Path) -> list[float]:
+    return [row["loss"] for row in read_metrics(run)]
+
+
+@pytest.fixture(scope="module")
+def straight(catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The uninterrupted run that others are compared with."""
+    run = tmp_path_factory.mktemp("runs") / "straight"
+    return start(run, "byov", experiment(catalog), in_process=True)
+
+
+def assert_equal_runs(one: Path, other: Path) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert losses(one) == losses(other)
+    assert len(losses(one)) == STEPS
+
+
+def test_schedule_warms_up_and_ends_at_min_lr() -> None:
+    optim = Optim(lr=1.0, warmup_steps=10, min_lr=0.1, steps=110)
+    assert learning_rate(optim, 0, 110) == pytest.approx(0.1)
+    assert learning_rate(optim, 9, 110) == pytest.approx(1.0)
+    assert learning_rate(optim, 60, 110) == pytest.approx(0.55)
+    assert learning_rate(optim, 110, 110) == pytest.approx(0.1)
+    assert learning_rate(dataclasses.replace(optim, schedule="constant"), 109, 110) == 1.0
+
+
+def test_accumulation_follows_from_batch_workers_and_micro_batch() -> None:
+    assert shares(Optim(batch=8, steps=1), Compute(workers=2, micro_batch=2)) == (2, 2)
+    assert shares(Optim(batch=8, steps=1), Compute(workers=2)) == (4, 1)
+    with pytest.raises(ValueError, match=r"compute.workers 3"):
+        shares(Optim(batch=8, steps=1), Compute(workers=3))
+    with pytest.raises(ValueError, match=r"compute.micro_batch 3"):
+        shares(Optim(batch=8, steps=1), Compute(micro_batch=3))
+
+
+def test_an_epoch_without_a_step_is_refused() -> None:
+    assert total_steps(Optim(epochs=3, batch=4), 10) == 7
+    with pytest.raises(ValueError, match=r"less than one batch"):
+        total_steps(Optim(epochs=1, batch=16), 10)
+
+
+def test_configuration_survives_json(catalog: Path, tmp_path: Path) -> None:
+    before = experiment(catalog, seed=3, optim__clip_norm=0.5)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(to_dict("byov", before)))
+    assert read(file) == ("byov", before)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [("optim", {"nonsense": 1}, "nonsense"), ("method", {"msm_ratio": "high"}, "msm_ratio")],
+)
+def test_a_wrong_option_in_a_file_is_named(catalog: Path, path: str, value: dict, message: str) -> None:
+    values = to_dict("byov", experiment(catalog))
+    values[path] |= value
+    with pytest.raises(ValueError, match=message):
+        from_dict(values)
+
+
+def test_a_run_leaves_what_it_promises(straight: Path) -> None:
+    info = json.loads((straight / "run.json").read_text())
+    assert info["experiment"]["name"] == "byov"
+    assert info["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert [row["step"] for row in read_metrics(straight)] == list(range(1, STEPS + 1))
+    assert list((straight / "tensorboard").glob("events.*"))
+    newest = checkpoint.latest(straight)
+    assert newest is not None
+    assert newest.name == f"step-{STEPS:08d}"
+    assert {p.name for p in newest.iterdir()} >= {"model.safetensors", "train_state.pt", "run.json"}
+    assert losses(straight)[-1] < losses(straight)[0]
+
+
+def test_load_embeds_without_ray(straight: Path) -> None:
+    script = (
+        "import sys, torch; from crossview.platform.checkpoint import load\n"
+        f"model = load({str(straight)!r})\n"
+        "z = model.embed(torch.zeros(1, 7, 3, 112, 112, dtype=torch.uint8))\n"
+        "assert z.shape == (1, 7, 64), z.shape\n"
+        "assert 'ray' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_used_name_is_refused(straight: Path, catalog: Path) -> None:
+    with pytest.raises(ValueError, match=r"a name is used once"):
+        start(straight, "byov", experiment(catalog), in_process=True)
+
+
+def test_killed_in_process_and_resumed_equals_straight(straight: Path, catalog: Path, tmp_path: Path) -> None:
+    run = tmp_path / "killed"
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(to_dict("byov", experiment(catalog))))
+    command = [
+        sys.executable,
+        "-c",
+        "from crossview.platform.cli import main; main()",
+        "train",
+        "byov",
+        "--from",
+        str(config),
+        "--debug",
+    ]
+    process = subprocess.Popen([*command, "--runs", str(tmp_path), "--name", "killed"])
+    wait_for(lambda: checkpoint.folder(run, 12).exists() or process.poll() is not None)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    for folder in checkpoint.all_of(run):  # the steps after 12 are to be redone
+        if folder.name > "step-00000012":
+            shutil.rmtree(folder)
+    resume(run, in_process=True)
+    assert_equal_runs(straight, run)
+
+
+def test_accumulated_micro_batches_equal_the_whole_batch(straight: Path, catalog: Path, tmp_path: Path) -> None:
+    run = start(tmp_path / "micro", "byov", experiment(catalog, compute__micro_batch=1), in_process=True)
+    assert losses(run) == pytest.approx(losses(straight), rel=1e-4)
+
+
+def test_moving_average_is_what_load_returns(catalog: Path, tmp_path: Path) -> None:
+    run = start(tmp_path / "ema", "byov", experiment(catalog, optim__ema_decay=0.9, optim__steps=6), in_process=True)
+    newest = checkpoint.latest(run)
+    assert newest is not None
+    state = torch.load(newest / "train_state.pt", weights_only=True)
+    averaged = dict(checkpoint.load(run).named_parameters())
+    assert state["raw"]
+    assert any(not torch.equal(averaged[name], raw) for name, raw in state["raw"].items())
+    again = start(tmp_path / "ema2", "byov", experiment(catalog, optim__ema_decay=0.9, optim__steps=6), in_process=True)
+    assert all(torch.equal(w, weights(again)[n]) for n, w in weights(run).items())
+
+
+def test_a_full_disk_names_the_checkpoint_and_keeps_the_earlier_ones(catalog: Path, tmp_path: Path) -> None:
+    run = start(tmp_path / "full", "byov", experiment(catalog, optim__steps=4), in_process=True)
+    info = json.loads((run / "run.json").read_text())
+    info["experiment"]["optim"]["steps"] = 8
+    (run / "run.json").write_text(json.dumps(info))
+    script = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        f"from crossview.platform.cli import main; main(['resume', {str(run)!r}, '--debug'])"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "step-00000008" in result.stderr
+    assert "space" in result.stderr
+    assert [p.name for p in checkpoint.all_of(run)] == ["step-00000004"]
+    assert not list((run / "checkpoints").glob(".*"))
+
+
+def test_a_broken_checkpoint_is_named(straight: Path, tmp_path: Path) -> None:
+    newest = checkpoint.latest(straight)
+    assert newest is not None
+    copy = tmp_path / "step-00000001"
+    shutil.copytree(newest, copy)
+    (copy / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(ValueError, match=r"step-00000001/model.safetensors"):
+        checkpoint.load(copy)
+
+
+def wait_for(ready: object, limit_s: float = 240) -> None:
+    deadline = time.monotonic() + limit_s
+    while not ready():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.002)
+
+
+@pytest.mark.ray
+def test_a_killed_worker_loses_nothing(straight: Path, catalog: Path, tmp_path: Path, ray_cluster: None) -> None:
+    """kill -9 of the worker after step 12: Ray restarts it, and the run ends as if nothing had happened."""
+    import threading
+
+    run = tmp_path / "worker-killed"
+    killed = threading.Event()
+
+    def kill() -> None:
+        wait_for(lambda: checkpoint.folder(run, 12).exists())
+        os.kill(json.loads((run / "progress.json").read_text())["pid"], signal.SIGKILL)
+        killed.set()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    start(run, "byov", experiment(catalog), in_process=False)
+    thread.join()
+    assert killed.is_set()
+    assert_equal_runs(straight, run)
+
+
+@pytest.mark.ray
+def test_two_workers_agree_with_one(straight: Path, catalog: Path, tmp_path: Path, ray_cluster: None) -> None:
+    run = start(tmp_path / "two", "byov", experiment(catalog, compute__workers=2), in_process=False)
+    assert losses(run) == pytest.approx(losses(straight), rel=1e-4)
