@@ -32,6 +32,7 @@ class FrozenViT(nn.Module):
         vit = _create(config).eval().requires_grad_(False)
         self._hidden = [vit]  # in a list, so that the ViT is no submodule: see the class's docstring
         self.width: int = vit.embed_dim
+        self.grid: tuple[int, int] = vit.patch_embed.grid_size
         self.size_px, self.chunk = config.size_px, config.chunk
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (config.mean, config.std))
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
@@ -70,7 +71,7 @@ class FrozenViT(nn.Module):
         if saved is not None and int(saved) != int(self.fingerprint):
             raise ValueError(
                 f"{prefix[:-1]}: the checkpoint was trained on base weights other than those loaded here "
-                f"(fingerprint {int(saved)}, here {int(self.fingerprint)}); give base.model and base.weights as they were"
+                f"(fingerprint {int(saved)}, here {int(self.fingerprint)}); give base.model and base.weights as then"
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -81,11 +82,10 @@ def _create(config: Base) -> VisionTransformer:
     options |= {k: v for k, v in shape.items() if v is not None}
     if not timm.is_model(config.model):
         raise ValueError(f"base.model is {config.model!r}; timm knows no such model: see timm.list_models('vit_*')")
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # the base's random numbers are its own: the trained weights' stay the same
         torch.manual_seed(config.seed)
-        model = timm.create_model(config.model, pretrained=False, **options) if config.weights != "hub" else None
-    if model is None:
-        model = _from_hub(config.model, options)
+        hub = config.weights == "hub"
+        model = _from_hub(config.model, options) if hub else timm.create_model(config.model, **options)
     if not isinstance(model, VisionTransformer):
         raise ValueError(f"base.model is {config.model!r}, a {type(model).__name__}; it must be a plain timm ViT")
     if config.weights not in ("hub", "random"):

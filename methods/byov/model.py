@@ -39,11 +39,12 @@ class Model(Method):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The four losses and their weighted sum; a task with both weights 0 is left out."""
-        merged = torch.cat([merge(self._tokens(batch[v]), self.config.stm_ratio) for v in VIEWS])  # (2B, T, D)
-        frames = torch.cat([batch[f"{v}/frames"] for v in VIEWS])
-        num_frames = torch.cat([batch[f"{v}/num_frames"] for v in VIEWS])
-        splits = {task: self.split(batch["seed"], task, merged.shape[1]) for task in self._tasks()}
-        return self.losses(merged, frames, num_frames, splits)
+        return self.losses(*self._inputs(batch))
+
+    def inspect(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, dict[str, Split]]:
+        """Each task's predictions, their targets, both (2B, T, D), and the splits: what `losses` compares."""
+        merged, frames, num_frames, splits = self._inputs(batch)
+        return self.predict(merged, frames, num_frames, splits), self._target(merged), splits
 
     def split(self, seed: Tensor, task: str, frames: int) -> Split:
         """Which frames `task` hides in both views of each sample: seeds (B,) -> a split of 2B clips."""
@@ -53,7 +54,7 @@ class Model(Method):
 
     def losses(self, merged: Tensor, frames: Tensor, num_frames: Tensor, splits: dict[str, Split]) -> dict[str, Tensor]:
         """Losses of merged features (2B, T, D), ego first, with the splits of the tasks to do by name."""
-        target = nn.functional.layer_norm(merged, merged.shape[-1:]) if self.config.target_norm == "token" else merged
+        target = self._target(merged)
         predictions = self.predict(merged, frames, num_frames, splits)
         parts: dict[str, Tensor] = {}
         for task, prediction in predictions.items():
@@ -130,6 +131,15 @@ class Model(Method):
                 f"checkpoint: {', '.join(unknown[:5])} is unknown ({len(unknown)} in all); not this encoder"
             )
         self.load_state_dict({k: state[k] for k in wanted}, strict=False)
+
+    def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, dict[str, Split]]:
+        merged = torch.cat([merge(self._tokens(batch[v]), self.config.stm_ratio) for v in VIEWS])  # (2B, T, D)
+        frames = torch.cat([batch[f"{v}/frames"] for v in VIEWS])
+        num_frames = torch.cat([batch[f"{v}/num_frames"] for v in VIEWS])
+        return merged, frames, num_frames, {t: self.split(batch["seed"], t, merged.shape[1]) for t in self._tasks()}
+
+    def _target(self, merged: Tensor) -> Tensor:
+        return nn.functional.layer_norm(merged, merged.shape[-1:]) if self.config.target_norm == "token" else merged
 
     def _embed(self, video: Tensor, kind: TimeCode) -> Tensor:
         x = self.merged(video)
