@@ -15,8 +15,8 @@ class Embeddings:
     """Frame embeddings of a split with the phase labels and the perspective of every frame.
 
     Frames of a video stand together and in order, and videos stand in the order of `videos`: the order decides ties, so
-    it is part of the result. Perspective is data here, never read off a path. Raises ValueError, naming the video, where
-    the arrays break a rule.
+    it is part of the result. Perspective is data here, never read off a path. Raises ValueError, naming the video,
+    where the arrays break a rule.
     """
 
     vectors: np.ndarray

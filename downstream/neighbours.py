@@ -12,7 +12,7 @@ CHUNK_ENTRIES = 1 << 22
 def nearest(
     queries: np.ndarray, gallery: np.ndarray, query_video: np.ndarray, gallery_video: np.ndarray, k: int
 ) -> np.ndarray:
-    """Gallery rows nearest to each query in Euclidean distance outside the query's own video: int64 (Q, k), near to far.
+    """Gallery rows nearest to each query in Euclidean distance outside the query's video: int64 (Q, k), near to far.
 
     Queries (Q, D), gallery (G, D), videos (Q,) and (G,). Of equally distant rows the earlier comes first. Where fewer
     than k rows are outside the query's video, the rest of the line is -1.

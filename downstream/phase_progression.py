@@ -12,7 +12,10 @@ FRAME_SCALE = 1e-3
 
 
 def targets(labels: np.ndarray, phases: int) -> np.ndarray:
-    """Targets (L, K) from one video's labels (L,): ``(t - t_c) / L``, t_c the last frame of phase c, NaN where c is absent."""
+    """Targets (L, K) of one video from its labels (L,).
+
+    ``(t - t_c) / L`` with t_c the last frame of phase c; NaN where c is absent.
+    """
     length = len(labels)
     out = np.full((length, phases), np.nan)
     for phase in range(phases):
