@@ -1,0 +1,198 @@
+"""A method's frozen features, computed once per recording and read as memory-mapped arrays from then on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from crossview.datasets.catalog import Catalog, Recording
+from crossview.datasets.video import UnreadableVideo
+from crossview.methods.method import Method, build
+from crossview.methods.recipe import MethodConfig
+from crossview.platform.config import Data
+from crossview.platform.per_recording import Arrays, Where, each
+from crossview.platform.progress import Progress
+from crossview.platform.quarantine import Quarantine
+from crossview.platform.recording import clips, read_features, size_px
+
+
+def cache(
+    method_name: str,
+    method_config: MethodConfig,
+    catalog: Catalog,
+    out: Path,
+    *,
+    in_process: bool = False,
+    actors: int = 1,
+    batch: int = 64,
+    device: str = "cpu",
+    data: Data | None = None,
+    seed: int = 0,
+) -> Catalog:
+    """The catalog of the method's frozen features, with the same ids, labels and splits; computes what is missing.
+
+    Files are float16 (L, N, D) in `out/<key>`, where the key is a hash of the method, what of its config decides the
+    features, the frozen weights themselves, frame sizes and decoder; a file's name holds its video's size and time. So
+    nothing stale is ever read, and catalogs that overlap share files. A cut file is rebuilt. Unreadable videos are
+    quarantined in that folder and left out. Raises ValueError above `data.max_quarantined`, and for a method without
+    frozen features. Actors must see `out` under the same path.
+    """
+    data = data or Data(catalog=out)
+    torch.manual_seed(seed)
+    model = build(method_name, method_config)
+    folder = out.resolve() / _key(method_name, method_config, model, data)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = [replace(r, kind="features", path=_file_name(catalog.file(r), r)) for r in catalog.recordings]
+    missing = [i for i, r in enumerate(kept) if not _is_complete(folder / r.path, r)]
+    if missing:
+        todo = Catalog(catalog.root, tuple(catalog.recordings[i] for i in missing))
+        files = [folder / kept[i].path for i in missing]
+        job = _Job(method_name, method_config, todo, files, data, batch, seed)
+        lost = _compute(job, folder, len(kept), Where(in_process, actors, device))
+        kept = [r for r in kept if r.id not in lost]
+    _check_shapes(folder, kept)
+    ids = {r.id for r in kept}
+    labels = {n: {k: v for k, v in by.items() if k in ids} for n, by in catalog.frame_labels.items()}
+    features = Catalog(folder, tuple(kept), tuple(s for s in catalog.segments if s.recording in ids), labels)
+    features.save(folder / f"catalog-{_hash([r.path for r in kept])[:12]}")
+    return features
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every process needs in order to compute the same features."""
+
+    name: str
+    config: MethodConfig
+    todo: Catalog
+    files: list[Path]
+    """Where the features of each of `todo`'s recordings belong."""
+    data: Data
+    batch: int
+    seed: int
+
+    def model(self, device: torch.device) -> Method:
+        torch.manual_seed(self.seed)
+        return build(self.name, self.config).to(device).eval()
+
+
+def _compute(job: _Job, folder: Path, recordings: int, where: Where) -> set[str]:
+    """Write the features of every recording of the job; returns the ids of unreadable ones."""
+    quarantine = Quarantine(folder, recordings, job.data.max_quarantined)
+    quarantine.files = {}  # what failed before is tried again: the file may have been mended
+    lost: set[str] = set()
+    with Progress("frozen features", sum(r.num_frames for r in job.todo.recordings), "frames") as line:
+        for done in each(len(job.files), _Writer, {"job": job, "device": where.device}, where):
+            recording = job.todo.recordings[done.index]
+            if done.unreadable is not None:
+                lost.add(recording.id)
+                report = {"recording": recording.id, "path": str(job.todo.file(recording)), "reason": done.unreadable}
+                quarantine.add([json.dumps([report])])
+            line.advance(recording.num_frames, f"{len(lost)} files quarantined" if lost else "")
+    return lost
+
+
+class _Writer:
+    """Computes and writes one recording's features."""
+
+    def __init__(self, job: _Job, device: str) -> None:
+        self.job, self.device = job, torch.device(device)
+        self.model = job.model(self.device)
+
+    def __call__(self, index: int) -> Arrays:
+        recording, target = self.job.todo.recordings[index], self.job.files[index]
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            self._write(recording, temporary)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return {}
+
+    def _write(self, recording: Recording, file: Path) -> None:
+        job, first = self.job, 0
+        array: np.memmap[Any, Any] | None = None
+        source, size = job.todo.file(recording), size_px(job.config, recording)
+        for clip in clips(self.model, source, recording, size, job.data, batch=job.batch, device=self.device):
+            if clip.dtype != torch.float16:
+                raise ValueError(
+                    f"data.cache_features is on, but {job.name} has no frozen features to cache; "
+                    "pass --data.no-cache-features"
+                )
+            part = clip[0].cpu().numpy()  # (n, N, D)
+            if array is None:
+                shape = (recording.num_frames, *part.shape[1:])
+                array = np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape)
+            array[first : first + len(part)] = part
+            first += len(part)
+        if array is None or first != recording.num_frames:
+            raise UnreadableVideo(
+                f"{source}: {first} frames came of the {recording.num_frames} that the catalog states"
+            )
+        array.flush()
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
+
+
+def _key(name: str, config: MethodConfig, model: Method, data: Data) -> str:
+    """Hash of what decides the features apart from the videos; the folder's name."""
+    part = config.features_key() if hasattr(config, "features_key") else config
+    sizes = {n: (v.perspective, v.size_px) for n, v in config.sampling().views.items()}
+    return f"{name}-{_hash([_plain(part), sizes, data.decoder, _frozen_fingerprint(model)])[:16]}"
+
+
+def _frozen_fingerprint(model: Method) -> str:
+    """Hash of the frozen parameters and the buffers themselves: weights may change under one file name."""
+    trained = {n for n, p in model.named_parameters() if p.requires_grad}
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(model.state_dict().items()):
+        if name not in trained:
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def _hash(value: Any) -> str:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True, default=str).encode(), digest_size=20).hexdigest()
+
+
+def _file_name(source: Path, recording: Recording) -> str:
+    """Readable, and different once the video is another."""
+    try:
+        facts = source.stat()
+        state = [facts.st_size, facts.st_mtime_ns]
+    except OSError:
+        state = []  # decoding will name the missing file
+    tail = _hash([recording.id, recording.num_frames, *state])[:10]
+    return f"{recording.id.replace('/', '__')}-{tail}.npy"
+
+
+def _is_complete(file: Path, recording: Recording) -> bool:
+    if not file.exists():
+        return False
+    try:
+        read_features(file, recording)
+    except UnreadableVideo:
+        file.unlink()
+        return False
+    return True
+
+
+def _check_shapes(folder: Path, recordings: list[Recording]) -> None:
+    """One (N, D) per folder, as the stream needs."""
+    shapes = {tuple(read_features(folder / r.path, r).shape[1:]): r.id for r in recordings}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"{folder}: features of different shapes per frame, {shapes}; give the views one size_px, or train on video"
+        )

@@ -1,0 +1,89 @@
+"""One whole recording as a method's input: every frame, in order, with bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crossview.datasets.catalog import Recording
+from crossview.datasets.video import UnreadableVideo, decode
+from crossview.methods.method import Method
+from crossview.methods.recipe import MethodConfig
+from crossview.platform.config import Data
+from crossview.platform.pixels import yuv420_to_rgb
+
+MAX_DECODED_BYTES = 512 * 1024**2
+"""Planes held at a time; a longer recording is decoded in several passes."""
+
+
+def size_px(config: MethodConfig, recording: Recording) -> int:
+    """The frame size at which the method was trained on recordings of this perspective."""
+    views = list(config.sampling().views.values())
+    fitting = [v for v in views if v.perspective in (recording.perspective, "any")] or views
+    sizes = {v.size_px for v in fitting}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"recording {recording.id}: the method's {recording.perspective} views have sizes {sorted(sizes)}; "
+            "whole recordings are embedded at one size: give these views one size_px"
+        )
+    return sizes.pop()
+
+
+def video(file: Path, recording: Recording, size: int, data: Data, frames: int) -> Iterator[Tensor]:
+    """All frames in chunks of at most `frames`, as in training: uint8 (n, 3, H, W); raises UnreadableVideo."""
+    rgb = data.decoder == "decord"
+    per_pass = max(frames, MAX_DECODED_BYTES // (size * size * 3 // (1 if rgb else 2)) // frames * frames)
+    for first in range(0, recording.num_frames, per_pass):
+        wanted = np.arange(first, min(first + per_pass, recording.num_frames))
+        planes = decode(
+            file,
+            wanted,
+            size_px=size,
+            pixels="rgb" if rgb else "yuv420",
+            decoder=data.decoder,
+            time_limit_s=data.time_limit_s,
+        )
+        for part in torch.from_numpy(np.ascontiguousarray(planes)).split(frames):
+            yield part.permute(0, 3, 1, 2) if rgb else yuv420_to_rgb(part)
+
+
+@torch.inference_mode()
+def clips(
+    model: Method, file: Path, recording: Recording, size: int, data: Data, *, batch: int, device: torch.device
+) -> Iterator[Tensor]:
+    """All frames in order: frozen features float16 (1, n, N, D) where the method has some, else uint8 (1, n, 3, H, W).
+
+    Chunks of `batch` frames are cut from frame 0 on, so that they do not depend on who computes them.
+    """
+    for chunk in video(file, recording, size, data, batch):
+        clip = chunk.unsqueeze(0).to(device)
+        frozen = model.frozen_features(clip)
+        yield clip if frozen is None else frozen.to(torch.float16)
+
+
+def model_input(
+    model: Method, file: Path, recording: Recording, size: int, data: Data, *, batch: int, device: torch.device
+) -> Tensor:
+    """What `Method.embed` takes: features (1, T, N, D), read where they are cached, or video (1, T, 3, H, W)."""
+    if recording.kind == "features":
+        return read_features(file, recording).unsqueeze(0).to(device)
+    return torch.cat(list(clips(model, file, recording, size, data, batch=batch, device=device)), dim=1)
+
+
+def read_features(file: Path, recording: Recording) -> Tensor:
+    """The float16 (L, N, D) array of a features file; raises UnreadableVideo where it is cut or of another shape."""
+    try:
+        array = np.load(file, mmap_mode="c", allow_pickle=False)  # "c": torch wants memory that could be written
+    except (OSError, ValueError, EOFError) as error:
+        raise UnreadableVideo(f"{file}: not a readable array ({error}); delete it to have it rebuilt") from error
+    array = array[:, None] if array.ndim == 2 else array
+    if array.dtype != np.float16 or array.ndim != 3 or len(array) != recording.num_frames:
+        raise UnreadableVideo(
+            f"{file}: {array.dtype} {array.shape}; features of {recording.id} must be float16 "
+            f"({recording.num_frames}, N, D): delete the file to have it rebuilt"
+        )
+    return torch.from_numpy(array)
