@@ -10,7 +10,7 @@ ARGS ?=
 
 # Checked on every call: anything that changes what is installed makes the set-up run again. `uv run` and hand-made
 # installs touch site-packages; a moved checkout leaves wrong paths in the scripts.
-STALE := $(shell [ "$$(cat $(STAMP) 2>/dev/null)" = "$(CURDIR)" ] && $(BIN)/python -c "" 2>/dev/null || echo force)
+STALE := $(shell [ "$$(cat $(STAMP) 2>/dev/null)" = "$(CURDIR)" ] && $(BIN)/python -ISc "" 2>/dev/null || echo force)
 
 .PHONY: help setup quickstart test lint format types bench lock clean force
 
@@ -40,7 +40,7 @@ $(STAMP): requirements.lock pyproject.toml $(wildcard $(VENV)/lib/python3*/site-
 	    echo "setup: getting uv into $(TOOLS)"; \
 	    mkdir -p $(TOOLS); \
 	    awk '/^uv==/ { keep = 1; print; next } /^[^ ]/ { keep = 0 } keep && !/#/' requirements.lock >$(TOOLS)/uv.lock; \
-	    $$python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade \
+	    PIP_ROOT_USER_ACTION=ignore $$python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade \
 	      --target $(TOOLS) -r $(TOOLS)/uv.lock || { echo "setup: pip could not install uv; install uv or pip yourself" >&2; exit 1; }; \
 	  fi; \
 	fi; \
