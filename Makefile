@@ -51,7 +51,7 @@ $(STAMP): requirements.lock pyproject.toml $(wildcard $(VENV)/lib/python3*/site-
 	fi; \
 	echo "setup: installing requirements.lock (about 6 GB on Linux, most of it torch; minutes the first time)"; \
 	export VIRTUAL_ENV=$(CURDIR)/$(VENV); \
-	$$uv pip sync --quiet --require-hashes requirements.lock; \
+	$$uv pip install --quiet --require-hashes --requirements requirements.lock; \
 	$$uv pip install --quiet --no-deps --no-build-isolation --editable .; \
 	mkdir -p $(VENV)/types; ln -sfn ../.. $(VENV)/types/crossview; \
 	echo "$(CURDIR)" >$@

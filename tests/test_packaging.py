@@ -130,7 +130,7 @@ UV = """#!/bin/sh
 echo "$@" >>"$LOG"
 case "$1 $2" in
   "venv --quiet") mkdir -p .venv/bin; ln -s "$REAL" .venv/bin/python ;;
-  "pip sync") [ ! -e broken ] || exit 1 ;;
+  "pip install") [ ! -e broken ] || exit 1 ;;
 esac
 """
 
@@ -176,16 +176,16 @@ def test_setup_runs_once_and_again_when_the_lock_or_the_place_changes(checkout: 
     assert done.returncode == 0, done.stderr
     assert [c.split()[0:2] for c in calls if "version" not in c] == [
         ["venv", "--quiet"],
-        ["pip", "sync"],
+        ["pip", "install"],
         ["pip", "install"],
     ]
-    assert "--require-hashes" in next(c for c in calls if "sync" in c)
+    assert "--require-hashes" in next(c for c in calls if "requirements.lock" in c)
     assert make(checkout, "setup")[1] == []
     (checkout / "requirements.lock").touch()
-    assert [c for c in make(checkout, "setup")[1] if "sync" in c]
+    assert [c for c in make(checkout, "setup")[1] if "requirements.lock" in c]
     assert make(checkout, "setup")[1] == []
     moved = checkout.rename(checkout.with_name("moved"))
-    assert [c for c in make(moved, "setup")[1] if "sync" in c]
+    assert [c for c in make(moved, "setup")[1] if "requirements.lock" in c]
 
 
 def test_interrupted_setup_is_taken_up_again(checkout: Path) -> None:
@@ -194,7 +194,7 @@ def test_interrupted_setup_is_taken_up_again(checkout: Path) -> None:
     (checkout / "broken").unlink()
     done, calls = make(checkout, "setup")
     assert done.returncode == 0, done.stderr
-    assert [c for c in calls if "sync" in c]
+    assert [c for c in calls if "requirements.lock" in c]
     (checkout / ".venv" / "bin" / "python").unlink()  # the interpreter went away
     assert [c for c in make(checkout, "setup")[1] if c.startswith("venv")]
 
