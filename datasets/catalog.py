@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Literal, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -75,6 +76,18 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Quarantined:
+    """A file that was set aside because it cannot be read."""
+
+    path: str
+    """Relative to the catalog's root."""
+    reason: str
+
+
+QUARANTINED = pa.schema([("path", pa.string()), ("reason", pa.string())])
+
+
+@dataclass(frozen=True)
 class Catalog:
     """Recordings with their labels.
 
@@ -86,6 +99,8 @@ class Catalog:
     recordings: tuple[Recording, ...]
     segments: tuple[Segment, ...] = ()
     frame_labels: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    quarantined: tuple[Quarantined, ...] = ()
+    """Files that belong to the dataset and are no recordings, because they are unreadable."""
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -119,37 +134,58 @@ class Catalog:
             )
         ids = {r.id for r in kept}
         labels = {n: {k: v for k, v in by.items() if k in ids} for n, by in self.frame_labels.items()}
-        return Catalog(self.root, kept, tuple(s for s in self.segments if s.recording in ids), labels)
+        segments = tuple(s for s in self.segments if s.recording in ids)
+        return Catalog(self.root, kept, segments, labels, self.quarantined)
 
     def save(self, folder: Path) -> None:
-        """Write the tables to `folder` (recordings, segments, frame_labels and catalog.json)."""
-        folder.mkdir(parents=True, exist_ok=True)
-        rows = [asdict(r) for r in self.recordings]
-        pq.write_table(pa.Table.from_pylist(rows, schema=RECORDINGS), folder / "recordings.parquet")
-        pq.write_table(
-            pa.Table.from_pylist([asdict(s) for s in self.segments], schema=SEGMENTS), folder / "segments.parquet"
-        )
+        """Write the tables to `folder` (recordings, segments, frame_labels, quarantine) and, last, catalog.json.
+
+        Each file is renamed into place once it is whole, so that a reader never sees half of one.
+        """
         labels = [
             {"recording": recording, "name": name, "labels": values}
             for name, by_recording in self.frame_labels.items()
             for recording, values in by_recording.items()
         ]
-        pq.write_table(pa.Table.from_pylist(labels, schema=FRAME_LABELS), folder / "frame_labels.parquet")
-        (folder / "catalog.json").write_text(json.dumps({"root": str(self.root.resolve())}, indent=2) + "\n")
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / "recordings.parquet", [asdict(r) for r in self.recordings], RECORDINGS)
+        _write(folder / "segments.parquet", [asdict(s) for s in self.segments], SEGMENTS)
+        _write(folder / "frame_labels.parquet", labels, FRAME_LABELS)
+        _write(folder / "quarantine.parquet", [asdict(q) for q in self.quarantined], QUARANTINED)
+        partial = folder / f".catalog.json.{os.getpid()}"
+        partial.write_text(json.dumps({"root": str(self.root.resolve())}, indent=2) + "\n")
+        partial.replace(folder / "catalog.json")
 
     @staticmethod
     def load(folder: Path, root: Path | None = None) -> Catalog:
         """Read the tables that `save` wrote; `root` overrides where the files lie."""
-        if not (folder / "recordings.parquet").is_file():
-            raise ValueError(
-                f"{folder}: no catalog here (recordings.parquet is missing); make one with `crossview prepare`"
-            )
+        for name in ("catalog.json", "recordings.parquet"):
+            if not (folder / name).is_file():
+                raise ValueError(f"{folder}: no catalog here ({name} is missing); make one with `crossview prepare`")
         root = root or Path(json.loads((folder / "catalog.json").read_text())["root"])
         if not root.is_dir():
             raise ValueError(f"{folder}: the catalog's files lay under {root}, which is missing; pass --data.root")
-        recordings = tuple(Recording(**row) for row in pq.read_table(folder / "recordings.parquet").to_pylist())
-        segments = tuple(Segment(**row) for row in pq.read_table(folder / "segments.parquet").to_pylist())
+        recordings = tuple(Recording(**row) for row in _read(folder / "recordings.parquet", RECORDINGS))
+        segments = tuple(Segment(**row) for row in _read(folder / "segments.parquet", SEGMENTS))
+        quarantined = tuple(Quarantined(**row) for row in _read(folder / "quarantine.parquet", QUARANTINED))
         labels: dict[str, dict[str, np.ndarray]] = {}
-        for row in pq.read_table(folder / "frame_labels.parquet").to_pylist():
+        for row in _read(folder / "frame_labels.parquet", FRAME_LABELS):
             labels.setdefault(row["name"], {})[row["recording"]] = np.asarray(row["labels"], dtype=np.int32)
-        return Catalog(root, recordings, segments, labels)
+        return Catalog(root, recordings, segments, labels, quarantined)
+
+
+def _write(file: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), partial)
+    partial.replace(file)
+
+
+def _read(file: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+    try:
+        table = pq.read_table(file)
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{file}: not a readable table ({error}); make the catalog again") from error
+    if table.schema.names != schema.names:
+        raise ValueError(f"{file}: columns {table.schema.names}, not {schema.names}; make the catalog again")
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows

@@ -52,10 +52,10 @@ class Decoder(Protocol):
 def probe(path: Path, *, time_limit_s: float = 600.0) -> VideoInfo:
     """Decode the whole file once, without keeping pixels, and count its frames; raises UnreadableVideo."""
     count, start_s, end_s, stated, size = 0, 0.0, 0.0, 0.0, (0, 0)
-    for frame, stream in _sequential(path, time_limit_s):
+    for frame, stream in sequential(path, time_limit_s):
         end_s = float(frame.time or 0.0)
         if not count:
-            start_s, size = end_s, _displayed(frame)
+            start_s, size = end_s, displayed_size(frame)
             stated = float(stream.average_rate or stream.guessed_rate or 0)
         count += 1
     if not count:
@@ -107,9 +107,10 @@ class PyAV:
         """See `decode`."""
         out: np.ndarray | None = None
         n = count = 0
-        for frame, _ in _sequential(path, time_limit_s):
+        size = (size_px, size_px) if size_px else None
+        for frame, _ in sequential(path, time_limit_s):
             if count == frames[n]:
-                picture = _rgb(frame, size_px) if pixels == "rgb" else _yuv420(frame, size_px)
+                picture = _rgb(frame, size) if pixels == "rgb" else yuv420(frame, size)
                 if out is None:
                     out = np.empty((len(frames), *picture.shape), np.uint8)
                 if picture.shape != out.shape[1:]:
@@ -154,7 +155,7 @@ class Decord:
 DECODERS: dict[str, Decoder] = {"pyav": PyAV(), "decord": Decord()}
 
 
-def _sequential(path: Path, time_limit_s: float) -> Iterator[tuple[VideoFrame, VideoStream]]:
+def sequential(path: Path, time_limit_s: float) -> Iterator[tuple[VideoFrame, VideoStream]]:
     """Every frame in presentation order, on one thread; damage and delay raise UnreadableVideo."""
     deadline = time.monotonic() + time_limit_s
     try:
@@ -187,21 +188,23 @@ def _quarter_turns(frame: VideoFrame) -> int:
     return round(frame.rotation / 90) % 4
 
 
-def _displayed(frame: VideoFrame) -> tuple[int, int]:
+def displayed_size(frame: VideoFrame) -> tuple[int, int]:
     """Height and width after the rotation."""
     size = (frame.height, frame.width)
     return size if _quarter_turns(frame) % 2 == 0 else size[::-1]
 
 
-def _reformat(frame: VideoFrame, size_px: int | None, pixel_format: str) -> VideoFrame:
-    """Resize and convert in one pass of swscale, with the matrix and range that the file states.
+def _reformat(frame: VideoFrame, size: tuple[int, int] | None, pixel_format: str) -> VideoFrame:
+    """Resize to a displayed `size` and convert in one pass of swscale, with the matrix and range that the file states.
 
     A file that states none is taken for BT.601 limited, as swscale and OpenCV do.
     """
     space = int(frame.colorspace)
     matrix = Colorspace.ITU709 if space == _BT709 else Colorspace.BT2020 if space in _BT2020 else Colorspace.ITU601
     full = int(frame.color_range) == _FULL_RANGE or frame.format.name.startswith("yuvj")
-    height, width = (size_px or frame.height, size_px or frame.width)
+    height, width = size or displayed_size(frame)
+    if _quarter_turns(frame) % 2:
+        height, width = width, height
     shrinks = height <= frame.height and width <= frame.width
     return frame.reformat(
         width=width,
@@ -216,14 +219,14 @@ def _reformat(frame: VideoFrame, size_px: int | None, pixel_format: str) -> Vide
     )
 
 
-def _rgb(frame: VideoFrame, size_px: int | None) -> np.ndarray:
-    picture = _reformat(frame, size_px, "rgb24").to_ndarray()
+def _rgb(frame: VideoFrame, size: tuple[int, int] | None) -> np.ndarray:
+    picture = _reformat(frame, size, "rgb24").to_ndarray()
     return np.rot90(picture, _quarter_turns(frame))
 
 
-def _yuv420(frame: VideoFrame, size_px: int | None) -> np.ndarray:
-    """I420 planes of one frame: uint8 (H * 3 // 2, W)."""
-    picture = _reformat(frame, size_px, "yuv420p")
+def yuv420(frame: VideoFrame, size: tuple[int, int] | None) -> np.ndarray:
+    """I420 planes of one frame as displayed, BT.601 limited range: uint8 (H * 3 // 2, W), H and W cut to even."""
+    picture = _reformat(frame, size, "yuv420p")
     height, width = picture.height // 2 * 2, picture.width // 2 * 2
     turns = _quarter_turns(frame)
     planes = []

@@ -1,0 +1,134 @@
+"""AE2's four sets (arXiv 2306.05526) as they lie on disk: ego and exo videos with one phase label per frame.
+
+Two layouts, told apart by what is there; ROOT/SET holds `label.pickle` and
+- lists (break_eggs, tennis_forehand): {ego,exo}/*.mp4, and {ego,exo}/{train,val,test}.csv: no header, one name a line;
+- folders (pour_milk, pour_liquid): {train,val,test}/{ego,exo}/*.mp4
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from crossview.datasets import restricted_pickle
+from crossview.datasets.catalog import Catalog, Perspective, Recording
+from crossview.datasets.probing import Tick, probe_all
+
+SPLITS = ("train", "val", "test")
+PERSPECTIVES: tuple[Perspective, ...] = ("ego", "exo")
+
+
+def catalog(root: Path, set_name: str, *, max_quarantined: float = 0.05, tick: Tick | None = None) -> Catalog:
+    """One set's recordings, per split sorted by path with ego before exo, and their "phase" labels.
+
+    Raises ValueError for a missing root, an empty split, a broken list, labels that do not match their video, and where
+    more than the share `max_quarantined` of the videos is unreadable; fewer are listed in `Catalog.quarantined`.
+    """
+    base = root / set_name
+    listed = _listed(root, set_name)
+    label_file = base / "label.pickle"
+    labels = _labels(label_file)
+    infos, quarantined = probe_all(root, [path for *_, path in listed], max_quarantined=max_quarantined, tick=tick)
+    recordings, phases = [], {}
+    for split, perspective, path in listed:
+        if path not in infos:
+            continue
+        info, stem = infos[path], PurePosixPath(path).stem
+        recording = Recording(
+            dataset="ae2", split=split, scene=stem, view=perspective, perspective=perspective,
+            subject=stem.split("_")[0], action=set_name, path=path, kind="video", fps=info.fps,
+            num_frames=info.num_frames, height_px=info.height_px, width_px=info.width_px,
+        )  # fmt: skip
+        recordings.append(recording)
+        phases[recording.id] = _phases(root / path, info.num_frames, label_file, labels.get(stem))
+    return Catalog(root, tuple(recordings), frame_labels={"phase": phases}, quarantined=quarantined)
+
+
+def _listed(root: Path, set_name: str) -> list[tuple[str, Perspective, str]]:
+    """(split, perspective, path relative to root) of every video, in the benchmark's order."""
+    base = root / set_name
+    if not base.is_dir():
+        there = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
+        raise ValueError(
+            f"{base}: the folder is missing ({root} holds {', '.join(there) or 'nothing'}); "
+            "pass the folder that holds the AE2 sets, and the name of one of them"
+        )
+    lists = (base / "ego" / "train.csv").is_file() or (base / "exo" / "train.csv").is_file()
+    if not lists and not (base / "train").is_dir():
+        raise ValueError(
+            f"{base}: neither ego/train.csv nor train/ego is here; lay the set out as AE2 does, either with lists "
+            "({ego,exo}/{train,val,test}.csv) or with folders ({train,val,test}/{ego,exo})"
+        )
+    listed: list[tuple[str, Perspective, str]] = []
+    for split in SPLITS:
+        for perspective in PERSPECTIVES:
+            if lists:
+                files = _read_list(base / perspective / f"{split}.csv")
+            else:
+                files = _read_folder(base / split / perspective)
+            listed += [(split, perspective, str(PurePosixPath(*f.relative_to(root).parts))) for f in sorted(files)]
+    return listed
+
+
+def _read_list(file: Path) -> list[Path]:
+    """The videos that a csv list names, relative to its own folder."""
+    if not file.is_file():
+        raise ValueError(f"{file}: the list is missing; AE2 has one per split and view, with a video's name per line")
+    found: list[Path] = []
+    with file.open(newline="", encoding="utf-8-sig") as lines:
+        for number, row in enumerate(csv.reader(lines), 1):
+            if not row:  # a blank line
+                continue
+            video = file.parent / row[0].strip()
+            if len(row) != 1 or video.suffix != ".mp4" or not video.is_file() or video in found:
+                rule = (
+                    "a line holds one file name" if len(row) != 1
+                    else "the name must end in .mp4" if video.suffix != ".mp4"
+                    else "a file is listed once" if video in found
+                    else f"{video} must exist"
+                )  # fmt: skip
+                raise ValueError(
+                    f"{file}, line {number}: {','.join(row)!r} is broken: {rule}; correct or remove the line"
+                )
+            found.append(video)
+    if not found:
+        raise ValueError(f"{file}: the split is empty; list at least one video, one name per line")
+    return found
+
+
+def _read_folder(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: the folder is missing; AE2 has one per split and view, with .mp4 files")
+    found = list(folder.glob("*.mp4"))
+    if not found:
+        raise ValueError(f"{folder}: the split is empty; it must hold at least one .mp4 file")
+    return found
+
+
+def _labels(file: Path) -> dict[str, Any]:
+    labels = restricted_pickle.load(file)
+    if not isinstance(labels, dict):
+        raise ValueError(
+            f"{file}: it holds a {type(labels).__name__}; it must be a dict from a video's name to its labels"
+        )
+    return labels
+
+
+def _phases(video: Path, num_frames: int, file: Path, values: Any) -> np.ndarray:
+    """One video's labels: int32 (num_frames,)."""
+    if values is None:
+        raise ValueError(f"{file}: it has no labels for {video}; add the key {video.stem!r}")
+    phases = np.asarray(values)
+    if phases.ndim != 1 or not np.issubdtype(phases.dtype, np.number) or (phases != np.round(phases)).any():
+        raise ValueError(f"{file}: the labels of {video} are not a flat row of whole numbers; save one per frame")
+    if len(phases) != num_frames:
+        raise ValueError(
+            f"{file}: {len(phases)} labels for {video}, which decodes to {num_frames} frames; there must be one label "
+            "per frame: correct the labels, or get the video again"
+        )
+    if phases.min() < 0:
+        raise ValueError(f"{file}: the labels of {video} go down to {phases.min()}; phases count from 0")
+    return phases.astype(np.int32)

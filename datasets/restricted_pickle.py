@@ -1,0 +1,98 @@
+"""Reading other people's pickles without running their code."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_PLAIN_KINDS = "biufcSU"
+
+
+def load(path: Path) -> Any:
+    """The pickled plain containers, numbers, strings and numpy arrays; raises ValueError for anything else."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: the file is missing") from error
+    try:
+        # Pickles of Python 2 hold byte strings; latin1 is what numpy asks for in them.
+        return _Restricted(io.BytesIO(data), encoding="latin1").load()
+    except _RefusedError as error:
+        raise ValueError(f"{path}: {error}") from error
+    except Exception as error:  # a damaged pickle may raise nearly anything
+        raise ValueError(
+            f"{path}: not a readable pickle ({type(error).__name__}: {error}); get the file again"
+        ) from error
+
+
+class _RefusedError(Exception):
+    """Something other than plain data."""
+
+
+class _Restricted(pickle.Unpickler):
+    """Maps the few names that arrays need to functions of our own, and refuses the rest."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Never imports: only looks up what is admitted."""
+        # numpy renamed numpy.core to numpy._core; both stand in files.
+        found = _ADMITTED.get((module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins"), name))
+        if found is None:
+            raise _RefusedError(
+                f"it names {module}.{name}, which could run code when loaded; only plain containers, "
+                "numbers, strings and numpy arrays are read: save the file again from those"
+            )
+        return found
+
+    def persistent_load(self, pid: Any) -> Any:
+        """No pickle of plain data refers outside itself."""
+        raise _RefusedError(f"it refers to an object outside the file ({pid!r}); save plain data instead")
+
+
+def _plain_dtype(code: Any, *_: Any) -> np.dtype[Any]:
+    dtype = np.dtype(code)
+    if dtype.kind not in _PLAIN_KINDS:
+        raise _RefusedError(
+            f"it holds an array of type {dtype}, not of plain numbers or strings; save such arrays as lists"
+        )
+    return dtype
+
+
+def _empty_array(*_: Any) -> np.ndarray:
+    """Shape and content follow in the pickle's next instruction."""
+    return np.empty(0, np.int8)
+
+
+def _from_buffer(buffer: Any, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any) -> np.ndarray:
+    return np.frombuffer(buffer, dtype).reshape(shape, order=order)
+
+
+def _scalar(dtype: np.dtype[Any], data: Any) -> Any:
+    return np.frombuffer(data if isinstance(data, bytes) else data.encode("latin1"), dtype)[0]
+
+
+def _encode(text: str, encoding: str = "latin1") -> bytes:
+    """How Python 3 writes bytes for protocol 2."""
+    if codecs.lookup(encoding).name != "iso8859-1":
+        raise _RefusedError(f"it holds bytes encoded as {encoding!r}, which pickle never writes; get the file again")
+    return text.encode("latin1")
+
+
+_ADMITTED: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("builtins", "set"): set,
+    ("builtins", "frozenset"): frozenset,
+    ("builtins", "bytearray"): bytearray,
+    ("builtins", "complex"): complex,
+    ("_codecs", "encode"): _encode,
+    ("numpy", "ndarray"): "ndarray",  # only ever an argument of _reconstruct
+    ("numpy", "dtype"): _plain_dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _empty_array,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+}

@@ -1,0 +1,187 @@
+"""AE2's two layouts, a folder with a CSV, and what is said about broken ones."""
+
+from __future__ import annotations
+
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import videos
+
+from crossview.datasets import ae2, folder, restricted_pickle
+
+
+def make_ae2(root: Path, kind: str) -> Path:
+    """Two videos per split and view; every file has its own number of frames."""
+    base = root / "chop"
+    labels = {}
+    for s, split in enumerate(("train", "val", "test")):
+        for p, view in enumerate(("ego", "exo")):
+            names = [f"S{s}_{view}_{n}" for n in (2, 1)]
+            for k, name in enumerate(names):
+                frames = 6 + 4 * s + 2 * p + k
+                where = base / view if kind == "lists" else base / split / view
+                videos.write(where / f"{name}.mp4", frames=frames)
+                labels[name] = np.arange(frames) * 3 // frames
+            if kind == "lists":
+                (base / view / f"{split}.csv").write_text("".join(f"{name}.mp4\n" for name in names))
+    (base / "label.pickle").write_bytes(pickle.dumps(labels))
+    return base
+
+
+@pytest.mark.parametrize("kind", ["lists", "folders"])
+def test_ae2_layouts(tmp_path: Path, kind: str) -> None:
+    root = tmp_path / "ego" / "my_ego_data"  # the view must come from the layout, not from the root's name
+    make_ae2(root, kind)
+    catalog = ae2.catalog(root, "chop")
+    assert [r.perspective for r in catalog.recordings] == ["ego", "ego", "exo", "exo"] * 3
+    assert [r.split for r in catalog.recordings] == ["train"] * 4 + ["val"] * 4 + ["test"] * 4
+    files = [str(catalog.file(r)) for r in catalog.select("val").recordings]
+    assert files == sorted(files)
+    assert {r.action for r in catalog.recordings} == {"chop"}
+    assert catalog.recordings[0].subject == "S0"
+    for recording in catalog.recordings:
+        assert len(catalog.frame_labels["phase"][recording.id]) == recording.num_frames
+    assert sorted(r.num_frames for r in catalog.select("test").recordings) == [14, 15, 16, 17]
+
+
+def test_ae2_label_of_wrong_length(tmp_path: Path) -> None:
+    base = make_ae2(tmp_path, "folders")
+    labels = pickle.loads((base / "label.pickle").read_bytes())
+    labels["S1_exo_2"] = labels["S1_exo_2"][:-1]
+    (base / "label.pickle").write_bytes(pickle.dumps(labels))
+    with pytest.raises(ValueError, match=r"label\.pickle: 11 labels for .*val/exo/S1_exo_2\.mp4.* 12 frames.*correct"):
+        ae2.catalog(tmp_path, "chop")
+
+
+@pytest.mark.parametrize(
+    ("line", "rule"),
+    [("a.mp4,b.mp4", "one file name"), ("S0_ego_2", r"\.mp4"), ("none.mp4", "must exist"), ("S0_ego_1.mp4", "once")],
+)
+def test_ae2_broken_csv_row(tmp_path: Path, line: str, rule: str) -> None:
+    base = make_ae2(tmp_path, "lists")
+    (base / "ego" / "train.csv").write_text(f"S0_ego_1.mp4\n\n{line}\n")
+    with pytest.raises(ValueError, match=rf"ego/train\.csv, line 3: '{line}' is broken: .*{rule}.*correct or remove"):
+        ae2.catalog(tmp_path, "chop")
+
+
+def test_ae2_missing_and_empty(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"nowhere/chop: the folder is missing.*pass the folder"):
+        ae2.catalog(tmp_path / "nowhere", "chop")
+    base = make_ae2(tmp_path, "lists")
+    (base / "exo" / "val.csv").write_text("")
+    with pytest.raises(ValueError, match=r"exo/val\.csv: the split is empty"):
+        ae2.catalog(tmp_path, "chop")
+    (base / "exo" / "val.csv").unlink()
+    with pytest.raises(ValueError, match=r"exo/val\.csv: the list is missing"):
+        ae2.catalog(tmp_path, "chop")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ValueError, match=r"other: neither ego/train\.csv nor train/ego"):
+        ae2.catalog(tmp_path, "other")
+
+
+def test_ae2_unreadable_video_is_quarantined(tmp_path: Path) -> None:
+    base = make_ae2(tmp_path, "folders")
+    videos.truncate(base / "val" / "exo" / "S1_exo_1.mp4")
+    catalog = ae2.catalog(tmp_path, "chop", max_quarantined=0.1)
+    assert len(catalog.recordings) == 11
+    assert [q.path for q in catalog.quarantined] == ["chop/val/exo/S1_exo_1.mp4"]
+    with pytest.raises(ValueError, match=r"1 of 12 videos cannot be read.*max_quarantined = 0\.05(.|\n)*S1_exo_1\.mp4"):
+        ae2.catalog(tmp_path, "chop")
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_restricted_pickle_reads_plain_data(tmp_path: Path, protocol: int) -> None:
+    data = {
+        "a": np.arange(4), "b": [1, 2.5, "x", None, True], "c": (np.int64(3), np.float32(0.5)),
+        "d": OrderedDict(e={1, 2}), "f": np.asfortranarray(np.ones((2, 3), np.float16)), "g": b"\xff\x00",
+    }  # fmt: skip
+    (tmp_path / "x.pickle").write_bytes(pickle.dumps(data, protocol))
+    found = restricted_pickle.load(tmp_path / "x.pickle")
+    np.testing.assert_equal(found, data)
+    assert found["f"].dtype == np.float16
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[object, ...]:
+        return eval, ("__import__('pathlib').Path('pwned').touch()",)
+
+
+@pytest.mark.parametrize("data", [_Evil(), Path("x"), {"a": [np.random.default_rng]}, np.array([_Evil()], object)])
+def test_restricted_pickle_refuses_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: object) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.pickle").write_bytes(pickle.dumps(data))
+    with pytest.raises(
+        ValueError, match=r"x\.pickle: (it names (builtins\.eval|pathlib|numpy\.random)|it holds an array of type object)"
+    ):
+        restricted_pickle.load(tmp_path / "x.pickle")
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_restricted_pickle_names_a_damaged_file(tmp_path: Path) -> None:
+    (tmp_path / "x.pickle").write_bytes(pickle.dumps([1, 2, 3])[:-3])
+    with pytest.raises(ValueError, match=r"x\.pickle: not a readable pickle"):
+        restricted_pickle.load(tmp_path / "x.pickle")
+
+
+def make_folder(root: Path) -> list[str]:
+    for name in ("a", "b", "c"):
+        videos.write(root / f"{name}.mp4", frames=5)
+    (root / "a.txt").write_text("0\n0\n1\n1\n2\n")
+    np.save(root / "b.npy", np.array([0, 1, 1, 1, 2]))
+    return [
+        "path,split,scene,view,perspective,start_offset_s,labels",
+        "a.mp4,train,take1,head,ego,0.5,a.txt",
+        "b.mp4,train,take1,cam,exo,,b.npy",
+        "c.mp4,val,take2,cam,exo,0,",
+    ]
+
+
+def test_folder(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("\n".join(make_folder(tmp_path)))
+    catalog = folder.catalog(tmp_path, tmp_path / "list.csv")
+    first, second, third = catalog.recordings
+    assert (first.id, first.perspective, first.start_offset_s, first.num_frames) == ("train/take1/head", "ego", 0.5, 5)
+    assert (second.start_offset_s, third.split) == (0.0, "val")
+    assert catalog.frame_labels["phase"][first.id].tolist() == [0, 0, 1, 1, 2]
+    assert catalog.frame_labels["phase"][second.id].tolist() == [0, 1, 1, 1, 2]
+    assert third.id not in catalog.frame_labels["phase"]
+
+
+@pytest.mark.parametrize(
+    ("line", "old", "new", "message"),
+    [
+        (0, "scene", "scenes", "line 1: column 'scene' is missing"),
+        (0, "labels", "label", "line 1: column 'label' is unknown"),
+        (1, "ego", "egocentric", "line 2, column 'perspective': 'egocentric'"),
+        (2, "b.mp4", "z.mp4", "line 3, column 'path': .*z.mp4 is missing"),
+        (2, "take1,cam", "take1,head", "line 3: split, scene and view train/take1/head stand in line 2"),
+        (3, ",0,", ",soon,", "line 4, column 'start_offset_s': 'soon'"),
+        (3, "val", "", "line 4, column 'split': it is empty"),
+        (3, ",0,", "", "line 4: .* does not fit the header"),
+        (3, ",0,", ",0,a.txt,x", "line 4: .* does not fit the header"),
+        (1, "a.txt", "list.csv", "line 2, column 'labels': .*one whole number per frame"),
+        (1, "a.txt", "gone.txt", "line 2, column 'labels': .*gone.txt"),
+    ],
+)
+def test_folder_broken_csv(tmp_path: Path, line: int, old: str, new: str, message: str) -> None:
+    lines = make_folder(tmp_path)
+    lines[line] = lines[line].replace(old, new)
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=rf"list\.csv, {message}"):
+        folder.catalog(tmp_path, tmp_path / "list.csv")
+
+
+def test_folder_label_of_wrong_length(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("\n".join(make_folder(tmp_path)))
+    (tmp_path / "a.txt").write_text("0 0 1 1")
+    with pytest.raises(ValueError, match=r"line 2, column 'labels': .*a\.txt holds 4 labels, but a\.mp4 decodes to 5"):
+        folder.catalog(tmp_path, tmp_path / "list.csv")
+
+
+def test_folder_empty_csv(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(make_folder(tmp_path)[0] + "\n")
+    with pytest.raises(ValueError, match=r"list\.csv: it lists no recording"):
+        folder.catalog(tmp_path, tmp_path / "list.csv")
