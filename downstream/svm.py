@@ -19,11 +19,12 @@ def fit_predict(vectors: np.ndarray, labels: np.ndarray, *queries: np.ndarray) -
     if len(classes) == 1:
         return [np.full(len(query), classes[0]) for query in queries]
     model = SVC(cache_size=CACHE_MB).fit(vectors, labels)
-    return [_predict(model, np.asarray(query, dtype=np.float64)) for query in queries]
+    return [predict(model, query) for query in queries]
 
 
-def _predict(model: SVC, queries: np.ndarray) -> np.ndarray:
+def predict(model: SVC, queries: np.ndarray) -> np.ndarray:
     """What `model.predict` returns; libsvm walks query by query without BLAS and takes several times as long."""
+    queries = np.asarray(queries, dtype=np.float64)
     support: np.ndarray = model.support_vectors_
     weights, first, second = _pairwise_weights(model)
     squares = (support * support).sum(1)

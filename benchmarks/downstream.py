@@ -1,0 +1,116 @@
+"""Retrieval, Kendall's tau and SVM predictions against plain loops: one run, one process, ratios printed.
+
+The size is that of Break Eggs' validation split: 10 videos, 1,642 frames, 256 channels.
+Run: ``OMP_NUM_THREADS=1 uv run python benchmarks/downstream.py``
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+from scipy.stats import kendalltau
+from sklearn.neighbors import NearestNeighbors
+from sklearn.svm import SVC
+
+from crossview.downstream.ae2 import evaluate
+from crossview.downstream.embeddings import Embeddings
+from crossview.downstream.frame_retrieval import retrieval_map
+from crossview.downstream.kendall_tau import kendall_tau
+from crossview.downstream.svm import predict
+
+FRAMES, VIDEOS, WIDTH, TRAIN_VIDEOS = 1642, 10, 256, 24
+
+
+def embeddings(videos: int, frames: int, seed: int) -> Embeddings:
+    """Videos of four phases with a direction per phase, an offset per view and noise of four times their size."""
+    rng = np.random.default_rng(seed)
+    cuts = np.sort(rng.choice(np.arange(20, frames - 20, 20), videos - 1, replace=False))
+    lengths = np.diff(np.r_[0, cuts, frames])
+    labels = np.concatenate([np.arange(length) * 4 // length for length in lengths])
+    video = np.repeat(np.arange(videos), lengths)
+    is_ego = video < videos // 2
+    directions = np.random.default_rng(0).normal(size=(5, WIDTH))
+    vectors = 0.5 * directions[labels] + directions[4] * is_ego[:, None] + 2 * rng.normal(size=(frames, WIDTH))
+    frame = np.concatenate([np.arange(length) for length in lengths])
+    return Embeddings(vectors, labels, video, frame, is_ego, tuple(f"video-{i}" for i in range(videos)))
+
+
+def loop_retrieval(e: Embeddings, k: int = 10) -> dict[str, float]:
+    """For each query, all frames sorted by distance with scikit-learn, then walked until k allowed ones are found."""
+    index = NearestNeighbors(n_neighbors=len(e), algorithm="brute").fit(e.vectors)
+    regular: list[float] = []
+    cross: list[float] = []
+    for query in range(len(e)):
+        order = index.kneighbors(e.vectors[query : query + 1], return_distance=False)[0]
+        for precisions, same_view_too in ((regular, True), (cross, False)):
+            hits, total, rank = 0, 0.0, 0
+            for row in order:
+                if e.video[row] == e.video[query] or not (same_view_too or e.is_ego[row] != e.is_ego[query]):
+                    continue
+                rank += 1
+                if e.labels[row] == e.labels[query]:
+                    hits += 1
+                    total += hits / rank
+                if rank == k:
+                    break
+            precisions.append(total / hits if hits else 0.0)
+    across = np.array(cross)
+    return {
+        "regular": float(np.mean(regular)),
+        "ego2exo": float(across[e.is_ego].mean()),
+        "exo2ego": float(across[~e.is_ego].mean()),
+    }
+
+
+def loop_tau(e: Embeddings) -> dict[str, float]:
+    """For each pair of videos and each query, the distances to the other video's frames; SciPy's tau."""
+    sampled = [e.vectors[rows][::5].astype(np.float64) for rows in e.video_slices()]
+    taus = []
+    for i, queries in enumerate(sampled):
+        for j, gallery in enumerate(sampled):
+            if i != j:
+                found = [int(np.argmin(((gallery - query) ** 2).sum(1))) for query in queries]
+                taus.append(float(kendalltau(np.arange(len(found)), found).statistic))
+    return {"tau": float(np.mean([tau for tau in taus if not math.isnan(tau)]))}
+
+
+def timed(function: Callable[[], dict[str, float]], repeats: int = 1) -> tuple[float, dict[str, float]]:
+    """Seconds of the quickest call, and its result."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = function()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds), result
+
+
+def main() -> None:
+    train, test = embeddings(TRAIN_VIDEOS, 4000, seed=1), embeddings(VIDEOS, FRAMES, seed=2)
+    model = SVC(cache_size=1000).fit(train.vectors, train.labels)
+
+    def score(labels: np.ndarray) -> dict[str, float]:
+        return {"accuracy": float((labels == test.labels).mean())}
+
+    rows: list[tuple[str, tuple[float, dict[str, float]], tuple[float, dict[str, float]]]] = [
+        ("frame retrieval", timed(lambda: loop_retrieval(test)), timed(lambda: retrieval_map(test), 3)),
+        ("Kendall's tau", timed(lambda: loop_tau(test)), timed(lambda: {"tau": kendall_tau(test)}, 3)),
+        (
+            "SVM predictions",
+            timed(lambda: score(model.predict(test.vectors)), 3),
+            timed(lambda: score(predict(model, test.vectors)), 3),
+        ),
+    ]
+    print(f"{FRAMES} frames, {VIDEOS} videos, {WIDTH} channels")
+    print("task             loop       here       ratio  largest difference")
+    for name, (slow_s, slow), (fast_s, fast) in rows:
+        difference = max(abs(slow[key] - fast[key]) for key in slow)
+        print(f"{name:15} {slow_s:8.3f} s {fast_s:8.4f} s {slow_s / fast_s:8.1f}x  {difference:.1e}")
+    whole_s, _ = timed(lambda: evaluate(train, test), 3)
+    print(f"evaluate: {whole_s:.2f} s for all four tasks, {len(train)} train frames")
+
+
+if __name__ == "__main__":
+    main()
