@@ -56,7 +56,7 @@ def selected_patches(
 
 
 def prediction_similarity(model: Model, batch: Batch) -> Figure:
-    """Cosine of each prediction with each target of its clip, both less the targets' mean; a diagonal is right."""
+    """Cosine of hidden frames' predictions with all targets, both less the targets' mean; a red diagonal is right."""
     predictions, target, splits = model.inspect(batch)
     figure = Figure(figsize=(7.2, 3.3 * len(predictions) + 0.5), layout="constrained")
     axes = figure.subplots(len(predictions), len(VIEWS), squeeze=False)
@@ -65,10 +65,11 @@ def prediction_similarity(model: Model, batch: Batch) -> Figure:
         cosine = nn.functional.normalize(prediction - mean, dim=-1) @ nn.functional.normalize(target - mean, dim=-1).mT
         for column, view in enumerate(VIEWS):
             axis = axes[row, column]
-            image = axis.imshow(cosine[column].float().cpu(), vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
-            hidden = splits[task].mask[column].nonzero()[:, 0].cpu()
-            axis.plot(torch.full_like(hidden, -1), hidden, "k>", markersize=3, clip_on=False)
+            hidden = splits[task].mask[column, :, None].expand_as(cosine[column])
+            rows = torch.where(hidden, cosine[column].float(), torch.nan).cpu().numpy()
+            image = axis.imshow(rows, vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
+            axis.set_facecolor("#dddddd")
             axis.set(title=f"{TASKS[task]}, {view}", xlabel="target frame", ylabel="predicted frame")
     figure.colorbar(image, ax=axes, label="cosine similarity", shrink=0.7)
-    figure.suptitle("Predicted against target frame features (▸ marks the hidden frames)")
+    figure.suptitle("Predicted against target features of the hidden frames (grey: visible)")
     return figure

@@ -1,0 +1,180 @@
+"""The rules between folders, the package list, and the two names that must not shadow other modules."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("datasets", "downstream", "methods", "platform", "tune_spaces")
+NAMESPACES = ("datasets", "methods", "platform", "tune_spaces")
+FORBIDDEN = {
+    "datasets": {"torch", "ray"},
+    "methods": {"ray"},
+    "downstream": {"ray"},
+}
+"""Top-level modules that a room may not import."""
+INWARD = {
+    "datasets": {"datasets"},
+    "methods": {"datasets", "methods"},
+    "downstream": {"datasets", "downstream"},
+    "platform": set(ROOMS),
+    "tune_spaces": {"tune_spaces"},
+}
+"""Rooms that a room may import from."""
+
+
+def files(room: str) -> list[Path]:
+    return sorted(p for p in (ROOT / room).rglob("*.py") if "__pycache__" not in p.parts)
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Absolute names of all modules that a file imports, wherever in it; names of `from` imports are appended."""
+    for node in ast.walk(ast.parse(file.read_text(), str(file))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: relative import; write the whole name"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def run(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, **options)
+
+
+@pytest.mark.parametrize("room", sorted(FORBIDDEN))
+def test_no_room_imports_what_it_must_not(room: str) -> None:
+    found = {
+        f"{file.relative_to(ROOT)}: {module}"
+        for file in files(room)
+        for module in imported(file)
+        if module.split(".")[0] in FORBIDDEN[room]
+    }
+    assert not found
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_import_inwards_only(room: str) -> None:
+    found = {
+        f"{file.relative_to(ROOT)}: {module}"
+        for file in files(room)
+        for module in imported(file)
+        if module.startswith("crossview.") and module.split(".")[1] not in INWARD[room]
+    }
+    assert not found
+
+
+def test_only_platform_and_tune_spaces_import_ray() -> None:
+    users = {
+        room for room in ROOMS for file in files(room) for module in imported(file) if module.split(".")[0] == "ray"
+    }
+    assert users <= {"platform", "tune_spaces"}
+
+
+def test_the_platform_names_no_method() -> None:
+    """Neither imported nor as a string or an identifier: a method is found by the name that the user types."""
+    methods = {p.parent.name for p in (ROOT / "methods").glob("*/config.py")}
+    assert "byov" in methods
+    found = []
+    for file in files("platform"):
+        tree = ast.parse(file.read_text(), str(file))
+        documentation = {
+            id(node.body[0].value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and node.body
+            and isinstance(node.body[0], ast.Expr)
+        }
+        for node in ast.walk(tree):
+            words: set[str] = set()
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
+                words = {node.value.lower()}
+            elif isinstance(node, ast.Name):
+                words = {node.id.lower()}
+            if words & methods:
+                found.append(f"{file.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}")
+        found += [
+            f"{file.relative_to(ROOT)}: {m}"
+            for m in imported(file)
+            if m.startswith("crossview.methods.") and m.split(".")[2] in methods
+        ]
+    assert not found
+
+
+def test_the_package_list_equals_the_tree() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        tool = tomllib.load(file)["tool"]["setuptools"]
+    folders = {p.parent for room in ROOMS for p in files(room)}
+    assert tool["package-dir"] == {"crossview": "."}
+    assert sorted(tool["packages"]) == sorted(".".join(("crossview", *f.relative_to(ROOT).parts)) for f in folders)
+
+
+@pytest.mark.parametrize("room", NAMESPACES)
+def test_no_init_file_lies_directly_in_a_room(room: str) -> None:
+    assert not (ROOT / room / "__init__.py").exists(), f"{room}/__init__.py would shadow another module named {room}"
+
+
+@pytest.mark.parametrize("folder", sorted({p.parent for p in (ROOT / "methods").glob("*/config.py")}))
+def test_every_method_has_its_files(folder: Path) -> None:
+    for name in ("__init__.py", "config.py", "model.py", "README.md"):
+        assert (folder / name).is_file(), f"{folder.relative_to(ROOT)}/{name} is missing"
+
+
+def test_the_standard_librarys_platform_is_not_shadowed() -> None:
+    code = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import platform
+import sysconfig
+assert platform.__file__.startswith(sysconfig.get_paths()["stdlib"]), platform.__file__
+assert platform.python_version()
+"""
+    done = run(code, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_standard_librarys_platform_is_not_shadowed_here() -> None:
+    import platform
+    import sysconfig
+
+    assert platform.__file__ is not None
+    assert platform.__file__.startswith(sysconfig.get_paths()["stdlib"])
+
+
+def _where_platform_lies(root: str) -> tuple[str, str]:
+    import importlib
+    import sysconfig
+
+    sys.path.insert(0, root)
+    sys.modules.pop("platform", None)
+    return str(importlib.import_module("platform").__file__), sysconfig.get_paths()["stdlib"]
+
+
+@pytest.mark.ray
+def test_the_standard_librarys_platform_is_not_shadowed_in_a_worker(ray_cluster: object) -> None:
+    import ray
+
+    file, stdlib = ray.get(ray.remote(_where_platform_lies).options(num_cpus=0).remote(str(ROOT)))
+    assert file.startswith(stdlib)
+
+
+def configuration_modules() -> list[str]:
+    methods = sorted(p.parent.name for p in (ROOT / "methods").glob("*/config.py"))
+    return [f"crossview.methods.{name}.config" for name in methods] + ["crossview.platform.config"]
+
+
+@pytest.mark.parametrize("module", configuration_modules())
+def test_configuration_imports_neither_torch_nor_ray(module: str) -> None:
+    """So that `--help` answers at once."""
+    done = run(
+        f"import sys, {module}; print([m for m in ('torch', 'ray', 'timm') if m in sys.modules])", cwd=ROOT.parent
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"

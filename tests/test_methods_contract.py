@@ -1,0 +1,168 @@
+"""What every method must do, over the names of the folders under methods/."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from crossview.datasets.sampling import Sampling
+from crossview.methods.method import Method, build, names
+from crossview.methods.recipe import Optim, Recipe
+from crossview.platform.config import config_class, method_names, preset, presets
+
+BATCH = 2
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture(params=names())
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def method(name: str) -> Method:
+    return build(name, preset(name, "debug").method)
+
+
+def random_batch(sampling: Sampling, size: int = BATCH) -> dict[str, Tensor]:
+    """Random uint8 video of the shapes that a sampling declares, as the stream would yield it."""
+    batch = {"sample": torch.arange(size), "seed": torch.arange(size) * 7_919 + 11}
+    if sampling.pairing == "group":
+        views = list(sampling.views.values())
+        slots = sum(view.count for view in views)
+        shape = (size, slots, views[0].frames, 3, views[0].size_px, views[0].size_px)
+        batch["video"] = torch.randint(0, 256, shape, dtype=torch.uint8)
+        batch["video/mask"] = torch.ones(size, slots, dtype=torch.bool)
+        batch["video/frames"] = torch.arange(views[0].frames).expand(size, slots, -1)
+        batch["video/num_frames"] = torch.full((size,), 3 * views[0].frames)
+        return batch
+    for view, spec in sampling.views.items():
+        shape = (size, spec.frames, 3, spec.size_px, spec.size_px)
+        length = torch.randint(spec.frames, 5 * spec.frames, (size,))
+        batch[view] = torch.randint(0, 256, shape, dtype=torch.uint8)
+        batch[f"{view}/frames"] = (torch.rand(size, spec.frames).sort(1).values * length[:, None]).long()
+        batch[f"{view}/num_frames"] = length
+    return batch
+
+
+def sampling_of(name: str) -> Sampling:
+    return preset(name, "debug").method.sampling()
+
+
+def clip_of(name: str) -> Tensor:
+    """One view's clips, (B, T, 3, H, W)."""
+    spec = next(iter(sampling_of(name).views.values()))
+    return torch.randint(0, 256, (BATCH, spec.frames, 3, spec.size_px, spec.size_px), dtype=torch.uint8)
+
+
+def test_every_folder_is_a_method() -> None:
+    assert names() == method_names()
+    assert "byov" in names()
+
+
+def test_every_preset_builds_its_config(name: str) -> None:
+    assert "debug" in presets(name)
+    for make in presets(name).values():
+        recipe: Recipe = make()
+        assert isinstance(recipe.method, config_class(name))
+        assert isinstance(recipe.optim, Optim)
+        assert isinstance(recipe.method.sampling(), Sampling)
+
+
+def test_losses_are_finite_scalars_and_reach_every_parameter(name: str, method: Method) -> None:
+    losses = method(random_batch(sampling_of(name)))
+    assert "loss" in losses
+    for value in losses.values():
+        assert value.shape == ()
+        assert bool(value.isfinite())
+    losses["loss"].backward()
+    trainable = {n: p for n, p in method.named_parameters() if p.requires_grad}
+    assert trainable
+    assert [n for n, p in trainable.items() if p.grad is None or not bool(p.grad.abs().sum() > 0)] == []
+    groups = method.parameter_groups(0.1)
+    assert {id(p) for group in groups for p in group["params"]} == {id(p) for p in trainable.values()}
+
+
+def test_embeddings_are_one_vector_per_frame(name: str, method: Method) -> None:
+    video = clip_of(name)
+    with torch.no_grad():
+        for embed in (method.embed, *method.controls().values()):
+            z = embed(video)
+            assert z.shape[:2] == video.shape[:2]
+            assert z.ndim == 3
+            assert z.is_floating_point()
+            assert bool(z.isfinite().all())
+
+
+def test_cached_features_are_accepted_in_place_of_video(name: str, method: Method) -> None:
+    video = clip_of(name)
+    features = method.frozen_features(video)
+    if features is None:
+        pytest.skip(f"{name} has no frozen part")
+    assert features.dtype == torch.float16
+    assert features.shape[:2] == video.shape[:2]
+    with torch.no_grad():
+        assert method.embed(features).shape == method.embed(video).shape
+
+
+def test_bfloat16_autocast_stays_close(name: str, method: Method) -> None:
+    batch = random_batch(sampling_of(name))
+    exact = method(batch)["loss"].detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = method(batch)["loss"]
+    mixed.backward()
+    assert bool(mixed.isfinite())
+    torch.testing.assert_close(mixed.detach().float(), exact, rtol=0.05, atol=1e-2)
+
+
+def test_the_order_of_a_batch_does_not_change_its_samples(name: str, method: Method) -> None:
+    method.eval()
+    batch = random_batch(sampling_of(name), 3)
+
+    def part(*rows: int) -> dict[str, Any]:
+        return {k: v[list(rows)] for k, v in batch.items()}
+
+    with torch.no_grad():
+        whole, turned = method(part(0, 1, 2)), method(part(2, 0, 1))
+        alone = [method(part(i)) for i in range(3)]
+    for key, value in whole.items():
+        torch.testing.assert_close(turned[key], value, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(torch.stack([a[key] for a in alone]).mean(), value, rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_random_is_left_in_a_step(name: str, method: Method) -> None:
+    method.eval()
+    batch = random_batch(sampling_of(name))
+    with torch.no_grad():
+        torch.manual_seed(1)
+        first = method(batch)["loss"]
+        torch.manual_seed(2)
+        assert torch.equal(method(batch)["loss"], first)
+
+
+def test_weights_survive_a_round_trip(name: str, method: Method) -> None:
+    torch.manual_seed(5)
+    fresh = build(name, preset(name, "debug").method)
+    fresh.load_state_dict(method.state_dict())
+    video = clip_of(name)
+    with torch.no_grad():
+        assert torch.equal(fresh.embed(video), method.embed(video))
+
+
+def test_figures_are_drawn(name: str, method: Method) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    for figure in method.figures(random_batch(sampling_of(name))).values():
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        assert canvas.buffer_rgba().nbytes > 10_000
