@@ -139,8 +139,19 @@ class RowDecoder:
         return out
 
     def __call__(self, positions: Arrays) -> Arrays:
-        """Arrays for positions in the shard, under "id"."""
-        ids = self.shard.rows(positions["id"])
+        """Arrays for positions in the shard, under "id"; what Ray Data calls.
+
+        An error of the user's input travels in the column "quarantine" too: Ray would wrap it beyond recognition.
+        """
+        try:
+            return self.decode(positions["id"])
+        except ValueError as error:
+            out = self.empty(len(positions["id"]))
+            return out | {"quarantine": np.array([json.dumps([{"error": str(error)}])] * len(out["sample"]), object)}
+
+    def decode(self, positions: np.ndarray) -> Arrays:
+        """Arrays for positions in the shard."""
+        ids = self.shard.rows(positions)
         out = self.empty(len(ids))
         reports = [self._fill(out, k, int(i)) for k, i in enumerate(ids)]
         return out | {"quarantine": np.array([json.dumps(r) if r else "" for r in reports], dtype=object)}
@@ -162,7 +173,7 @@ class RowDecoder:
             except UnreadableVideo:
                 tried += 1
                 if tried > MAX_TRIES or len(self._failed) > allowed:
-                    return [*reports, {"recording": "", "sample": sample}]  # the consumer stops the run
+                    return [*reports, {"lost": sample}]  # the consumer stops the run
                 row = self.plan.row(first + int(rng.integers(self.plan.rows_per_epoch)))
         for window, clips in enumerate(row.clips):
             for place, (slot, clip) in enumerate(zip(self.slots, clips, strict=True)):

@@ -31,13 +31,16 @@ class Quarantine:
         found = [report for text in reports if text for report in json.loads(text)]
         if not found:
             return
-        named = {r["recording"]: r for r in found if r["recording"] and r["recording"] not in self.files}
+        for report in found:
+            if "error" in report:
+                raise ValueError(report["error"])
+        named = {r["recording"]: r for r in found if "recording" in r and r["recording"] not in self.files}
         self.files |= named
         if named and self.run_dir:
             with _locked(self.run_dir):
                 self.files = read(self.run_dir) | self.files
                 write(self.run_dir, self.files)
-        lost = [r["sample"] for r in found if not r["recording"]]
+        lost = [r["lost"] for r in found if "lost" in r]
         if len(self.files) > self.max_share * self.recordings or lost:
             raise ValueError(self._message(lost))
 

@@ -115,12 +115,10 @@ class Stream:
 
     def _local_blocks(self) -> Generator[Arrays, None, None]:
         for start in range(0, self.shard.length, self.shard.micro_batch):
-            yield self.decoder({"id": np.arange(start, start + self.shard.micro_batch)})
+            yield self.decoder.decode(np.arange(start, start + self.shard.micro_batch))
 
     def _ray_blocks(self) -> Generator[Arrays, None, None]:
         """Blocks of whole micro batches; where one micro batch is larger than a block, parts of it are joined."""
-        from ray.exceptions import RayError
-
         micro, dataset = self.shard.micro_batch, self._dataset()
         tables: Any = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1))
         parts: list[Arrays] = []
@@ -131,8 +129,6 @@ class Stream:
                 if rows % micro == 0:
                     yield _joined(parts)
                     parts = []
-        except RayError as error:
-            raise _cause(error) from error
         finally:
             tables.close()
 
@@ -153,7 +149,9 @@ class Stream:
         logging.getLogger("ray.data").setLevel(logging.WARNING)
         rows = self.block_rows()
         context = DataContext.get_current()
-        before = context.copy()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # the copy reads its own deprecated names
+            before = context.copy()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         context.execution_options.preserve_order = True
@@ -185,6 +183,8 @@ class Stream:
                 batch[name] = yuv420_to_rgb(tensor.to(self.device))
             else:
                 batch[name] = tensor.to(self.device).movedim(-1, -3).contiguous()
+        if self.decoder.group and self.decoder.pixels == "yuv420":
+            batch["video"].masked_fill_(~batch["video/mask"][..., None, None, None, None], 0)  # planes of 0 are green
         return batch
 
 
@@ -202,16 +202,6 @@ def _arrays(table: pa.Table) -> Arrays:
         chunks = [chunk.to_numpy(zero_copy_only=name != "quarantine") for chunk in table[name].chunks]
         columns[name] = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
     return columns
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What went wrong in an actor, if it is an error of the user's input, else what Ray raised."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if type(inner) is ValueError:
-            return inner
-        inner = getattr(inner, "cause", None) or inner.__cause__
-    return error
 
 
 def _joined(parts: list[Arrays]) -> Arrays:
