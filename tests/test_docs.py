@@ -1,18 +1,23 @@
-"""The method of docs/adding-a-method.md works as it is printed."""
+"""What docs/adding-a-method.md and docs/adding-a-dataset.md print works as it stands there."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import videos
 
 import crossview.methods
+from crossview.datasets import folder
+from crossview.datasets.catalog import Catalog
 from crossview.methods import method as contract
 from crossview.platform.config import config_class, method_names, preset, presets
 
@@ -88,3 +93,40 @@ def test_printed_tune_space_uses_options_that_exist(printed: Path) -> None:
         assert isinstance(value, float), path
     assert space.MODE in ("min", "max")
     assert space.METRIC
+
+
+def blocks(language: str) -> list[str]:
+    text = (PAGE.parent / "adding-a-dataset.md").read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def test_printed_csv_describes_a_folder(tmp_path: Path) -> None:
+    lines = blocks("csv")[0]
+    (tmp_path / "videos.csv").write_text(lines)
+    for name in re.findall(r"^([^,]+\.mp4)", lines, re.MULTILINE):
+        videos.write(tmp_path / name, frames=6)
+    (tmp_path / "kitchen" / "anna_head.txt").write_text("0\n0\n1\n1\n2\n2\n")
+    found = folder.catalog(tmp_path, tmp_path / "videos.csv")
+    assert [(r.scene, r.view, r.perspective) for r in found.select("train").recordings] == [
+        ("anna_1", "head", "ego"),
+        ("anna_1", "left", "exo"),
+    ]
+    assert found.frame_labels["phase"]["train/anna_1/head"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert found.recordings[1].start_offset_s == 0.4
+
+
+def test_printed_dataset_yields_a_catalog(tmp_path: Path) -> None:
+    for name in ("anna_1/head", "anna_1/left", "ben_1/head"):
+        videos.write(tmp_path / f"{name}.mp4", frames=6)
+    facts = {"person": "anna", "task": "make tea", "ego": "head"}
+    takes = {"anna_1": facts | {"split": "train"}, "ben_1": facts | {"split": "val"}}
+    (tmp_path / "takes.json").write_text(json.dumps(takes))
+    names: dict[str, Any] = {}
+    exec(compile(blocks("python")[0], "takes.py", "exec"), names)
+    names["catalog"](tmp_path).save(tmp_path / "catalog")
+    found = Catalog.load(tmp_path / "catalog")
+    assert sorted((r.id, r.perspective, r.num_frames) for r in found.recordings) == [
+        ("train/anna_1/head", "ego", 6),
+        ("train/anna_1/left", "exo", 6),
+        ("val/ben_1/head", "ego", 6),
+    ]
