@@ -110,6 +110,31 @@ def test_every_package_has_a_tracked_file() -> None:
         assert folder in folders, f"{package}: git holds no .py file in it, so a clone cannot be installed"
 
 
+def test_package_list_is_the_tree() -> None:
+    rooms = ("datasets", "downstream", "methods", "platform", "tune_spaces")
+    folders = {path.parent.relative_to(ROOT) for path in tracked() if path.suffix == ".py"}
+    in_tree = {
+        ".".join(("crossview", *folder.parts)) for folder in folders if folder.parts and folder.parts[0] in rooms
+    }
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == in_tree
+
+
+@pytest.mark.parametrize("name", [path.name for path in sorted((ROOT / "tune_spaces").glob("*.py"))])
+def test_tune_space_uses_options_that_exist(name: str) -> None:
+    code = f"""
+import importlib
+from crossview.platform.config import presets
+space = importlib.import_module("crossview.tune_spaces.{name[:-3]}")
+recipe = next(iter(presets("{name[:-3]}").values()))()
+for path in space.SPACE:
+    value = recipe
+    for part in path.split("."):
+        value = getattr(value, part)
+assert space.METRIC and space.MODE in ("min", "max")
+"""
+    python(code)
+
+
 # --- pages ------------------------------------------------------------------------------------------------------------
 
 
@@ -122,6 +147,10 @@ def test_page_names_only_existing_targets_commands_and_files(page: Path) -> None
     assert set(re.findall(r"(?:^|[\s/;])crossview ([a-z]\w*)", code, re.MULTILINE)) <= commands
     for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
         assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_readme_shows_real_output() -> None:
+    assert not re.search(r"^[A-Z]+ OUTPUT$", (ROOT / "README.md").read_text(), re.MULTILINE)
 
 
 # --- the Makefile -----------------------------------------------------------------------------------------------------
