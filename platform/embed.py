@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +207,7 @@ def _write(table: pa.Table, file: Path, facts: dict[str, str]) -> None:
 def _ordered(catalog: Catalog) -> Catalog:
     """Ego before exo, each by path: ties in retrieval go to the first."""
     recordings = sorted(catalog.recordings, key=lambda r: (r.perspective != "ego", r.path, r.id))
-    return Catalog(catalog.root, tuple(recordings), catalog.segments, catalog.frame_labels)
+    return replace(catalog, recordings=tuple(recordings))
 
 
 def _cached(name: str, experiment: Experiment[Any], catalog: Catalog, where: Where, batch: int) -> Catalog:

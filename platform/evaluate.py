@@ -41,9 +41,9 @@ def evaluate(
     actors: int = 1,
     device: str = "auto",
 ) -> pa.Table:
-    """Scores of the trained row and of every control, in the form of `downstream.table.to_arrow`; prints and stores them.
+    """Scores of the trained row and of every control, in the form of `downstream.table.to_arrow`.
 
-    Embeds what is missing. Actions are scored apart, as AE2 does, and the table holds their mean;
+    Embeds what is missing, prints and stores. Actions are scored apart, as AE2 does, and the table holds their mean;
     `evaluations/<split>.parquet` and `.md` in the run's folder hold the same, `<split>-actions.parquet` each action.
     Raises ValueError without phase labels, and where classifiers would be fitted on evaluated videos.
     """
@@ -71,7 +71,7 @@ def _require_labels(catalog: Catalog) -> None:
         raise ValueError(
             f"catalog {catalog.root}: {len(bare)} of {len(catalog.recordings)} recordings of split "
             f"{catalog.recordings[0].split!r} (first {bare[0]!r}) have no frame labels named {LABELS!r}; evaluation "
-            "needs a phase for every frame: add them to the label file and make the catalog again, or only `crossview embed`"
+            "needs a phase of every frame: add them to the label file and make the catalog again"
         )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,21 +60,10 @@ def cache(
     _check_shapes(folder, kept)
     ids = {r.id for r in kept}
     labels = {n: {k: v for k, v in by.items() if k in ids} for n, by in catalog.frame_labels.items()}
-    features = Catalog(folder, tuple(kept), tuple(s for s in catalog.segments if s.recording in ids), labels)
-    _save(features, folder / f"catalog-{_hash([r.path for r in kept])[:12]}")
+    segments = tuple(s for s in catalog.segments if s.recording in ids)
+    features = Catalog(folder, tuple(kept), segments, labels, catalog.quarantined)
+    features.save(folder / f"catalog-{_hash([r.path for r in kept])[:12]}")
     return features
-
-
-def _save(catalog: Catalog, folder: Path) -> None:
-    """Write the tables unless they are there; runs side by side may do so at once."""
-    if folder.exists():
-        return
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    catalog.save(temporary)
-    try:
-        temporary.rename(folder)
-    except OSError:  # another run was first
-        shutil.rmtree(temporary)
 
 
 @dataclass(frozen=True)

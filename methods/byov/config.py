@@ -114,6 +114,10 @@ class Config:
 
         return Sampling(views={"ego": view("ego"), "exo": view("exo")}, pairing="unpaired")
 
+    def features_key(self) -> dict[str, Any]:
+        """What decides the base's patch tokens: runs that differ elsewhere share one cache of them."""
+        return {name: value for name, value in asdict(self.base).items() if name != "chunk"}
+
 
 def presets() -> dict[str, Callable[[], Recipe]]:
     """The four tables of the paper on AE2's sets, and a small one for a laptop."""
