@@ -110,15 +110,6 @@ def test_every_package_has_a_tracked_file() -> None:
         assert folder in folders, f"{package}: git holds no .py file in it, so a clone cannot be installed"
 
 
-def test_package_list_is_the_tree() -> None:
-    rooms = ("datasets", "downstream", "methods", "platform", "tune_spaces")
-    folders = {path.parent.relative_to(ROOT) for path in tracked() if path.suffix == ".py"}
-    in_tree = {
-        ".".join(("crossview", *folder.parts)) for folder in folders if folder.parts and folder.parts[0] in rooms
-    }
-    assert set(PROJECT["tool"]["setuptools"]["packages"]) == in_tree
-
-
 @pytest.mark.parametrize("name", [path.name for path in sorted((ROOT / "tune_spaces").glob("*.py"))])
 def test_tune_space_uses_options_that_exist(name: str) -> None:
     code = f"""
