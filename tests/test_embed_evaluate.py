@@ -1,0 +1,310 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import videos
+
+from crossview.datasets.catalog import Catalog, Recording
+from crossview.downstream.table import from_arrow
+from crossview.methods.base_config import Base
+from crossview.methods.byov.config import Config, Decoder, Encoder
+from crossview.methods.method import build
+from crossview.methods.recipe import Optim
+from crossview.platform import checkpoint, features
+from crossview.platform.config import Cadence, Compute, Data, Experiment
+from crossview.platform.embed import embed, export
+from crossview.platform.evaluate import evaluate
+from crossview.platform.features import cache
+from crossview.platform.train import start
+
+SIZE, FRAMES = 32, 14
+
+
+def method_config() -> Config:
+    return Config(
+        base=Base(model="vit_tiny_patch16_224", weights="random", size_px=SIZE, width=24, depth=1, heads=2),
+        encoder=Encoder(width=16, depth=1, heads=2),
+        decoder=Decoder(width=16, depth=1, heads=2),
+        frames=6,
+    )
+
+
+def write_catalog(root: Path, *, labels: bool = True, actions: tuple[str, ...] = ("wave",)) -> Catalog:
+    recordings, phases = [], {}
+    for split, count in (("train", 2), ("val", 2), ("test", 1)):
+        for action in actions:
+            for k in range(count):
+                for view in ("ego", "exo"):
+                    frames = FRAMES + k
+                    path = f"{split}/{action}_{view}_{k}.mp4"
+                    videos.write(root / path, frames=frames)
+                    recording = Recording(
+                        dataset="clips",
+                        split=split,
+                        scene=f"{action}{k}",
+                        view=view,
+                        perspective=view,  # type: ignore[arg-type]
+                        subject=str(k),
+                        action=action,
+                        path=path,
+                        kind="video",
+                        fps=30.0,
+                        num_frames=frames,
+                        height_px=64,
+                        width_px=96,
+                    )
+                    recordings.append(recording)
+                    phases[recording.id] = (np.arange(frames) * 3 // frames).astype(np.int32)
+    catalog = Catalog(root, tuple(recordings), (), {"phase": phases} if labels else {})
+    catalog.save(root / "catalog")
+    return catalog
+
+
+def train(folder: Path, root: Path, **data: bool) -> Path:
+    experiment = Experiment(
+        data=Data(catalog=root / "catalog", **data),  # type: ignore[arg-type]
+        method=method_config(),
+        optim=Optim(lr=1e-2, batch=2, steps=4),
+        compute=Compute(device="cpu", threads=1),
+        every=Cadence(log=1, checkpoint=4),
+        seed=3,
+    )
+    return start(folder, "byov", experiment, in_process=True)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("clips")
+    write_catalog(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("runs") / "plain", root)
+
+
+def vectors(file: Path) -> np.ndarray:
+    column = pq.read_table(file)["vector"].combine_chunks()
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+
+
+def test_embed_writes_every_frame_of_every_row(run: Path, root: Path) -> None:
+    files = embed(run, split="val", in_process=True)
+    assert set(files) == {"trained", "frozen features", "frozen mean", "no time code", "random init"}
+    catalog = Catalog.load(root / "catalog")
+    for row, file in files.items():
+        table = pq.read_table(file)
+        assert table.num_rows == sum(r.num_frames for r in catalog.select("val").recordings), row
+        assert table["is_ego"].to_pylist() == sorted(table["is_ego"].to_pylist(), reverse=True)
+        for video in set(table["video"].to_pylist()):
+            part = table.filter([v == video for v in table["video"].to_pylist()])
+            assert part["frame"].to_pylist() == list(range(part.num_rows))
+            assert part["label"].to_pylist() == catalog.frame_labels["phase"][video].tolist()
+    assert vectors(files["trained"]).shape[1] == 16
+    assert vectors(files["frozen features"]).shape[1] == 24
+    assert not np.array_equal(vectors(files["trained"]), vectors(files["random init"]))
+
+
+def test_trained_row_is_what_the_loaded_method_embeds(run: Path, root: Path) -> None:
+    table = pq.read_table(embed(run, split="val", in_process=True)["trained"])
+    catalog = Catalog.load(root / "catalog").select("val")
+    recording = next(r for r in catalog.recordings if r.perspective == "exo")
+    one = Catalog(catalog.root, (recording,))
+    config = method_config()
+    model = checkpoint.load(run)
+    array = np.load(cache_file(cache("byov", config, one, run / "own", in_process=True)))
+    expected = model.embed(torch.from_numpy(array)[None])[0].detach().numpy()
+    mine = [row["vector"] for row in table.to_pylist() if row["video"] == recording.id]
+    np.testing.assert_allclose(np.array(mine), expected, rtol=1e-5, atol=1e-6)
+
+
+def cache_file(catalog: Catalog) -> Path:
+    return catalog.file(catalog.recordings[0])
+
+
+def test_random_init_has_the_seed_of_the_run(run: Path, root: Path) -> None:
+    torch.manual_seed(3)
+    fresh = build("byov", method_config()).eval()
+    exported = vectors(embed(run, split="val", in_process=True)["random init"])
+    catalog = Catalog.load(root / "catalog").select("val")
+    first = min((r for r in catalog.recordings if r.perspective == "ego"), key=lambda r: r.path)
+    stored = cache("byov", method_config(), Catalog(root, (first,)), run / "own", in_process=True)
+    expected = fresh.embed(torch.from_numpy(np.load(cache_file(stored)))[None])[0].detach().numpy()
+    np.testing.assert_allclose(exported[: len(expected)], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_result_depends_neither_on_the_batch_nor_on_the_other_recordings(run: Path, root: Path, tmp_path: Path) -> None:
+    catalog = Catalog.load(root / "catalog")
+    whole = pq.read_table(export(run, catalog, tmp_path / "whole.parquet", in_process=True))
+    backwards = Catalog(root, catalog.recordings[::-1], (), catalog.frame_labels)
+    again = pq.read_table(export(run, backwards, tmp_path / "again.parquet", in_process=True))
+    assert whole.equals(again)
+    alone = Catalog(root, catalog.recordings[3:4])
+    single = pq.read_table(export(run, alone, tmp_path / "single.parquet", in_process=True))
+    name = catalog.recordings[3].id
+    same = whole.filter([v == name for v in whole["video"].to_pylist()])
+    assert same["vector"].to_pylist() == single["vector"].to_pylist()
+    assert single["label"].null_count == single.num_rows  # this catalog has no phases
+    other = pq.read_table(export(run, alone, tmp_path / "other.parquet", in_process=True, batch=5))
+    np.testing.assert_allclose(np.array(other["vector"].to_pylist()), np.array(single["vector"].to_pylist()), atol=2e-3)
+
+
+def test_what_is_there_is_kept_until_the_checkpoint_or_the_labels_change(run: Path, root: Path) -> None:
+    first = {row: file.stat().st_mtime_ns for row, file in embed(run, split="val", in_process=True).items()}
+    assert {r: f.stat().st_mtime_ns for r, f in embed(run, split="val", in_process=True).items()} == first
+    only = embed(run, split="val", controls=False, in_process=True)
+    assert list(only) == ["trained"]
+    catalog = Catalog.load(root / "catalog")
+    changed = {r.id: np.zeros(r.num_frames, np.int32) for r in catalog.recordings}
+    relabelled = dataclasses.replace(catalog, frame_labels={"phase": changed})
+    table = pq.read_table(embed(run, split="val", catalog=relabelled, in_process=True)["trained"])
+    assert set(table["label"].to_pylist()) == {0}
+
+
+def test_features_are_computed_once_and_a_cut_file_is_rebuilt(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog, config = Catalog.load(root / "catalog").select("train"), method_config()
+    stored = cache("byov", config, catalog, tmp_path, in_process=True)
+    assert {r.kind for r in stored.recordings} == {"features"}
+    assert [(r.id, r.num_frames) for r in stored.recordings] == [(r.id, r.num_frames) for r in catalog.recordings]
+    assert stored.frame_labels.keys() == catalog.frame_labels.keys()
+    files = [stored.file(r) for r in stored.recordings]
+    before = [f.read_bytes() for f in files]
+    array = np.load(files[0])
+    assert array.dtype == np.float16
+    assert array.shape == (catalog.recordings[0].num_frames, (SIZE // 16) ** 2, 24)
+
+    decoded: list[str] = []
+    real = features.clips
+    monkeypatch.setattr(
+        features, "clips", lambda m, file, *a, **k: (decoded.append(file.name), real(m, file, *a, **k))[1]
+    )
+    cache("byov", config, catalog, tmp_path, in_process=True)
+    assert decoded == []
+    videos.truncate(files[1], 0.5)
+    cache("byov", config, catalog, tmp_path, in_process=True)
+    assert decoded == [Path(catalog.recordings[1].path).name]
+    assert [f.read_bytes() for f in files] == before
+
+
+def test_another_base_never_reads_these_features(root: Path, tmp_path: Path) -> None:
+    catalog = Catalog.load(root / "catalog").select("val")
+    config = method_config()
+    first = cache("byov", config, catalog, tmp_path, in_process=True)
+    other = dataclasses.replace(config, base=dataclasses.replace(config.base, seed=9))
+    second = cache("byov", other, catalog, tmp_path, in_process=True)
+    assert first.root != second.root
+    assert not np.array_equal(np.load(cache_file(first)), np.load(cache_file(second)))
+    same_base = dataclasses.replace(config, frames=8)
+    assert cache("byov", same_base, catalog, tmp_path, in_process=True).root == first.root
+
+
+def test_a_changed_video_is_computed_anew(tmp_path: Path) -> None:
+    catalog = write_catalog(tmp_path / "clips").select("val")
+    config = method_config()
+    first = cache("byov", config, catalog, tmp_path, in_process=True)
+    videos.write(catalog.file(catalog.recordings[0]), frames=catalog.recordings[0].num_frames, gop=5)
+    second = cache("byov", config, catalog, tmp_path, in_process=True)
+    assert [r.path == s.path for r, s in zip(first.recordings, second.recordings, strict=True)] == [
+        False,
+        True,
+        True,
+        True,
+    ]
+
+
+def test_training_on_cached_features_embeds_as_training_on_video(root: Path, run: Path, tmp_path: Path) -> None:
+    cached = train(tmp_path / "cached", root, cache_features=True)
+    plain = embed(run, split="val", in_process=True)
+    for row, file in embed(cached, split="val", in_process=True).items():
+        if row in ("frozen features", "frozen mean", "random init"):
+            np.testing.assert_array_equal(vectors(file), vectors(plain[row]))
+
+
+def test_an_unreadable_video_is_quarantined_and_too_many_stop(tmp_path: Path) -> None:
+    catalog = write_catalog(tmp_path / "clips").select("train")
+    broken = catalog.recordings[1]
+    videos.corrupt(catalog.file(broken))
+    with pytest.raises(ValueError, match=r"1 of 4 recordings are unreadable(.|\n)*wave_exo_0\.mp4"):
+        cache("byov", method_config(), catalog, tmp_path / "out", in_process=True)
+    data = Data(catalog=tmp_path, max_quarantined=0.3)
+    stored = cache("byov", method_config(), catalog, tmp_path / "out", in_process=True, data=data)
+    assert broken.id not in {r.id for r in stored.recordings}
+    assert len(stored.recordings) == 3
+    listed = pq.read_table(stored.root / "quarantine.parquet").to_pylist()
+    assert [row["recording"] for row in listed] == [broken.id]
+
+
+def test_evaluate_scores_every_row_and_stores_it(run: Path) -> None:
+    table = evaluate(run, split="val", in_process=True, few_shot=True)
+    rows = from_arrow(table)
+    assert list(rows)[0] == "trained"
+    assert set(rows) == {"trained", "frozen features", "frozen mean", "no time code", "random init", "time only"}
+    assert {len(scores) for scores in rows.values()} == {8}
+    # All clips here are cut into equal thirds: the clock knows every phase.
+    assert rows["time only"]["phase_f1/regular"][0] > 0.9
+    folder = run / "evaluations"
+    assert from_arrow(pq.read_table(folder / "val.parquet")) == rows
+    text = (folder / "val.md").read_text()
+    assert "| phase_f1/ego2exo |" in text
+    assert "4 videos (2 ego, 2 exo), 58 frames" in text
+    assert "This is small" in text
+    assert pq.read_table(folder / "val-few-shot.parquet").num_rows == 6 * 5  # shots 1, 2, 3, half and all of 4 videos
+
+
+def test_classifiers_are_never_fitted_on_what_is_evaluated(run: Path) -> None:
+    with pytest.raises(ValueError, match="fit_split is 'test'"):
+        evaluate(run, split="val", fit_split="test", in_process=True)
+    with pytest.raises(ValueError, match="fit_split is 'val'"):
+        evaluate(run, split="val", fit_split="val", in_process=True)
+
+
+def test_each_evaluation_on_test_is_counted(run: Path) -> None:
+    evaluate(run, split="test", in_process=True, k=5)
+    evaluate(run, split="test", in_process=True, k=5)
+    assert "scored on it 2 time(s)" in (run / "evaluations" / "test.md").read_text()
+
+
+def test_actions_are_scored_apart(tmp_path: Path) -> None:
+    write_catalog(tmp_path / "clips", actions=("wave", "nod"))
+    run = train(tmp_path / "run", tmp_path / "clips")
+    rows = from_arrow(evaluate(run, in_process=True))
+    parts = pq.read_table(run / "evaluations" / "val-actions.parquet").to_pylist()
+    mine = [p["value"] for p in parts if p["row"] == "trained" and p["metric"] == "kendall_tau"]
+    assert sorted({p["action"] for p in parts}) == ["nod", "wave"]
+    assert rows["trained"]["kendall_tau"][0] == pytest.approx(np.mean(mine))
+
+
+def test_a_catalog_without_phases_is_refused(tmp_path: Path) -> None:
+    write_catalog(tmp_path / "clips", labels=False)
+    run = train(tmp_path / "run", tmp_path / "clips")
+    with pytest.raises(ValueError, match=r"4 of 4 recordings of split 'val' .* no frame labels named 'phase'"):
+        evaluate(run, in_process=True)
+
+
+@pytest.mark.ray
+def test_ray_actors_give_the_same_bits(run: Path, root: Path, tmp_path: Path, ray_cluster: None) -> None:
+    catalog = Catalog.load(root / "catalog").select("val")
+    torch.set_num_threads(1)
+    here = export(run, catalog, tmp_path / "here.parquet", in_process=True)
+    there = export(run, catalog, tmp_path / "there.parquet", actors=2)
+    assert pq.read_table(here).equals(pq.read_table(there))
+    stored = cache("byov", method_config(), catalog, tmp_path / "one", in_process=True)
+    on_ray = cache("byov", method_config(), catalog, tmp_path / "two", actors=2)
+    for one, two in zip(stored.recordings, on_ray.recordings, strict=True):
+        assert stored.file(one).read_bytes() == on_ray.file(two).read_bytes()
+
+
+@pytest.mark.ray
+def test_errors_on_ray_are_as_clear_as_in_process(tmp_path: Path, ray_cluster: None) -> None:
+    catalog = write_catalog(tmp_path / "clips").select("test")
+    videos.corrupt(catalog.file(catalog.recordings[0]))
+    with pytest.raises(ValueError, match="1 of 2 recordings are unreadable"):
+        cache("byov", method_config(), catalog, tmp_path / "out", actors=1)
