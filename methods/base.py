@@ -83,9 +83,12 @@ def _create(config: Base) -> VisionTransformer:
     if not timm.is_model(config.model):
         raise ValueError(f"base.model is {config.model!r}; timm knows no such model: see timm.list_models('vit_*')")
     with torch.random.fork_rng(devices=[]):  # the base's random numbers are its own: the trained weights' stay the same
-        torch.manual_seed(config.seed)
+        torch.default_generator.manual_seed(config.seed)
         hub = config.weights == "hub"
-        model = _from_hub(config.model, options) if hub else timm.create_model(config.model, **options)
+        try:
+            model = _from_hub(config.model, options) if hub else timm.create_model(config.model, **options)
+        except TypeError as error:  # a convolutional network knows no img_size, for one
+            raise ValueError(f"base.model is {config.model!r} ({error}); it must be a plain timm ViT") from error
     if not isinstance(model, VisionTransformer):
         raise ValueError(f"base.model is {config.model!r}, a {type(model).__name__}; it must be a plain timm ViT")
     if config.weights not in ("hub", "random"):

@@ -41,8 +41,9 @@ def imported(file: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file}:{node.lineno}: relative import; write the whole name"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            package = ["crossview", *file.relative_to(ROOT).parts][: -node.level] if node.level else []
+            source = ".".join([*package, *([node.module] if node.module else [])])
+            yield from (f"{source}.{alias.name}" for alias in node.names)
 
 
 def run(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -148,20 +149,20 @@ def test_the_standard_librarys_platform_is_not_shadowed_here() -> None:
     assert platform.__file__.startswith(sysconfig.get_paths()["stdlib"])
 
 
-def _where_platform_lies(root: str) -> tuple[str, str]:
-    import importlib
-    import sysconfig
-
-    sys.path.insert(0, root)
-    sys.modules.pop("platform", None)
-    return str(importlib.import_module("platform").__file__), sysconfig.get_paths()["stdlib"]
-
-
 @pytest.mark.ray
 def test_the_standard_librarys_platform_is_not_shadowed_in_a_worker(ray_cluster: object) -> None:
     import ray
 
-    file, stdlib = ray.get(ray.remote(_where_platform_lies).options(num_cpus=0).remote(str(ROOT)))
+    def where_platform_lies(root: str) -> tuple[str, str]:
+        import importlib
+        import sys
+        import sysconfig
+
+        sys.path.insert(0, root)
+        sys.modules.pop("platform", None)
+        return str(importlib.import_module("platform").__file__), sysconfig.get_paths()["stdlib"]
+
+    file, stdlib = ray.get(ray.remote(where_platform_lies).options(num_cpus=0).remote(str(ROOT)))
     assert file.startswith(stdlib)
 
 
