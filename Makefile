@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.crossview
 TOOLS := build/tools
+PID := build/setup.pid
 ARGS ?=
 
 # Checked on every call: anything that changes what is installed makes the set-up run again. `uv run` and hand-made
@@ -23,6 +24,16 @@ setup: $(STAMP) ## Get uv, create .venv and install exactly what requirements.lo
 
 $(STAMP): requirements.lock pyproject.toml $(wildcard $(VENV)/lib/python3*/site-packages) $(STALE)
 	@set -euo pipefail; \
+	mkdir -p build; \
+	if [ -e $(PID) ]; then \
+	  other=$$(cat $(PID)); \
+	  if kill -0 "$$other" 2>/dev/null; then \
+	    echo "setup: waiting for the set-up of process $$other (remove $(PID) if that is none)"; \
+	    while kill -0 "$$other" 2>/dev/null && [ -e $(PID) ]; do sleep 1; done; \
+	    if [ -e $@ ]; then exit 0; fi; \
+	  fi; \
+	  echo "setup: the last set-up was interrupted; making $(VENV) anew"; rm -rf $(VENV); \
+	fi; \
 	rm -f $@; \
 	python=$(PYTHON); \
 	for candidate in python3 python3.13 python3.12 python3.11; do \
@@ -34,6 +45,7 @@ $(STAMP): requirements.lock pyproject.toml $(wildcard $(VENV)/lib/python3*/site-
 	  echo "       Install Python 3.11 or newer, or name one: make setup PYTHON=/path/to/python3.12" >&2; exit 1; \
 	fi; \
 	python=$$($$python -c 'import sys; print(sys.executable)'); \
+	echo $$$$ >$(PID); \
 	if uv --version >/dev/null 2>&1; then uv=uv; else \
 	  uv=$(CURDIR)/$(TOOLS)/bin/uv; \
 	  if ! $$uv --version >/dev/null 2>&1; then \
@@ -54,7 +66,7 @@ $(STAMP): requirements.lock pyproject.toml $(wildcard $(VENV)/lib/python3*/site-
 	$$uv pip install --quiet --require-hashes --requirements requirements.lock; \
 	$$uv pip install --quiet --no-deps --no-build-isolation --editable .; \
 	mkdir -p $(VENV)/types; ln -sfn ../.. $(VENV)/types/crossview; \
-	echo "$(CURDIR)" >$@
+	echo "$(CURDIR)" >$@; rm -f $(PID)
 
 quickstart: $(STAMP) ## Run the main job on a small synthetic set: render, train BYOV, embed, evaluate, draw.
 	@$(BIN)/crossview quickstart $(ARGS)
@@ -93,7 +105,8 @@ lock: $(STAMP) ## Resolve pyproject.toml anew into requirements.lock; ARGS="--up
 	@echo "lock: wrote requirements.lock; the next make installs it"
 
 clean: ## Remove build outputs, caches and runs/quickstart; keeps .venv, data/ and every other run.
-	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis runs/quickstart
+	@mkdir -p build; find build -mindepth 1 -maxdepth 1 ! -path $(PID) -exec rm -rf {} +
+	@rm -rf dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis runs/quickstart
 	@find . -path ./$(VENV) -prune -o -path ./data -prune -o -path ./runs -prune -o -path ./.git -prune \
 	  -o -type d -name __pycache__ -prune -exec rm -rf {} +
 	@echo "clean: build outputs, caches, runs/quickstart are gone; .venv, data/ and other runs are kept"

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import tomllib
 from pathlib import Path
 
@@ -212,11 +213,26 @@ def test_interrupted_setup_is_taken_up_again(checkout: Path) -> None:
     (checkout / "broken").touch()
     assert make(checkout, "setup")[0].returncode != 0
     (checkout / "broken").unlink()
+    assert make(checkout, "clean")[0].returncode == 0  # it must not hide that the environment is half made
     done, calls = make(checkout, "setup")
     assert done.returncode == 0, done.stderr
-    assert [c for c in calls if "requirements.lock" in c]
+    assert "interrupted" in done.stdout
+    assert [c.split()[0] for c in calls if "version" not in c] == ["venv", "pip", "pip"]
     (checkout / ".venv" / "bin" / "python").unlink()  # the interpreter went away
     assert [c for c in make(checkout, "setup")[1] if c.startswith("venv")]
+
+
+def test_setup_waits_for_another_one(checkout: Path) -> None:
+    (checkout / "build").mkdir()
+    other = subprocess.Popen(["sleep", "1.5"])
+    (checkout / "build" / "setup.pid").write_text(f"{other.pid}\n")
+    reaper = threading.Thread(target=other.wait)  # else it would stay as a zombie, which `kill -0` takes for alive
+    reaper.start()
+    done, calls = make(checkout, "setup")
+    reaper.join()
+    assert done.returncode == 0, done.stderr
+    assert f"process {other.pid}" in done.stdout
+    assert [c for c in calls if "requirements.lock" in c]
 
 
 def test_setup_names_the_missing_python(checkout: Path) -> None:
