@@ -32,11 +32,13 @@ __all__ = ["Shard", "Stream"]
 ACTOR_CPUS = 0.25
 """CPUs that a decode actor claims: on two cores the trainers and their decoders must all be placed."""
 TASK_CPUS = 0.05
+"""CPUs that a task claims which cuts positions into blocks."""
 BLOCK_BYTES = 32 * 2**20
 """Rows travel in blocks of about this size: each costs some 20 ms of the executor's time, however small it is."""
 MAX_MICRO_BATCHES = 16
 """Per block, so that the first does not keep the trainer waiting."""
 ID_BLOCK = 8192
+"""Positions in the shard that are cut into blocks by one task."""
 
 
 class Stream:
@@ -158,8 +160,12 @@ class Stream:
         # A block is emitted once it exceeds this, and cut where it exceeds 1.5 times this: never, then.
         context.target_max_block_size = int(0.9 * rows * sum(a.nbytes for a in self.decoder.empty(1).values()))
         try:
-            ids = ray.data.range(self.shard.length, override_num_blocks=-(-self.shard.length // ID_BLOCK))
-            return ids.repartition(target_num_rows_per_block=rows).map_batches(
+            starts = range(0, self.shard.length, ID_BLOCK)
+            ids = ray.data.from_arrow([_positions(s, min(s + ID_BLOCK, self.shard.length)) for s in starts])
+            blocks = ids.repartition(target_num_rows_per_block=rows)
+            # repartition() takes no resources, and a whole CPU may never be free beside the trainers.
+            blocks._logical_plan.dag.ray_remote_args["num_cpus"] = TASK_CPUS  # type: ignore[attr-defined]
+            return blocks.map_batches(
                 RowDecoder,
                 fn_constructor_args=(self.decoder.plan, self.decoder.data, self.shard),
                 batch_size=rows,
@@ -186,6 +192,12 @@ class Stream:
         if self.decoder.group and self.decoder.pixels == "yuv420":
             batch["video"].masked_fill_(~batch["video/mask"][..., None, None, None, None], 0)  # planes of 0 are green
         return batch
+
+
+def _positions(start: int, stop: int) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.table({"id": np.arange(start, stop)})
 
 
 def _tensor(array: np.ndarray) -> Tensor:
