@@ -114,7 +114,8 @@ def test_restricted_pickle_refuses_code(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.pickle").write_bytes(pickle.dumps(data))
     with pytest.raises(
-        ValueError, match=r"x\.pickle: (it names (builtins\.eval|pathlib|numpy\.random)|it holds an array of type object)"
+        ValueError,
+        match=r"x\.pickle: (it names (builtins\.eval|pathlib|numpy\.random)|it holds an array of type object)",
     ):
         restricted_pickle.load(tmp_path / "x.pickle")
     assert not (tmp_path / "pwned").exists()
