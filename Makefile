@@ -58,10 +58,10 @@ $(STAMP): requirements.lock pyproject.toml $(wildcard $(VENV)/lib/python3*/site-
 	fi; \
 	if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	  rm -rf $(VENV); \
-	  echo "setup: creating $(VENV) with $$python"; \
+	  echo "setup: creating $(VENV) with $$python; it takes about 6 GB, most of it torch, and minutes the first time"; \
 	  $$uv venv --quiet --no-project --python "$$python" $(VENV); \
 	fi; \
-	echo "setup: installing requirements.lock (about 6 GB on Linux, most of it torch; minutes the first time)"; \
+	echo "setup: bringing $(VENV) to requirements.lock"; \
 	export VIRTUAL_ENV=$(CURDIR)/$(VENV); \
 	$$uv pip install --quiet --require-hashes --requirements requirements.lock; \
 	$$uv pip install --quiet --no-deps --no-build-isolation --editable .; \
