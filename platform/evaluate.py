@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from crossview.datasets.catalog import Catalog
@@ -222,7 +223,9 @@ def lines(rows: Scores) -> list[tuple[str, dict[str, str], Margin]]:
 
 
 def _number(value: float) -> str:
-    return "undefined" if math.isnan(value) else f"{value:.3f}"
+    if math.isnan(value):
+        return "undefined"
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
 
 
 def markdown(rows: Scores, notes: list[str]) -> str:
@@ -249,11 +252,19 @@ def few_shot_markdown(shots: list[dict[str, object]]) -> str:
 
 def terminal(rows: Scores, title: str) -> Table:
     """The same for a terminal; the best control is underlined."""
-    table = Table(title=title, title_justify="left", caption="underlined: the best control", caption_justify="left")
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption="underlined: the best control; margin: trained minus that",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
     table.add_column("metric", no_wrap=True)
-    for row in rows:
-        table.add_column(row, justify="right", style="bold" if row == TRAINED else "", max_width=9)
-    table.add_column("margin", justify="right")
+    for row in (*rows, "margin"):  # headers wrap between words, numbers never do
+        width = max(6, *(len(word) for word in row.split()))
+        table.add_column(row, justify="right", style="bold" if row == TRAINED else "", min_width=width)
     for metric, cells, best in lines(rows):
         marked = [f"[underline]{c}[/]" if row == best.control else c for row, c in cells.items()]
         colour = "green" if best.mean > 0 else "red"

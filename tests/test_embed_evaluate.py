@@ -245,7 +245,7 @@ def test_an_unreadable_video_is_quarantined_and_too_many_stop(tmp_path: Path) ->
 def test_evaluate_scores_every_row_and_stores_it(run: Path) -> None:
     table = evaluate(run, split="val", in_process=True, few_shot=True)
     rows = from_arrow(table)
-    assert list(rows)[0] == "trained"
+    assert next(iter(rows)) == "trained"
     assert set(rows) == {"trained", "frozen features", "frozen mean", "no time code", "random init", "time only"}
     assert {len(scores) for scores in rows.values()} == {8}
     # All clips here are cut into equal thirds: the clock knows every phase.
