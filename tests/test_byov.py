@@ -50,12 +50,6 @@ def batch_of(config: Config, size: int = 3) -> dict[str, Tensor]:
     return batch
 
 
-def swapped(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same batch with the two views exchanged."""
-    names = {"ego": "exo", "exo": "ego"}
-    return {"/".join([names.get(k.split("/")[0], k.split("/")[0]), *k.split("/")[1:]]): v for k, v in batch.items()}
-
-
 def merged_by_loops(tokens: Tensor, ratio: float) -> Tensor:
     """Token merging as the paper words it, one frame at a time."""
     B, T, N, _ = tokens.shape
