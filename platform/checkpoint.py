@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -59,7 +60,7 @@ def save(
         torch.save(train_state, temporary / "train_state.pt")
         write_json(temporary / "run.json", {**run, "step": train_state["step"]})
         temporary.rename(target)
-    except (OSError, RuntimeError) as error:  # safetensors and torch report a full disk as errors of their own kinds
+    except (OSError, RuntimeError, SafetensorError) as error:  # each library reports a full disk in its own way
         shutil.rmtree(temporary, ignore_errors=True)
         if not _is_storage(error):
             raise

@@ -23,7 +23,7 @@ Run = Annotated[Path, tyro.conf.Positional]
 class Launch(Generic[M]):
     """Train one method on a catalog."""
 
-    experiment: tyro.conf.OmitArgPrefixes[Experiment[M]]
+    experiment: Annotated[Experiment[M], tyro.conf.arg(name="")]
     preset: str
     """Recipe to start from; further options change it."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None

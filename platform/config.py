@@ -128,7 +128,7 @@ def from_dict(values: dict[str, Any]) -> tuple[str, Experiment[Any]]:
     values = dict(values)
     method = values.pop("name")
     cls = config_class(method)
-    options = dacite.Config(strict=True, cast=[tuple, Path, float])
+    options = dacite.Config(strict=True, cast=[tuple, Path], type_hooks={float: _number})
     try:
         config = dacite.from_dict(cls, values.pop("method"), options)  # type: ignore[type-var]
         parts = {
@@ -145,6 +145,11 @@ def from_dict(values: dict[str, Any]) -> tuple[str, Experiment[Any]]:
     if values:
         raise ValueError(f"configuration of {method}: unknown option {', '.join(values)}")
     return method, Experiment(method=config, seed=seed, init_from=Path(init_from) if init_from else None, **parts)
+
+
+def _number(value: Any) -> Any:
+    """JSON has one kind of number: 1 is a float where a float is asked for; anything else is dacite's to refuse."""
+    return float(value) if type(value) is int else value
 
 
 def read(path: Path) -> tuple[str, Experiment[Any]]:

@@ -46,7 +46,7 @@ class Progress:
         """Set how many units are done."""
         self.done, self._note = done, note or self._note
         if self._rich:
-            self._rich.update(self._task, completed=done, rate=self.rate, note=self._note)
+            self._rich.update(self._task, completed=done, total=self.total, rate=self.rate, note=self._note)
         elif time.monotonic() - self._printed > PLAIN_EVERY_S:
             self._printed = time.monotonic()
             self._print()

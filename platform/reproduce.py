@@ -1,4 +1,4 @@
-"""Studies: a method's arms and seeds on the synthetic world, scored beside their controls; goes on where it was stopped."""
+"""Studies: arms and seeds of a method on the synthetic world beside their controls, resumable at any point."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ def _claim_folder(out: Path, study: Study) -> None:
 def _data(study: Study, out: Path) -> Path:
     """Render and export the study's world, and catalogue it as a user's AE2 copy would be."""
     from crossview.datasets import ae2
-    from crossview.datasets.synthetic.export import export_ae2
+    from crossview.datasets.synthetic.ae2_layout import export_ae2
 
     folder = out / "catalog"
     if (folder / "catalog.json").exists():
         return folder
     total = sum(2 * study.world.takes(split) for split in ("train", "val", "test"))
     with Progress("rendering", total, "videos") as line:
-        export_ae2(study.world, out / "data", layout="csv", progress=lambda done: line.update(done))
+        export_ae2(study.world, out / "data", layout="csv", progress=lambda done, _: line.update(done))
     ae2.catalog(out / "data", study.world.actions[0]).save(folder)
     return folder
 
@@ -161,7 +161,7 @@ def _append(scores: Scores, row: str, values: dict[str, list[float]]) -> None:
 
 
 def verdicts(study: Study, scores: Scores) -> list[tuple[str, str, float, float, bool]]:
-    """For each claimed metric and each rival row: (metric, rival, mean margin, spread, whether the margin exceeds it)."""
+    """(metric, rival row, mean margin, its spread, whether the margin exceeds it) for each claimed metric."""
     best = next(iter(study.arms))
     found = []
     for metric in study.claims:
