@@ -10,7 +10,8 @@ PID := build/setup.pid
 ARGS ?=
 
 # Checked on every call: anything that changes what is installed makes the set-up run again. `uv run` and hand-made
-# installs touch site-packages; a moved checkout leaves wrong paths in the scripts.
+# installs touch site-packages (its __pycache__ is made beforehand, so that a mere import does not); a moved checkout
+# leaves wrong paths in the scripts.
 STALE := $(shell [ "$$(cat $(STAMP) 2>/dev/null)" = "$(CURDIR)" ] && $(BIN)/python -ISc "" 2>/dev/null || echo force)
 
 .PHONY: help setup quickstart test lint format types bench lock clean force
@@ -65,6 +66,9 @@ $(STAMP): requirements.lock pyproject.toml $(wildcard $(VENV)/lib/python3*/site-
 	export VIRTUAL_ENV=$(CURDIR)/$(VENV); \
 	$$uv pip install --quiet --require-hashes --requirements requirements.lock; \
 	$$uv pip install --quiet --no-deps --no-build-isolation --editable .; \
+	for packages in $(VENV)/lib/python3*/site-packages; do \
+	  if [ -d "$$packages" ]; then mkdir -p "$$packages/__pycache__"; fi; \
+	done; \
 	mkdir -p $(VENV)/types; ln -sfn ../.. $(VENV)/types/crossview; \
 	echo "$(CURDIR)" >$@; rm -f $(PID)
 
