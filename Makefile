@@ -45,7 +45,7 @@ $(STAMP): requirements.lock pyproject.toml $(wildcard $(VENV)/lib/python3*/site-
 	  echo "setup: no Python 3.11 or newer: python3 is '$$(python3 --version 2>&1 || true)', PYTHON is '$(PYTHON)'." >&2; \
 	  echo "       Install Python 3.11 or newer, or name one: make setup PYTHON=/path/to/python3.12" >&2; exit 1; \
 	fi; \
-	python=$$($$python -c 'import sys; print(sys.executable)'); \
+	python=$$($$python -c 'import sys; print(getattr(sys, "_base_executable", "") or sys.executable)'); \
 	echo $$$$ >$(PID); \
 	if uv --version >/dev/null 2>&1; then uv=uv; else \
 	  uv=$(CURDIR)/$(TOOLS)/bin/uv; \
