@@ -32,16 +32,12 @@ def _convert(planes: Tensor, rgb: Tensor) -> None:
     B, _, H, W = rgb.shape
     luma = planes[:, : H * W].to(torch.int16).sub_(16)
     # 255 / 219 * 16 = 18.63 = 18 + 5/8: no product leaves int16.
-    luma = luma.mul(5).bitwise_right_shift_(3).add_(luma, alpha=18).add_(8)
-    luma = luma.reshape(B, H // 2, 2, W // 2, 2)
-    chroma = planes[:, H * W :].reshape(B, 2, 1, H // 2, 1, W // 2, 1).to(torch.int16).sub_(128)
+    luma = luma.mul(5).bitwise_right_shift_(3).add_(luma, alpha=18).add_(8).reshape(B, H // 2, 2, W)
+    chroma = planes[:, H * W :].reshape(B, 2, H // 2, W // 2).float().sub_(128)
     blue, red = chroma[:, 0], chroma[:, 1]
-    # 16 * 255 / 224 * (1.402, -0.3441, -0.7141, 1.772)
-    parts = (_scaled(red, 25.54), _scaled(blue, -6.27) + _scaled(red, -13.01), _scaled(blue, 32.28))
-    for channel, offset in enumerate(parts):
-        value = (luma + offset[:, 0]).bitwise_right_shift_(4).clamp_(0, 255)
+    # 16 * 255 / 224 * (1.402, -0.3441 and -0.7141, 1.772)
+    for channel, offset in enumerate((red * 25.536, blue * -6.268 - red * 13.007, blue * 32.276)):
+        wide = torch.empty((B, H // 2, 1, W), dtype=torch.int16, device=rgb.device)
+        wide[..., 0, 0::2] = wide[..., 0, 1::2] = offset.round_()
+        value = (luma + wide).bitwise_right_shift_(4).clamp_(0, 255)
         rgb[:, channel] = value.reshape(B, H, W)
-
-
-def _scaled(chroma: Tensor, factor: float) -> Tensor:
-    return chroma.float().mul_(factor).round_().to(torch.int16)
