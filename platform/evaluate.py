@@ -187,7 +187,7 @@ class _Result:
         """What a reader has to know about these numbers."""
         notes = [
             f"Scored on split {self.split}: {self.size}. Classifiers fitted on {self.fit_split}: {self.fit_size}.",
-            "One seed: a margin has no spread here, so it is no claim. `crossview reproduce` runs several seeds.",
+            "One seed: a margin has no spread here, so it is no claim; crossview reproduce runs several seeds.",
         ]
         if self.size.videos < SMALL:
             notes.append(f"This is small: with {self.size.videos} videos, single videos move every score.")
@@ -219,10 +219,11 @@ def _replace(table: pa.Table, file: Path) -> None:
 def lines(rows: Scores) -> list[tuple[str, dict[str, str], Margin]]:
     """(metric, formatted score by row, margin over the best control) for every metric."""
     margins = margin(rows, trained=TRAINED)
-    return [(m, {row: _number(scores[m]) for row, scores in rows.items()}, margins[m]) for m in rows[TRAINED]]
+    return [(m, {row: number(scores[m]) for row, scores in rows.items()}, margins[m]) for m in rows[TRAINED]]
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Three decimals; none where the number is large."""
     if math.isnan(value):
         return "undefined"
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"

@@ -8,73 +8,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import videos
+from tiny_run import SIZE, method_config, train, write_catalog
 
-from crossview.datasets.catalog import Catalog, Recording
+from crossview.datasets.catalog import Catalog
 from crossview.downstream.table import from_arrow
-from crossview.methods.base_config import Base
-from crossview.methods.byov.config import Config, Decoder, Encoder
 from crossview.methods.method import build
-from crossview.methods.recipe import Optim
 from crossview.platform import checkpoint, features
-from crossview.platform.config import Cadence, Compute, Data, Experiment
+from crossview.platform.config import Data
 from crossview.platform.embed import embed, export
 from crossview.platform.evaluate import evaluate
 from crossview.platform.features import cache
-from crossview.platform.train import start
-
-SIZE, FRAMES = 32, 14
-
-
-def method_config() -> Config:
-    return Config(
-        base=Base(model="vit_tiny_patch16_224", weights="random", size_px=SIZE, width=24, depth=1, heads=2),
-        encoder=Encoder(width=16, depth=1, heads=2),
-        decoder=Decoder(width=16, depth=1, heads=2),
-        frames=6,
-    )
-
-
-def write_catalog(root: Path, *, labels: bool = True, actions: tuple[str, ...] = ("wave",)) -> Catalog:
-    recordings, phases = [], {}
-    for split, count in (("train", 2), ("val", 2), ("test", 1)):
-        for action in actions:
-            for k in range(count):
-                for view in ("ego", "exo"):
-                    frames = FRAMES + k
-                    path = f"{split}/{action}_{view}_{k}.mp4"
-                    videos.write(root / path, frames=frames)
-                    recording = Recording(
-                        dataset="clips",
-                        split=split,
-                        scene=f"{action}{k}",
-                        view=view,
-                        perspective=view,  # type: ignore[arg-type]
-                        subject=str(k),
-                        action=action,
-                        path=path,
-                        kind="video",
-                        fps=30.0,
-                        num_frames=frames,
-                        height_px=64,
-                        width_px=96,
-                    )
-                    recordings.append(recording)
-                    phases[recording.id] = (np.arange(frames) * 3 // frames).astype(np.int32)
-    catalog = Catalog(root, tuple(recordings), (), {"phase": phases} if labels else {})
-    catalog.save(root / "catalog")
-    return catalog
-
-
-def train(folder: Path, root: Path, **data: bool) -> Path:
-    experiment = Experiment(
-        data=Data(catalog=root / "catalog", **data),  # type: ignore[arg-type]
-        method=method_config(),
-        optim=Optim(lr=1e-2, batch=2, steps=4),
-        compute=Compute(device="cpu", threads=1),
-        every=Cadence(log=1, checkpoint=4),
-        seed=3,
-    )
-    return start(folder, "byov", experiment, in_process=True)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,162 @@
+"""One page of a run: what was run, on how much, with which result beside which controls."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pyarrow.parquet as pq
+
+from crossview.downstream.controls import margin
+from crossview.downstream.table import from_arrow
+from crossview.platform.config import read
+from crossview.platform.embed import TRAINED
+from crossview.platform.evaluate import number
+from crossview.platform.metrics import read_metrics
+from crossview.platform.plots import NOT_LOSSES
+from crossview.platform.runs import require
+
+
+def report(run: Path) -> Path:
+    """Write `run/report.html`, self-contained: figures lie inside it, and it loads nothing.
+
+    It shows what the run's folder holds, and says how to get what is missing.
+    """
+    run = require(run)
+    facts = json.loads((run / "run.json").read_text())
+    method, experiment = read(run)
+    rows = read_metrics(run)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    template = environment.from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
+    page = template.render(
+        run=run.name,
+        method=method,
+        facts=facts,
+        seed=experiment.seed,
+        summary=_summary(method, experiment, rows),
+        evaluations=[evaluation(file) for file in sorted((run / "evaluations").glob("*.parquet")) if _is_main(file)],
+        losses=_losses(rows),
+        figures=_figures(run / "figures"),
+        quarantine=_quarantine(run),
+        config=json.dumps(facts["experiment"], indent=2),
+    )
+    target = run / "report.html"
+    temporary = target.with_name(f".{target.name}")
+    temporary.write_text(page, encoding="utf-8")
+    temporary.replace(target)
+    return target
+
+
+def _is_main(file: Path) -> bool:
+    return not file.stem.endswith(("-actions", "-few-shot"))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of the table."""
+
+    text: str
+    kind: str
+    """Its class in the page: trained, best, or empty."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One metric."""
+
+    metric: str
+    cells: list[Cell]
+    margin: str
+    good: bool
+    """Whether the trained row lies above every control."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one file under `evaluations/` says."""
+
+    split: str
+    rows: list[str]
+    lines: list[Line]
+    notes: list[str]
+    verdict: str
+
+
+def evaluation(file: Path) -> Evaluation:
+    """The table of one split, formatted, with its notes."""
+    table = pq.read_table(file)
+    facts = json.loads(table.schema.metadata[b"crossview"])
+    rows = {row: {m: v[0] for m, v in scores.items()} for row, scores in from_arrow(table).items()}
+    margins = margin(rows, trained=TRAINED)
+    lines = []
+    for metric, best in margins.items():
+        cells = [
+            Cell(number(scores[metric]), "trained" if row == TRAINED else "best" if row == best.control else "")
+            for row, scores in rows.items()
+        ]
+        lines.append(Line(metric, cells, f"{best.mean:+.3f}", best.mean > 0))
+    won = sum(line.good for line in lines)
+    verdict = (
+        f"The trained embedding lies above every control in {won} of {len(lines)} metrics on split {facts['split']}."
+    )
+    return Evaluation(facts["split"], list(rows), lines, facts["notes"], verdict)
+
+
+def _summary(method: str, experiment: Any, rows: Sequence[dict[str, float]]) -> dict[str, str]:
+    """Facts at the top of the page, by name."""
+    optim, data = experiment.optim, experiment.data
+    length = f"{optim.steps} steps" if optim.steps else f"{optim.epochs} epochs"
+    facts = {
+        "Method": method,
+        "Data": f"{data.catalog} (split {data.split}{', cached features' if data.cache_features else ''})",
+        "Training": f"{length}, batch {optim.batch}, {optim.optimizer}, learning rate {optim.lr:g}",
+        "Seed": str(experiment.seed),
+    }
+    if rows:
+        last = rows[-1]
+        facts["Reached"] = f"step {last['step']} after {_duration(last['time_s'])}, loss {last['loss']:.4f}"
+        facts["Waiting for data"] = f"{last['data_wait']:.0%} of the training time"
+    return facts
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 120 else f"{minutes} min" if minutes < 120 else f"{seconds / 3600:.1f} h"
+
+
+def _losses(rows: Sequence[dict[str, float]]) -> list[tuple[str, str, str]]:
+    """(name, first value, last value) of each loss."""
+    if not rows:
+        return []
+    return [(n, f"{rows[0][n]:.4f}", f"{rows[-1][n]:.4f}") for n in rows[0] if n not in NOT_LOSSES]
+
+
+def _figures(folder: Path) -> list[dict[str, str]]:
+    """Each picture as a data URI with its caption, in the order drawn."""
+    index = folder / "captions.json"
+    captions = json.loads(index.read_text()) if index.exists() else {}
+    return [
+        {"name": name, "caption": caption, "uri": f"data:image/png;base64,{_base64(folder / name)}"}
+        for name, caption in captions.items()
+        if (folder / name).exists()
+    ]
+
+
+def _base64(file: Path) -> str:
+    return base64.b64encode(file.read_bytes()).decode("ascii")
+
+
+def _quarantine(run: Path) -> list[dict[str, str]]:
+    """Unreadable recordings met in training or embedding, each once."""
+    found: dict[str, dict[str, str]] = {}
+    for file in sorted(run.rglob("quarantine.parquet")):
+        for row in pq.read_table(file).to_pylist():
+            found.setdefault(row["recording"], row)
+    return list(found.values())
