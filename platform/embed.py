@@ -59,7 +59,7 @@ def embed(
         return kept
     where = Where(in_process, actors, _device(device))
     if experiment.data.cache_features and catalog is None:
-        chosen = _cached(name, experiment, chosen, where, batch)
+        chosen = _cached(name, experiment, chosen, where, batch, source)
     tables = _tables(_Job(source, chosen, experiment.data, batch, where.device, controls), folder, where)
     for old in folder.glob("*.parquet"):
         if old.name != "quarantine.parquet":
@@ -131,8 +131,9 @@ class _Embedder:
 
 def random_init(name: str, experiment: Experiment[Any], trained: Method) -> Method:
     """The run's method as it was before its first step, with the trained one's frozen parameters."""
-    torch.manual_seed(experiment.seed)
-    model = build(name, checkpoint.without_pretrained(experiment.method))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(experiment.seed)
+        model = build(name, checkpoint.without_pretrained(experiment.method))
     frozen = {n: p for n, p in trained.named_parameters() if not p.requires_grad}
     device = next(trained.parameters()).device
     model.load_state_dict({n: frozen.get(n, value) for n, value in model.state_dict().items()})
@@ -210,7 +211,9 @@ def _ordered(catalog: Catalog) -> Catalog:
     return replace(catalog, recordings=tuple(recordings))
 
 
-def _cached(name: str, experiment: Experiment[Any], catalog: Catalog, where: Where, batch: int) -> Catalog:
+def _cached(
+    name: str, experiment: Experiment[Any], catalog: Catalog, where: Where, batch: int, weights: Path
+) -> Catalog:
     return cache(
         name,
         experiment.method,
@@ -221,6 +224,7 @@ def _cached(name: str, experiment: Experiment[Any], catalog: Catalog, where: Whe
         batch=batch,
         device=where.device,
         data=experiment.data,
+        weights=weights,
     )
 
 

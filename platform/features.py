@@ -16,6 +16,7 @@ from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.video import UnreadableVideo
 from crossview.methods.method import Method, build
 from crossview.methods.recipe import MethodConfig
+from crossview.platform import checkpoint
 from crossview.platform.config import Data
 from crossview.platform.per_recording import Arrays, Where, each
 from crossview.platform.progress import Progress
@@ -35,6 +36,7 @@ def cache(
     device: str = "cpu",
     data: Data | None = None,
     seed: int = 0,
+    weights: Path | None = None,
 ) -> Catalog:
     """The catalog of the method's frozen features, with the same ids, labels and splits; computes what is missing.
 
@@ -42,20 +44,20 @@ def cache(
     features, the frozen weights themselves, frame sizes and decoder; a file's name holds its video's size and time. So
     nothing stale is ever read, and catalogs that overlap share files. A cut file is rebuilt. Unreadable videos are
     quarantined in that folder and left out. Raises ValueError above `data.max_quarantined`, and for a method without
-    frozen features. Actors must see `out` under the same path.
+    frozen features. Actors must see `out` under the same path. Frozen parts come from the checkpoint `weights`,
+    else from the config.
     """
     data = data or Data(catalog=out)
-    torch.manual_seed(seed)
-    model = build(method_name, method_config)
-    folder = out.resolve() / _key(method_name, method_config, model, data)
+    nothing = Catalog(catalog.root, ())
+    job = _Job(method_name, method_config, nothing, [], data, batch, seed, weights)
+    folder = out.resolve() / _key(method_name, method_config, job.model(torch.device("cpu")), data)
     folder.mkdir(parents=True, exist_ok=True)
     kept = [replace(r, kind="features", path=_file_name(catalog.file(r), r)) for r in catalog.recordings]
     missing = [i for i, r in enumerate(kept) if not _is_complete(folder / r.path, r)]
     if missing:
         todo = Catalog(catalog.root, tuple(catalog.recordings[i] for i in missing))
         files = [folder / kept[i].path for i in missing]
-        job = _Job(method_name, method_config, todo, files, data, batch, seed)
-        lost = _compute(job, folder, len(kept), Where(in_process, actors, device))
+        lost = _compute(replace(job, todo=todo, files=files), folder, len(kept), Where(in_process, actors, device))
         kept = [r for r in kept if r.id not in lost]
     _check_shapes(folder, kept)
     ids = {r.id for r in kept}
@@ -78,10 +80,15 @@ class _Job:
     data: Data
     batch: int
     seed: int
+    weights: Path | None
 
     def model(self, device: torch.device) -> Method:
-        torch.manual_seed(self.seed)
-        return build(self.name, self.config).to(device).eval()
+        """The method whose frozen features are computed, in eval mode."""
+        if self.weights is not None:
+            return checkpoint.load(self.weights, device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return build(self.name, self.config).to(device).eval()
 
 
 def _compute(job: _Job, folder: Path, recordings: int, where: Where) -> set[str]:
@@ -150,11 +157,13 @@ def _key(name: str, config: MethodConfig, model: Method, data: Data) -> str:
 
 
 def _frozen_fingerprint(model: Method) -> str:
-    """Hash of the frozen parameters and the buffers themselves: weights may change under one file name."""
-    trained = {n for n, p in model.named_parameters() if p.requires_grad}
+    """Hash of the frozen parameters, and of buffers beside no trained one: a file's weights may change."""
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    trained_modules = {name.rpartition(".")[0] for name in trained}
+    buffers = {name for name, _ in model.named_buffers() if name.rpartition(".")[0] in trained_modules}
     digest = hashlib.blake2b(digest_size=16)
     for name, value in sorted(model.state_dict().items()):
-        if name not in trained:
+        if name not in trained | buffers:
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -53,7 +53,7 @@ def _recordings(catalog: Catalog, scene: str) -> list[Recording]:
 
 
 def common_instants(recordings: list[Recording], count: int) -> np.ndarray:
-    """`count` instants in seconds, evenly over the span that every recording covers."""
+    """`count` instants in seconds, evenly over the span that all recordings cover, at frames of the slowest camera."""
     if count < 1:
         raise ValueError(f"instants is {count}; it must be at least 1")
     start = max(r.start_offset_s for r in recordings)
@@ -66,7 +66,9 @@ def common_instants(recordings: list[Recording], count: int) -> np.ndarray:
             f"scene {recordings[0].scene!r}: its recordings never overlap in time ({', '.join(spans)}); "
             "check start_offset_s and fps in the catalog"
         )
-    return np.linspace(start, end, count)
+    slowest = min(recordings, key=lambda r: r.fps)
+    index = np.rint((np.linspace(start, end, count) - slowest.start_offset_s) * slowest.fps)
+    return slowest.start_offset_s + index / slowest.fps
 
 
 def frames_at(recording: Recording, times: np.ndarray) -> np.ndarray:

@@ -169,6 +169,7 @@ def test_training_on_cached_features_embeds_as_training_on_video(root: Path, run
     for row, file in embed(cached, split="val", in_process=True).items():
         if row in ("frozen features", "frozen mean", "random init"):
             np.testing.assert_array_equal(vectors(file), vectors(plain[row]))
+    assert len(list((root / "catalog" / "features").iterdir())) == 1  # embedding read what training had computed
 
 
 def test_an_unreadable_video_is_quarantined_and_too_many_stop(tmp_path: Path) -> None:
