@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +15,25 @@ from crossview.methods.base_config import Base
 
 
 class FrozenViT(nn.Module):
-    """Patch tokens of the last block, before the ViT's final norm; always in eval mode and without gradients.
+    """Patch tokens of the last block, before the ViT's final norm; always in eval mode and without gradients."""
 
-    The ViT's weights are no part of `state_dict()` or `parameters()`: its config names them, and a checkpoint holds
-    only their fingerprint, which is compared on loading.
-    """
-
-    fingerprint: Tensor
     scale: Tensor
     shift: Tensor
 
     def __init__(self, config: Base) -> None:
         super().__init__()
-        vit = _create(config).eval().requires_grad_(False)
-        self._hidden = [vit]  # in a list, so that the ViT is no submodule: see the class's docstring
-        self.width: int = vit.embed_dim
-        self.grid: tuple[int, int] = vit.patch_embed.grid_size
+        self.vit = _create(config).eval().requires_grad_(False)
+        self.width: int = self.vit.embed_dim
         self.size_px, self.chunk = config.size_px, config.chunk
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (config.mean, config.std))
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
         self.register_buffer("shift", -mean / std, persistent=False)
-        self.register_buffer("fingerprint", _fingerprint(vit.state_dict()))
 
-    @property
-    def vit(self) -> VisionTransformer:
-        """The encoder itself."""
-        return self._hidden[0]
+    def train(self, mode: bool = True) -> FrozenViT:
+        """The ViT stays in eval mode whatever its owner does."""
+        super().train(mode)
+        self.vit.eval()
+        return self
 
     @torch.no_grad()
     def forward(self, video: Tensor) -> Tensor:
@@ -61,19 +52,6 @@ class FrozenViT(nn.Module):
             x, indices=1, norm=False, output_fmt="NLC", intermediates_only=True
         )[-1]  # type: ignore[index, assignment]
         return tokens
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenViT:
-        self.vit._apply(fn, recurse)
-        return super()._apply(fn, recurse)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        saved = state_dict.get(f"{prefix}fingerprint")
-        if saved is not None and int(saved) != int(self.fingerprint):
-            raise ValueError(
-                f"{prefix[:-1]}: the checkpoint was trained on base weights other than those loaded here "
-                f"(fingerprint {int(saved)}, here {int(self.fingerprint)}); give base.model and base.weights as then"
-            )
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def _create(config: Base) -> VisionTransformer:
@@ -139,12 +117,3 @@ def load_weights(vit: VisionTransformer, file: Path) -> None:
             "every tensor must match: give base.model, size_px and width as the file was made with"
         )
     vit.load_state_dict(state)
-
-
-def _fingerprint(state: dict[str, Tensor]) -> Tensor:
-    """The first eight bytes of a SHA-256 over names, shapes and values, as int64."""
-    digest = hashlib.sha256()
-    for name, value in sorted(state.items()):
-        digest.update(f"{name}{tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
-    return torch.tensor(int.from_bytes(digest.digest()[:8], "little", signed=True))

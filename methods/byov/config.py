@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from crossview.datasets.sampling import Sampling, View
@@ -113,6 +113,10 @@ class Config:
             return View(perspective=kind, frames=self.frames, spread="random", size_px=self.base.size_px)
 
         return Sampling(views={"ego": view("ego"), "exo": view("exo")}, pairing="unpaired")
+
+    def without_pretrained(self) -> Config:
+        """The same network with a random base, for weights that a checkpoint brings."""
+        return replace(self, base=replace(self.base, weights="random"))
 
     def features_key(self) -> dict[str, Any]:
         """What decides the base's patch tokens: runs that differ elsewhere share one cache of them."""

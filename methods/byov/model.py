@@ -118,20 +118,6 @@ class Model(Method):
 
         return figures.draw(self, batch)
 
-    def load_embedding(self, state: dict[str, Tensor]) -> None:
-        """Load only what `embed` needs, strictly; the decoder's entries may be absent and are ignored."""
-        wanted = {k for k in self.state_dict() if not k.startswith("decoder.")}
-        if missing := sorted(wanted - state.keys()):
-            raise ValueError(
-                f"checkpoint: {', '.join(missing[:5])} is missing ({len(missing)} in all); not a BYOV encoder"
-            )
-        unknown = sorted(k for k in state.keys() - wanted if not k.startswith("decoder."))
-        if unknown:
-            raise ValueError(
-                f"checkpoint: {', '.join(unknown[:5])} is unknown ({len(unknown)} in all); not this encoder"
-            )
-        self.load_state_dict({k: state[k] for k in wanted}, strict=False)
-
     def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, dict[str, Split]]:
         merged = torch.cat([merge(self._tokens(batch[v]), self.config.stm_ratio) for v in VIEWS])  # (2B, T, D)
         frames = torch.cat([batch[f"{v}/frames"] for v in VIEWS])
