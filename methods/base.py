@@ -24,6 +24,7 @@ class FrozenViT(nn.Module):
         super().__init__()
         self.vit = _create(config).eval().requires_grad_(False)
         self.width: int = self.vit.embed_dim
+        self.grid: tuple[int, int] = self.vit.patch_embed.grid_size
         self.size_px, self.chunk = config.size_px, config.chunk
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (config.mean, config.std))
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
