@@ -134,11 +134,15 @@ def _retrieval(embeddings: Path, folder: Path, catalog: Catalog, split: str) -> 
     shots = _shots(e, {int(r) for rows in [asked, *found] for r in rows}, catalog, by_id)
     figure = plots.retrieval([shots[int(r)] for r in asked], [[shots[int(r)] for r in rows] for rows in found])
     plots.save(figure, folder / "retrieval.png")
-    hits = sum(e.labels[rows[0]] == e.labels[q] for q, rows in zip(asked, found, strict=True))
+    nearest = [(int(q), int(rows[0])) for q, rows in zip(asked, found, strict=True)]
+    hits = sum(e.labels[a] == e.labels[b] for a, b in nearest)
+    scene = [by_id[video].scene for video in e.videos]
+    own = sum(scene[e.video[a]] == scene[e.video[b]] for a, b in nearest)
     return {
         "retrieval.png": f"Nearest frames across views, action {action!r} (split {split}): left an ego or exo query, "
         f"then the nearest frame of the other view and the nearest ones of {NEIGHBOURS - 1} further videos. Green: the "
-        f"query's phase, red: another. Queries are drawn at random; the nearest is right in {hits} of {len(asked)}."
+        f"query's phase, red: another. Queries are drawn at random; the nearest is right in {hits} of {len(asked)}, and "
+        f"in {own} it is of the query's own scene, filmed at the same time."
     }
 
 
