@@ -141,7 +141,7 @@ def _retrieval(embeddings: Path, folder: Path, catalog: Catalog, split: str) -> 
     return {
         "retrieval.png": f"Nearest frames across views, action {action!r} (split {split}): left an ego or exo query, "
         f"then the nearest frame of the other view and the nearest ones of {NEIGHBOURS - 1} further videos. Green: the "
-        f"query's phase, red: another. Queries are drawn at random; the nearest is right in {hits} of {len(asked)}, and "
+        f"query's phase, red: another. Queries are drawn at random; the nearest is right in {hits} of {len(asked)}; "
         f"in {own} it is of the query's own scene, filmed at the same time."
     }
 
