@@ -110,6 +110,7 @@ def test_ranks_share_the_rows_through_ray(
     for rank in range(world):
         fitting, block_rows = ((2, 1), (7, 6), (100, 24))[rank]  # micro batches in parts, two in a block, all in one
         monkeypatch.setattr("crossview.platform.stream.BLOCK_BYTES", fitting * row_bytes)
+        monkeypatch.setattr("crossview.platform.stream.EXECUTION_BLOCKS", 3 if rank == 1 else 4096)  # two executions
         shard = Shard(start_step=1, stop_step=5, batch=6 * world, micro_batch=3, rank=rank, world=world)
         source = stream(plan, shard, in_process=False, decode_actors=2 if rank == 0 else 1)
         assert source.block_rows() == block_rows
