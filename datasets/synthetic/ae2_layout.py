@@ -16,7 +16,7 @@ Layout = Literal["csv", "folders"]
 
 
 def _job(config: WorldConfig, out: Path, action: str, split: str, view: str, number: int, layout: Layout) -> Job:
-    """Ego videos come from even takes, exo videos from odd ones, each from one camera drawn at random: nothing is synchronous."""
+    """One video: ego from an even take, exo from an odd one, by a camera drawn at random, so nothing is synchronous."""
     name = TakeName(split, action, 2 * number + (view == "exo"))
     draw = int(name.rng(config, 17).integers(10**6))
     camera = EGO_VIEWS[draw % config.ego_cameras] if view == "ego" else f"exo{1 + draw % config.exo_cameras}"
@@ -42,9 +42,9 @@ def export_ae2(
 ) -> Path:
     """Write `out`/{action} for each action (all of the config's by default) and return `out`.
 
-    Layouts: "csv" as break_eggs ({view}/*.mp4 and {view}/{split}.csv), "folders" as pour_milk ({split}/{view}/*.mp4); both with
-    label.pickle. A split holds config.takes(split) ego and as many exo videos of other takes. The truth tables of `write`
-    lie in `out`/.truth/tables.
+    Layouts: "csv" as break_eggs ({view}/*.mp4 and {view}/{split}.csv), "folders" as pour_milk ({split}/{view}/*.mp4);
+    both with label.pickle. A split holds config.takes(split) ego and as many exo videos of other takes. The truth
+    tables of `write` lie in `out`/.truth/tables.
     """
     chosen = (actions,) if isinstance(actions, str) else (actions or config.actions)
     if unknown := [a for a in chosen if a not in PHASES]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .config import EGO_VIEWS, MAX_EXO
+from .config import EGO_VIEWS
 from .motion import Wobble
 from .person import HEAD_M, unit
 from .render import Camera, Light
@@ -17,7 +17,7 @@ _EGO_OFFSET_M = {
     "temple_left": np.array([-0.10, 0.04, 0.0]),
     "temple_right": np.array([0.10, 0.04, 0.0]),
 }
-_EGO_WIDTH_M = {"head": 0.70, "chest": 0.75, "temple_left": 0.70, "temple_right": 0.70}
+_EGO_WIDTH_M = {"head": 0.60, "chest": 0.62, "temple_left": 0.60, "temple_right": 0.60}
 
 
 def look_at(position: Vector, target: Vector, roll_rad: float = 0.0) -> np.ndarray:
@@ -47,15 +47,15 @@ def is_ego(view: str) -> bool:
 
 
 def exo_camera(rng: np.random.Generator, number: int, of: int, held_out: bool, size_px: int) -> Camera:
-    """Fixed camera `number` of `of`, spread over the half circle that faces the person; held-out ones stand in between."""
-    spacing = 210.0 / max(of, 2)
-    azimuth = -105.0 + spacing * (number + (0.75 if held_out else 0.25)) + rng.uniform(-6, 6)
-    elevation = (30.0, 44.0)[number % 2] + (5.0 if held_out else 0.0) + rng.uniform(-4, 4)
+    """Fixed camera `number` of `of`, facing the person from left to right; held-out ones stand in between."""
+    spacing = 150.0 / max(of, 2)
+    azimuth = -75.0 + spacing * (number + (0.75 if held_out else 0.25)) + rng.uniform(-6, 6)
+    elevation = (47.0, 57.0)[number % 2] + (3.0 if held_out else 0.0) + rng.uniform(-4, 4)
     distance = rng.uniform(1.05, 1.4)
     a, e = np.radians(azimuth), np.radians(elevation)
     position = WORKSPACE_M + distance * np.array([np.sin(a) * np.cos(e), np.cos(a) * np.cos(e), np.sin(e)])
     target = WORKSPACE_M + rng.uniform(-0.03, 0.03, 3)
-    focal = size_px * distance / rng.uniform(0.70, 0.82)
+    focal = size_px * distance / rng.uniform(0.58, 0.66)
     return Camera(position, look_at(position, target, rng.uniform(-0.06, 0.06)), focal, size_px)
 
 
@@ -83,6 +83,3 @@ def light_of(rng: np.random.Generator, lamp: Vector, ambient: float) -> Light:
     """How one camera of one scene renders colour: white balance, exposure and tone curve."""
     gain = rng.uniform(0.72, 1.32, 3) * rng.uniform(0.7, 1.35)
     return Light(lamp, ambient, gain, float(rng.uniform(1.5, 2.3)))
-
-
-assert len(EGO_VIEWS) == len(_EGO_OFFSET_M) and MAX_EXO >= 4

@@ -40,8 +40,8 @@ class WorldConfig:
     min_frames: int = 60
     max_frames: int = 140
     cut: Cut = "window"
-    """Which part of the action a take shows: `window` two or three neighbouring phases in order, beginning and ending inside
-    a phase (the clock says nearly nothing); `cycle` once around from a random point; `whole` every phase in order."""
+    """Which part of the action a take shows: `window` two or three neighbouring phases in order, beginning and ending
+    inside a phase (the clock says nearly nothing); `cycle` once around from a random point; `whole` all in order."""
     held_out_cameras: bool = True
     """Val and test see the scene from exo poses that lie between those of train."""
     workers: int = 1

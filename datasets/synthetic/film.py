@@ -15,12 +15,14 @@ from .cameras import WornCamera, exo_camera, is_ego, light_of, view_names
 from .config import EGO_VIEWS
 from .h264 import H264Writer
 from .render import Camera, View
+from .shapes import CENTRE, GROUP
 from .take import Take
 
 BOXES = pa.schema(
     [
         ("recording", pa.string()), ("frame", pa.int32()), ("name", pa.string()),
-        ("left_px", pa.int32()), ("top_px", pa.int32()), ("right_px", pa.int32()), ("bottom_px", pa.int32()), ("visible_px", pa.int32()),
+        ("left_px", pa.int32()), ("top_px", pa.int32()), ("right_px", pa.int32()), ("bottom_px", pa.int32()),
+        ("visible_px", pa.int32()),
         ("x_m", pa.float64()), ("y_m", pa.float64()), ("z_m", pa.float64()),
     ]
 )  # fmt: skip
@@ -77,13 +79,36 @@ class Rig:
             camera = self._worn[view].at(time_s, grasp) if view in self._worn else self._fixed[view]
             planes, groups = self._renderers[view].render(moving if view in self._worn else whole, camera, shadow)
             shots[view] = (camera, planes, groups)
-        group = moving[:, 26].astype(int)
-        middles = np.stack([moving[group == g, 1:4].mean(axis=0) for g in range(len(self.take.groups))])
+        group = moving[:, GROUP].astype(int)
+        middles = np.stack([moving[group == g, CENTRE : CENTRE + 3].mean(axis=0) for g in range(len(self.take.groups))])
         return middles, shots
 
 
+def _camera_row(recording: str, frame: int, camera: Camera) -> dict[str, object]:
+    return {
+        "recording": recording,
+        "frame": frame,
+        "focal_px": camera.focal_px,
+        "centre_px": camera.size_px / 2,
+        "position_m": camera.position.tolist(),
+        "rotation": camera.rotation.reshape(9).tolist(),
+    }
+
+
+def _box_rows(
+    recording: str, frame: int, names: tuple[str, ...], groups: np.ndarray, middles: np.ndarray
+) -> list[dict[str, object]]:
+    """One row of BOXES per thing that shows at least one pixel."""
+    found = _boxes(groups, len(names))
+    return [
+        dict(zip(BOXES.names, [recording, frame, name, *found[g].tolist(), *middles[g].tolist()], strict=True))
+        for g, name in enumerate(names)
+        if found[g, 4] > 0
+    ]
+
+
 def film(take: Take, files: dict[str, Path], recordings: dict[str, str], truth: Path) -> None:
-    """Render `take` into one file per view and write boxes, cameras and a summary under `truth` (a path without suffix).
+    """Render `take` into one file per view, and write boxes, cameras and a summary under `truth` (without suffix).
 
     The summary `truth`.json is written last: where it exists, the take is complete.
     """
@@ -98,16 +123,8 @@ def film(take: Take, files: dict[str, Path], recordings: dict[str, str], truth: 
             middles, shots = rig.frame(k)
             for view, (camera, planes, groups) in shots.items():
                 writers[view].write(planes)
-                cameras.append(
-                    {"recording": recordings[view], "frame": k, "focal_px": camera.focal_px, "centre_px": camera.size_px / 2,
-                     "position_m": camera.position.tolist(), "rotation": camera.rotation.reshape(9).tolist()}
-                )  # fmt: skip
-                found = _boxes(groups, len(take.groups))
-                boxes += [
-                    {"recording": recordings[view], "frame": k, "name": take.groups[g], **dict(zip(BOXES.names[3:8], map(int, found[g]), strict=True)),
-                     **dict(zip(BOXES.names[8:], map(float, middles[g]), strict=True))}
-                    for g in range(len(take.groups)) if found[g, 4] > 0
-                ]  # fmt: skip
+                cameras.append(_camera_row(recordings[view], k, camera))
+                boxes += _box_rows(recordings[view], k, take.groups, groups, middles)
     truth.parent.mkdir(parents=True, exist_ok=True)
     for kind, rows, schema in (("boxes", boxes, BOXES), ("cameras", cameras, CAMERAS)):
         path = truth.with_name(f"{truth.name}.{kind}.parquet")

@@ -9,12 +9,13 @@ from types import TracebackType
 
 import av
 import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
 
 GOP = 8
 
 
 class H264Writer:
-    """Writes to a temporary name and renames on a clean exit; closed GOP of 8, yuv420p, BT.601 limited range, one thread."""
+    """Writes to a temporary name and renames on a clean exit; closed GOP of 8, BT.601 limited range."""
 
     def __init__(self, path: Path, fps: int, size_px: int) -> None:
         self._path, self._partial = path, path.with_name(f".{path.stem}.{os.getpid()}.part.mp4")
@@ -29,8 +30,9 @@ class H264Writer:
             "preset": "veryfast",
             "tune": "fastdecode",
             "crf": "21",
-            "x264-params": f"keyint={GOP}:min-keyint={GOP}:scenecut=0:open-gop=0:threads=1:colormatrix=smpte170m:"
-            "colorprim=smpte170m:transfer=smpte170m:range=tv:log=none",
+            # mbtree's assembly reads beyond small frames and makes the bits differ from run to run
+            "x264-params": f"keyint={GOP}:min-keyint={GOP}:scenecut=0:open-gop=0:threads=1:mbtree=0:cpu-independent=1:"
+            "colormatrix=smpte170m:colorprim=smpte170m:transfer=smpte170m:range=tv:log=none",
         }
 
     def __enter__(self) -> H264Writer:
@@ -39,7 +41,7 @@ class H264Writer:
     def write(self, planes: np.ndarray) -> None:
         """One frame, I420 uint8 (3S/2, S)."""
         frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
-        frame.colorspace, frame.color_range = 5, 1  # AVCOL_SPC_BT470BG's family, AVCOL_RANGE_MPEG
+        frame.colorspace, frame.color_range = Colorspace.ITU601, ColorRange.MPEG
         self._container.mux(self._stream.encode(frame))
 
     def __exit__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -32,7 +33,7 @@ def span(p: float, start: float, end: float) -> float:
 
 def path(p: float, *stops: tuple[float, Vector | float]) -> Vector:
     """Eased way through (progress, value) stops."""
-    for (p0, v0), (p1, v1) in zip(stops, stops[1:], strict=False):
+    for (p0, v0), (p1, v1) in pairwise(stops):
         if p <= p1:
             return np.asarray(v0 + (np.asarray(v1) - v0) * span(p, p0, p1))
     return np.asarray(stops[-1][1])

@@ -17,9 +17,17 @@ EGG_RADII = (0.033, 0.033, 0.042)
 
 def painted(rng: np.random.Generator, gloss: float = 0.3) -> Material:
     """A random glaze: any colour, plain or patterned."""
-    texture = int(rng.choice([PLAIN, CHECKS, STRIPES, DOTS, NOISE]))
-    first, second = (tuple(rng.uniform(0.05, 0.9, 3)) for _ in range(2))
-    return Material(first, second, texture, float(rng.uniform(25, 60)), gloss)
+    texture = int(rng.choice([PLAIN, PLAIN, PLAIN, CHECKS, STRIPES, DOTS, NOISE]))
+    first, other = rng.uniform(0.05, 0.9, (2, 3))
+    return Material(tuple(first), tuple(0.45 * first + 0.55 * other), texture, float(rng.uniform(25, 60)), gloss)
+
+
+def cloth(rng: np.random.Generator) -> Material:
+    """A table's colours: muted, patterned tone in tone."""
+    grey = rng.uniform(0.12, 0.8)
+    first = np.clip(grey + rng.uniform(-0.12, 0.12, 3), 0.03, 0.95)
+    texture = int(rng.choice([CHECKS, STRIPES, DOTS, NOISE]))
+    return Material(tuple(first), tuple(first * rng.uniform(0.65, 0.9)), texture, float(rng.uniform(14, 30)), 0.03)
 
 
 def wooden(rng: np.random.Generator) -> Material:

@@ -1,4 +1,4 @@
-"""The articulated person: torso, head, arms by two-bone inverse kinematics, hands with a palm, four fingers and a thumb."""
+"""The articulated person: torso, head, arms by two-bone inverse kinematics, hands with a palm and five fingers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .scene import Material, Primitives, Vector, frame_along
 from .textures import CHECKS, NOISE, STRIPES
 
 DOMINANT, OTHER = 0, 1
-HAND = 1.3
+HAND = 1.4
 """Hands are drawn this much larger than life, so that contact stays visible in small frames."""
 SHOULDER_M = np.array([0.21, -0.36, 0.34])
 HEAD_M = np.array([0.0, -0.30, 0.60])
@@ -25,7 +25,7 @@ def unit(v: Vector) -> Vector:
 
 @dataclass(frozen=True)
 class Hand:
-    """A hand's pose: wrist position (metres), finger direction, palm normal (out of the palm), curl 0 open to 1 fist."""
+    """A hand's pose: wrist (metres), finger direction, normal out of the palm, curl from 0 (open) to 1 (fist)."""
 
     wrist: Vector
     forward: Vector

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .motion import Wobble, resting
-from .objects import clutter, painted, wooden
+from .objects import cloth, clutter, painted, wooden
 from .person import Looks, draw_hand
 from .scene import Material, Primitives, Vector, upright
 from .textures import CHECKS, NOISE, STRIPES
@@ -35,15 +35,18 @@ def draw_room(rng: np.random.Generator) -> np.ndarray:
         spot = np.clip(2.9 * np.array([np.cos(angle), np.sin(angle)]), -2.36, 2.36)
         w, h = rng.uniform(0.2, 0.6, 2)
         out.box(np.array([*spot, rng.uniform(-0.3, 1.0)]), (w, w, h), painted(rng, 0.0))
-    top = wooden(rng) if rng.random() < 0.6 else painted(rng, 0.1)
+    top = wooden(rng) if rng.random() < 0.6 else cloth(rng)
     top = Material(top.colour, top.colour2, top.texture, top.scale * 0.5, top.gloss)
     out.box(np.array([0, 0.13, -0.02]), (0.78, 0.47, 0.02), top, shadow=True)
     if rng.random() < 0.6:
-        cloth = painted(rng, 0.0)
+        mat = cloth(rng)
         out.box(
-            np.array([rng.uniform(-0.05, 0.05), 0.06, -0.0195]), (rng.uniform(0.28, 0.42), rng.uniform(0.17, 0.24), 0.02),
-            Material(cloth.colour, cloth.colour2, cloth.texture, 16.0, 0.0), upright(rng.uniform(-0.15, 0.15)), shadow=True,
-        )  # fmt: skip
+            np.array([rng.uniform(-0.05, 0.05), 0.06, -0.0195]),
+            (rng.uniform(0.28, 0.42), rng.uniform(0.17, 0.24), 0.02),
+            mat,
+            upright(rng.uniform(-0.15, 0.15)),
+            shadow=True,
+        )
     for x in (-0.7, 0.7):
         for y in (-0.28, 0.54):
             out.frustum(np.array([x, y, -0.78]), 0.74, 0.03, 0.04, wooden(rng))
@@ -63,10 +66,10 @@ def _aside(rng: np.random.Generator) -> Vector:
 
 
 class Bystander:
-    """A thing that moves with no regard to the action: a rolling ball, a wind-up toy, a spinning box or a strange hand."""
+    """A thing that moves regardless of the action: a rolling ball, a wind-up toy, a spinning box, a strange hand."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self._kind = int(rng.integers(4))
+        self._kind = int(rng.choice([0, 0, 1, 1, 2, 2, 3]))
         self._foot = _aside(rng) * np.array([0.9, 1.0, 1.0])
         self._size = float(rng.uniform(0.025, 0.042))
         self._material = painted(rng)

@@ -1,7 +1,7 @@
 """Four ray-traced primitives in their own frames: ellipsoid (also cut open), box, capsule and cone frustum.
 
-A primitive is one float64 row, its columns named below. Its frame's columns are the axes in world coordinates; a mirrored
-frame is allowed. Lengths in metres. Rays are not normalised: t is the depth along the camera's axis.
+A primitive is one float64 row, its columns named below. Its frame's columns are the axes in world coordinates; a
+mirrored frame is allowed. Lengths in metres. Rays are not normalised: t is the depth along the camera's axis.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ KIND, CENTRE, FRAME, SIZE, COLOUR, COLOUR2, TEXTURE, TEXTURE_SCALE, GLOSS, GROUP
     0, 1, 4, 13, 17, 20, 23, 24, 25, 26, 27,
 )  # fmt: skip
 COLUMNS = 28
-"""SIZE holds: ellipsoid a, b, c, cut (points above cut*c are missing; 1 keeps all); box half extents; capsule radius, half length
-along z; frustum bottom radius, top radius, half height, open (1: no top cap)."""
+"""SIZE holds: ellipsoid a, b, c, cut (points above cut*c are missing; 1 keeps all); box half extents; capsule radius,
+half length along z; frustum bottom radius, top radius, half height, open (1: no top cap)."""
 MISS = 1e9
 
 
@@ -35,7 +35,7 @@ def half_extents(row: np.ndarray) -> tuple[float, float, float]:
 
 @njit(cache=True, fastmath=True)
 def hit(kind: int, a: float, b: float, c: float, e: float, o: np.ndarray, dx: float, dy: float, dz: float) -> float:
-    """Smallest t > 0 at which the ray o + t d meets a primitive of sizes a, b, c, e in its own frame; MISS when none."""
+    """Smallest t > 0 at which the ray o + t d meets a primitive of sizes a, b, c, e, in its frame; MISS when none."""
     ox, oy, oz = o[0], o[1], o[2]
     if kind == ELLIPSOID:
         px, py, pz, qx, qy, qz = ox / a, oy / b, oz / c, dx / a, dy / b, dz / c

@@ -6,20 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .actions import ACTIONS, FIRST_OBJECT
+from .actions import ACTIONS
 from .config import PHASES, SPLITS, WorldConfig
 from .motion import Wobble, resting
 from .person import HEAD_M, Looks, draw_arm, draw_hand, draw_head, draw_trunk
-from .render import SHADOW_CELLS, shadow_map
 from .room import Bystander, draw_room
 from .scene import Primitives, Vector, mirrored
+from .shadows import SHADOW_CELLS, shadow_map
 
 _SUBJECT, _TAKE, _VIEW = 1, 2, 3
 """First words of the random streams, so that no two streams share a seed."""
 _SHORTEST_S, _SLOWEST = 1.4, 3.2
 """Shortest phase, and how many times longer the longest is."""
-_PHASES_SHOWN = {2: 0.7, 3: 0.3}
-"""How many phases a `window` take shows, and how often: as short as this, so that t/L tells nearly nothing of the phase."""
+_PHASES_SHOWN = {2: 0.8, 3: 0.2}
+"""How many phases a `window` take shows, and how often: few, so that t/L tells nearly nothing."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,3 @@ class Take:
         out = np.zeros((SHADOW_CELLS, SHADOW_CELLS))
         shadow_map(moving, self.lamp, out)
         return out
-
-
-assert FIRST_OBJECT == 2

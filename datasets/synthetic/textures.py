@@ -36,7 +36,7 @@ def value_noise(x: float, y: float, z: float) -> float:
 def mix(texture: int, x: float, y: float, z: float) -> float:
     """Share of the second colour in [0, 1] at a point; coordinates already carry the texture's scale."""
     if texture == CHECKS:
-        return float((int(math.floor(x)) + int(math.floor(y)) + int(math.floor(z + 0.5))) & 1)
+        return float((math.floor(x) + math.floor(y) + math.floor(z + 0.5)) & 1)
     if texture == STRIPES:
         return 1.0 if math.sin(6.2832 * x) > 0.2 else 0.0
     if texture == WOOD:

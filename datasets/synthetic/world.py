@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -109,10 +110,7 @@ def take_names(config: WorldConfig) -> Iterator[TakeName]:
 def phase_segments(recording: str, labels: np.ndarray, action: str, fps: float) -> list[Segment]:
     """The action's one segment and one per phase."""
     edges = [0, *(np.flatnonzero(np.diff(labels)) + 1).tolist(), len(labels)]
-    phases = [
-        Segment(recording, a / fps, b / fps, "phase", PHASES[action][labels[a]])
-        for a, b in zip(edges, edges[1:], strict=False)
-    ]
+    phases = [Segment(recording, a / fps, b / fps, "phase", PHASES[action][labels[a]]) for a, b in pairwise(edges)]
     return [Segment(recording, 0.0, len(labels) / fps, "action", action), *phases]
 
 
