@@ -40,11 +40,11 @@ class FrozenViT(nn.Module):
     def forward(self, video: Tensor) -> Tensor:
         """uint8 (B, T, 3, H, W) -> (B, T, N, D)."""
         frames = video.flatten(0, 1)
-        tokens = [self._tokens(part) for part in frames.split(self.chunk)]
+        tokens = [self.tokens(part) for part in frames.split(self.chunk)]
         return torch.cat(tokens).unflatten(0, video.shape[:2])
 
-    def _tokens(self, frames: Tensor) -> Tensor:
-        """uint8 (n, 3, H, W) -> (n, N, D)."""
+    def tokens(self, frames: Tensor) -> Tensor:
+        """Colours in [0, 255], (n, 3, H, W) -> (n, N, D), with gradients where the ViT has them."""
         x = frames.to(self.scale.dtype)
         if x.shape[-2:] != (self.size_px, self.size_px):
             x = nn.functional.interpolate(x, (self.size_px, self.size_px), mode="bicubic", antialias=True).clamp(0, 255)

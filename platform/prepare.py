@@ -24,7 +24,7 @@ def ae2(root: Path, out: Path, set: str, max_quarantined: float = 0.05) -> None:
     """
     from crossview.datasets.ae2 import catalog
 
-    with _ticking("reading") as tick:
+    with ticking("reading") as tick:
         _save(catalog(root, set, max_quarantined=max_quarantined, tick=tick), out)
 
 
@@ -40,7 +40,7 @@ def folder(root: Path, csv: Path, out: Path, max_quarantined: float = 0.05) -> N
     """
     from crossview.datasets.folder import catalog
 
-    with _ticking("reading") as tick:
+    with ticking("reading") as tick:
         _save(catalog(root, csv, max_quarantined=max_quarantined, tick=tick), out)
 
 
@@ -86,7 +86,7 @@ def synthetic(
         size_px=size_px,
         workers=workers or os.cpu_count() or 1,
     )
-    with _ticking("rendering") as tick:
+    with ticking("rendering") as tick:
         if layout == "synchronized":
             _save(write(config, out, tick), out / "catalog")
             return
@@ -108,7 +108,7 @@ def copies(catalog: Path, out: Path, size_px: int = 256, gop: int = 8, max_quara
     """
     from crossview.datasets.prepare import prepare
 
-    with _ticking("copying") as tick:
+    with ticking("copying") as tick:
         done = prepare(Catalog.load(catalog), out, size_px=size_px, gop=gop, max_quarantined=max_quarantined, tick=tick)
     _describe(done, out)
 
@@ -130,7 +130,7 @@ def _describe(catalog: Catalog, out: Path) -> None:
 
 
 @contextmanager
-def _ticking(what: str) -> Iterator[Callable[[int, int], None]]:
+def ticking(what: str) -> Iterator[Callable[[int, int], None]]:
     """A progress line for functions that report (done, total)."""
     with Progress(what, 0, "videos") as line:
 

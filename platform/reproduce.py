@@ -10,12 +10,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from crossview.datasets import ae2
 from crossview.datasets.catalog import Catalog
+from crossview.datasets.synthetic.ae2_layout import export_ae2
+from crossview.datasets.synthetic.parts import part_frames
+from crossview.datasets.synthetic.world import write
 from crossview.downstream.controls import margin
 from crossview.downstream.table import markdown, to_arrow
+from crossview.methods.recipe import Recipe
 from crossview.methods.study import Study
 from crossview.platform import runs
 from crossview.platform.config import Cadence, Compute, Data, Experiment, method_names
+from crossview.platform.prepare import ticking
 from crossview.platform.progress import Progress, console
 
 Scores = dict[str, dict[str, list[float]]]
@@ -27,9 +35,10 @@ def reproduce(spec: str, out: Path | None, jobs: int | None) -> Path:
     out = (out or Path("runs") / f"{method}-{name}").resolve()
     _claim_folder(out, study)
     catalog = _data(study, out)
+    recipes = _with_base(study, out)
     arms = {
         (arm, seed): (out / f"{arm.replace(' ', '-')}-seed{seed}", _experiment(recipe, catalog, study, seed))
-        for arm, recipe in study.arms.items()
+        for arm, recipe in recipes.items()
         for seed in range(study.seeds)
     }
     if study.cached:
@@ -37,6 +46,7 @@ def reproduce(spec: str, out: Path | None, jobs: int | None) -> Path:
     else:
         for run, experiment in arms.values():
             _one(run, method, experiment, study.split, in_process=False)
+            _page(run, study.split)
     scores = _collect(study, {key: run for key, (run, _) in arms.items()})
     return _publish(spec, study, scores, out)
 
@@ -67,21 +77,49 @@ def _claim_folder(out: Path, study: Study) -> None:
 
 
 def _data(study: Study, out: Path) -> Path:
-    """Render and export the study's world, and catalogue it as a user's AE2 copy would be."""
-    from crossview.datasets import ae2
-    from crossview.datasets.synthetic.ae2_layout import export_ae2
-
+    """Render the study's world and catalogue it, an AE2 export as a user's copy of AE2 would be."""
     folder = out / "catalog"
     if (folder / "catalog.json").exists():
         return folder
-    total = sum(2 * study.world.takes(split) for split in ("train", "val", "test"))
-    with Progress("rendering", total, "videos") as line:
-        export_ae2(study.world, out / "data", layout="csv", progress=lambda done, _: line.update(done))
+    with ticking("rendering") as tick:
+        if study.layout == "synchronized":
+            write(study.world, out / "data", tick).save(folder)
+            return folder
+        export_ae2(study.world, out / "data", layout="csv", progress=tick)
     ae2.catalog(out / "data", study.world.actions[0]).save(folder)
     return folder
 
 
-def _experiment(recipe: Any, catalog: Path, study: Study, seed: int) -> Experiment[Any]:
+def _with_base(study: Study, out: Path) -> dict[str, Recipe]:
+    """The arms' recipes on the base that is trained here, where the study has one."""
+    if study.base is None:
+        return study.arms
+    file = out / "base.safetensors"
+    config = next(iter(study.arms.values())).method.base  # type: ignore[attr-defined]
+    if not file.exists():
+        with ticking("rendering for the base") as tick:
+            pixels, coverage = part_frames(
+                study.base.world, every=study.base.every, patch_px=config.patch_px or 16, progress=tick
+            )
+        from crossview.methods.base_training import train_base
+
+        with Progress("training the base", study.base.steps, "steps") as line:
+            train_base(
+                config,
+                torch.from_numpy(pixels),
+                torch.from_numpy(coverage),
+                file,
+                steps=study.base.steps,
+                tell=lambda step, loss: line.update(step, f"loss {loss:.3f}"),
+            )
+    weights = {"base": dataclasses.replace(config, weights=str(file))}
+    return {
+        arm: dataclasses.replace(recipe, method=dataclasses.replace(recipe.method, **weights))  # type: ignore[type-var]
+        for arm, recipe in study.arms.items()
+    }
+
+
+def _experiment(recipe: Recipe, catalog: Path, study: Study, seed: int) -> Experiment[Any]:
     return Experiment(
         data=Data(catalog=catalog, cache_features=study.cached),
         method=recipe.method,
@@ -104,6 +142,16 @@ def _one(run: Path, method: str, experiment: Experiment[Any], split: str, *, in_
         evaluate.evaluate(run, split=split, in_process=in_process)
 
 
+def _page(run: Path, split: str) -> None:
+    from crossview.platform.figures import draw
+    from crossview.platform.report import report
+
+    if not (run / "report.html").exists():
+        draw(run, split=split)
+        report(run)
+    console.print(f"The page with its figures lies in {run / 'report.html'}", highlight=False)
+
+
 def _side_by_side(method: str, study: Study, arms: list[tuple[Path, Experiment[Any]]], jobs: int) -> None:
     """Train the runs as Ray tasks, `jobs` at a time, on features that are computed once before."""
     from crossview.platform.cluster import connect
@@ -113,7 +161,8 @@ def _side_by_side(method: str, study: Study, arms: list[tuple[Path, Experiment[A
     import ray
 
     first = arms[0][1]
-    cache(method, first.method, Catalog.load(first.data.catalog), first.data.catalog / "features", in_process=False)
+    features = first.data.catalog / "features"
+    cache(method, first.method, Catalog.load(first.data.catalog), features, data=first.data)
     task = ray.remote(num_cpus=1, max_retries=2)(_one)
     waiting = list(arms)
     running: dict[Any, Path] = {}

@@ -73,7 +73,7 @@ def _on_features(name: str, experiment: Experiment[Any], plan: Plan, in_process:
 
     whole = Catalog.load(experiment.data.catalog, experiment.data.root)
     out = experiment.data.catalog / "features"
-    cached = cache(name, experiment.method, whole, out, in_process=in_process)
+    cached = cache(name, experiment.method, whole, out, in_process=in_process, data=experiment.data)
     return Plan(cached.select(experiment.data.split), plan.sampling, experiment.seed)
 
 
