@@ -73,7 +73,7 @@ $(STAMP): requirements.lock pyproject.toml $(wildcard $(VENV)/lib/python3*/site-
 	echo "$(CURDIR)" >$@; rm -f $(PID)
 
 quickstart: $(STAMP) ## Run the main job on a small synthetic set: render, train BYOV, embed, evaluate, draw.
-	@$(BIN)/crossview quickstart $(ARGS)
+	@$(BIN)/crossview reproduce byov:quickstart --out runs/quickstart $(ARGS)
 
 test: $(STAMP) ## Run the tests; ARGS="-k plan -x" goes to pytest.
 	@$(BIN)/python -m pytest $(ARGS)

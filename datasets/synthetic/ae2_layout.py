@@ -20,7 +20,7 @@ def _job(config: WorldConfig, out: Path, action: str, split: str, view: str, num
     name = TakeName(split, action, 2 * number + (view == "exo"))
     draw = int(name.rng(config, 17).integers(10**6))
     camera = EGO_VIEWS[draw % config.ego_cameras] if view == "ego" else f"exo{1 + draw % config.exo_cameras}"
-    stem = f"{name.scene}_{camera}"
+    stem = f"S{name.subject_number(config):03d}_{name.scene}_{camera}"  # as in AE2, the subject comes first
     folder = out / action
     folder = folder / view if layout == "csv" else folder / split / view
     recording = f"{split}/{name.scene}/{camera}"
