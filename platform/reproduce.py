@@ -10,7 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import torch
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
 
 from crossview.datasets import ae2
 from crossview.datasets.catalog import Catalog
@@ -18,7 +21,7 @@ from crossview.datasets.synthetic.ae2_layout import export_ae2
 from crossview.datasets.synthetic.parts import part_frames
 from crossview.datasets.synthetic.world import write
 from crossview.downstream.controls import margin
-from crossview.downstream.table import markdown, to_arrow
+from crossview.downstream.table import cell, from_arrow, markdown, to_arrow
 from crossview.methods.recipe import Recipe
 from crossview.methods.study import Study
 from crossview.platform import runs
@@ -188,10 +191,6 @@ def _steps_done(arms: list[tuple[Path, Experiment[Any]]]) -> int:
 
 def _collect(study: Study, folders: dict[tuple[str, int], Path]) -> Scores:
     """Scores by row over seeds: the arms' trained rows, then the first arm's controls."""
-    import pyarrow.parquet as pq
-
-    from crossview.downstream.table import from_arrow
-
     scores: Scores = {}
     method_arm = next(iter(study.arms))
     controls: Scores = {}
@@ -213,7 +212,7 @@ def verdicts(study: Study, scores: Scores) -> list[tuple[str, str, float, float,
     """(metric, rival row, mean margin, its spread, whether the margin exceeds it) for each claimed metric."""
     best = next(iter(study.arms))
     found = []
-    for metric in study.claims:
+    for metric in study.claims if study.seeds > 1 else ():
         for rival in (row for row in scores if row != best):
             pair = {best: {metric: scores[best][metric]}, rival: {metric: scores[rival][metric]}}
             m = margin(pair, trained=best)[metric]
@@ -222,21 +221,39 @@ def verdicts(study: Study, scores: Scores) -> list[tuple[str, str, float, float,
 
 
 def _publish(spec: str, study: Study, scores: Scores, out: Path) -> Path:
-    import pyarrow.parquet as pq
-
+    """Print and store the scores of every row, and of the claims what they are worth."""
     best = next(iter(study.arms))
-    lines = [
-        f"`crossview reproduce {spec}`: {study.split} split, mean ± standard deviation over {study.seeds} seeds.\n"
-    ]
-    lines.append(markdown(scores))
-    if study.seeds > 1:
-        lines.append(f"Margin of **{best}** over each rival (paired by seed; it holds where it exceeds its spread):\n")
-        lines.append("| metric | rival | margin | spread | holds |\n|---|---|---:|---:|---|")
-        for metric, rival, mean, spread, holds in verdicts(study, scores):
-            lines.append(f"| {metric} | {rival} | {mean:+.3f} | {spread:.3f} | {'yes' if holds else '**no**'} |")
     file = out / "table.md"
-    file.write_text("\n".join(lines) + "\n")
+    seeds = f"{study.seeds} seed{'s' if study.seeds > 1 else ''}"
+    title = f"`crossview reproduce {spec}`: {study.split} split, mean ± standard deviation over {seeds}."
+    found = verdicts(study, scores)
+    text = [title, "", markdown(scores)]
+    if found:
+        text += [f"Margin of **{best}** over each rival, paired by seed; it holds where it exceeds its spread.", ""]
+        text += ["| metric | rival | margin | spread | holds |", "|---|---|---:|---:|---|"]
+        text += [
+            f"| {m} | {r} | {mean:+.3f} | {sd:.3f} | {'yes' if ok else '**no**'} |" for m, r, mean, sd, ok in found
+        ]
+    file.write_text("\n".join(text) + "\n")
     pq.write_table(to_arrow(scores), out / "table.parquet")
-    console.print("\n".join(lines), highlight=False, markup=False)
+    if found:
+        console.print(_terminal(study, scores))
+        kept = sum(ok for *_, ok in found)
+        console.print(f"{best} beats its rivals by more than the spread in {kept} of {len(found)} comparisons.")
+        for metric, rival, mean, sd, ok in found:
+            if not ok:
+                console.print(f"  not shown: {metric} against {rival}: {mean:+.3f}, spread {sd:.3f}", highlight=False)
     console.print(f"The table lies in {file}", highlight=False)
     return file
+
+
+def _terminal(study: Study, scores: Scores) -> Table:
+    """The claimed metrics, a line per row."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("row")
+    for metric in study.claims:
+        table.add_column(metric, justify="right")
+    for row, values in scores.items():
+        style = "bold" if row in study.arms else ""
+        table.add_row(row, *(cell(values[metric]) for metric in study.claims), style=style)
+    return table
