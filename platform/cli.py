@@ -53,8 +53,9 @@ def train(args: Sequence[str]) -> None:
     else:
         recipe = preset(method, chosen.preset)
         default = Experiment(data=Data(catalog=tyro.MISSING), method=recipe.method, optim=recipe.optim)
+    kind: Any = Launch
     launch: Launch[Any] = tyro.cli(
-        Launch[config_class(method)],  # type: ignore[misc]
+        kind[config_class(method)],
         default=Launch(experiment=default, preset=chosen.preset, from_=chosen.from_),
         args=rest,
         prog=f"crossview train {method}",

@@ -16,11 +16,15 @@ OBJECT_STORE_BYTES = 2 * 1024**3
 
 
 def connect() -> None:
-    """Join the cluster that RAY_ADDRESS or a submitted job names, else start one on this machine."""
+    """Join the cluster that RAY_ADDRESS or a submitted job names, else start one on this machine.
+
+    Afterwards the terminal shows Ray's warnings alone; its log files keep everything.
+    """
+    _quieten()
     if ray.is_initialized():
         return
     if "RAY_ADDRESS" in os.environ:
-        ray.init(logging_level=logging.WARNING)
+        ray.init(logging_level=logging.WARNING, log_to_driver=False)
         return
     ray.init(
         include_dashboard=False,
@@ -28,3 +32,16 @@ def connect() -> None:
         log_to_driver=False,
         object_store_memory=OBJECT_STORE_BYTES,
     )
+
+
+def _quieten() -> None:
+    """Keep Ray's accounts of its own work off the terminal, where our progress lines stand."""
+    import ray.data  # its import sets its loggers up
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    for handler in logging.getLogger("ray.data").handlers:
+        if handler.name == "console":
+            handler.setLevel(logging.WARNING)
+    # These warn of what is wanted: no bars of Ray's own, and a token that shuts others out of the cluster.
+    for name in ("ray.data._internal.progress", "ray._private.authentication"):
+        logging.getLogger(name).setLevel(logging.ERROR)

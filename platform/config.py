@@ -77,14 +77,17 @@ class Experiment(Generic[M]):
     """A run or checkpoint whose weights training starts from."""
 
 
+PARTS: dict[str, type[Any]] = {"data": Data, "optim": Optim, "compute": Compute, "every": Cadence}
+
+
 def config_class(method: str) -> type[MethodConfig]:
     """The `Config` of `methods/<method>/config.py`; raises ValueError for an unknown method."""
-    return _module(method).Config  # type: ignore[no-any-return]
+    return _module(method).Config
 
 
 def presets(method: str) -> dict[str, Any]:
     """Functions that return a `Recipe`, by name."""
-    return _module(method).presets()  # type: ignore[no-any-return]
+    return _module(method).presets()
 
 
 def preset(method: str, name: str) -> Recipe:
@@ -92,7 +95,7 @@ def preset(method: str, name: str) -> Recipe:
     known = presets(method)
     if name not in known:
         raise ValueError(f"--preset {name}: {method} has no such preset; choose from {', '.join(known)}")
-    return known[name]()  # type: ignore[no-any-return]
+    return known[name]()
 
 
 def method_names() -> list[str]:
@@ -130,14 +133,9 @@ def from_dict(values: dict[str, Any]) -> tuple[str, Experiment[Any]]:
     cls = config_class(method)
     options = dacite.Config(strict=True, cast=[tuple, Path], type_hooks={float: _number})
     try:
-        config = dacite.from_dict(cls, values.pop("method"), options)  # type: ignore[type-var]
-        parts = {
-            f.name: dacite.from_dict(kind, values.pop(f.name), options)
-            for f, kind in (
-                (f, {"data": Data, "optim": Optim, "compute": Compute, "every": Cadence}[f.name])
-                for f in dataclasses.fields(Experiment)
-                if f.name in ("data", "optim", "compute", "every")
-            )
+        config = dacite.from_dict(cls, values.pop("method"), options)
+        parts: dict[str, Any] = {
+            name: dacite.from_dict(kind, values.pop(name), options) for name, kind in PARTS.items()
         }
     except dacite.DaciteError as error:
         raise ValueError(f"configuration of {method}: {error}") from error

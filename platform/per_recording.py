@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -25,6 +26,8 @@ _ROW = pa.schema(
         ("data", pa.large_binary()),
     ]
 )
+MAX_TRIES = 3
+"""Executions, since an actor may die (killed for memory, say) through no fault of a recording."""
 _DONE, _UNREADABLE, _ERROR = "", "!unreadable", "!error"  # values of `name` in a recording's last row
 
 
@@ -74,20 +77,42 @@ def _on_ray(count: int, make: Callable[..., Work], options: dict[str, Any], wher
     from crossview.platform.cluster import connect
 
     connect()
+    from ray.exceptions import RayActorError
+
+    waiting = dict.fromkeys(range(count))
+    for tries_left in reversed(range(MAX_TRIES)):
+        try:
+            for done in _outcomes(list(waiting), make, options, where):
+                del waiting[done.index]
+                yield done
+            return
+        except RayActorError as error:
+            if not tries_left:
+                raise OSError(
+                    f"{MAX_TRIES} times a process died with {len(waiting)} of {count} recordings to go, most often for "
+                    f"want of memory: lower the number of actors (now {where.actors}) or of frames per pass, then run "
+                    f"the same command again. Ray says: {str(error).splitlines()[0]}"
+                ) from error
+
+
+def _outcomes(indices: list[int], make: Callable[..., Work], options: dict[str, Any], where: Where) -> Iterator[Done]:
+    """One execution; raises RayActorError when an actor dies."""
     import ray.data
 
-    ray.data.DataContext.get_current().enable_progress_bars = False
     # A block per recording: recordings differ in length, and the pool balances itself.
-    indices = ray.data.from_items([{"index": i} for i in range(count)], override_num_blocks=count)
-    outcomes = indices.map_batches(
-        _Actor,
-        fn_constructor_kwargs={"make": make, "options": options},
-        batch_size=1,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(where.actors, count)),
-        num_cpus=1,
-        num_gpus=1 if where.device.startswith("cuda") else None,
-    )
+    blocks = ray.data.from_items([{"index": i} for i in indices], override_num_blocks=len(indices))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")  # max_restarts has no successor
+        outcomes = blocks.map_batches(
+            _Actor,
+            fn_constructor_kwargs={"make": make, "options": options},
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(where.actors, len(indices))),
+            num_cpus=1,
+            max_restarts=0,  # Ray reports on the terminal that its own restarts may fail; _on_ray starts again instead
+            num_gpus=1 if where.device.startswith("cuda") else None,
+        )
     pending: dict[int, Arrays] = {}
     for block in outcomes.iter_batches(batch_size=None, batch_format="pyarrow"):
         for row in cast(pa.Table, block).to_pylist():

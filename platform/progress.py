@@ -20,6 +20,7 @@ class Progress:
     def __init__(self, what: str, total: int, unit: str, done: int = 0) -> None:
         self.what, self.total, self.unit, self.done = what, total, unit, done
         self._first, self._start, self._printed, self._note = done, time.monotonic(), time.monotonic(), ""
+        self._shown: tuple[int, str] | None = None
         self._rich: RichProgress | None = None
 
     def __enter__(self) -> Progress:
@@ -64,12 +65,14 @@ class Progress:
         if finished == 0:
             left = ""
         note = f"  {self._note}" if self._note else ""
-        console.print(f"{self.what}: {self.done}/{self.total} {self.unit}, {self.rate}{left}{note}", highlight=False)
+        line = f"{self.what}: {self.done}/{self.total} {self.unit}, {self.rate}{left}{note}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._shown = (self.done, self._note)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._rich:
             self._rich.stop()
-        else:
+        elif self._shown != (self.done, self._note) and (error is None or self.done > self._first):
             self._print()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 import time
@@ -150,13 +149,13 @@ class Stream:
         import ray
         from ray.data import ActorPoolStrategy, DataContext
 
-        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        from crossview.platform.cluster import connect
+
+        connect()
         context = DataContext.get_current()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # the copy reads its own deprecated names
             before = context.copy()
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
         context.execution_options.preserve_order = True
         # A block is emitted once it exceeds this, and cut where it exceeds 1.5 times this: never, then.
         context.target_max_block_size = int(0.9 * rows * sum(a.nbytes for a in self.decoder.empty(1).values()))

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crossview.platform import per_recording
+from crossview.platform.per_recording import Where, each
+
+
+def dying(folder: Path, deaths: int) -> Callable[[], object]:
+    """Makes work whose process dies at recording 1 until it has died `deaths` times."""
+
+    def make() -> object:  # a closure travels by value: Ray's workers cannot import this file
+        def work(index: int) -> dict[str, np.ndarray]:
+            died = len(list(folder.iterdir()))
+            if index == 1 and died < deaths:
+                (folder / str(died)).touch()
+                __import__("os")._exit(1)
+            return {"square": np.array([index * index])}
+
+        return work
+
+    return make
+
+
+@pytest.mark.ray
+def test_recordings_of_a_dead_process_are_done_again(
+    ray_cluster: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    found = list(each(3, dying(tmp_path, 1), {}, Where()))  # type: ignore[arg-type]
+    assert sorted((done.index, int(done.arrays["square"][0])) for done in found) == [(0, 0), (1, 1), (2, 4)]
+    assert len(list(tmp_path.iterdir())) == 1
+    assert "max_restarts" not in capfd.readouterr().err
+
+
+@pytest.mark.ray
+def test_work_that_always_dies_ends_with_an_error(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(per_recording, "MAX_TRIES", 1)
+    with pytest.raises(OSError, match=r"1 times a process died.*lower the number of actors"):
+        list(each(2, dying(tmp_path, 99), {}, Where()))  # type: ignore[arg-type]
