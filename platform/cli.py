@@ -42,7 +42,7 @@ def train(args: Sequence[str]) -> None:
         _usage("crossview train METHOD [options]", "methods", method_names(), ok="--help" in args or "-h" in args)
     method, rest = args[0], list(args[1:])
     known = presets(method)
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early = argparse.ArgumentParser(f"crossview train {method}", add_help=False, allow_abbrev=False)
     early.add_argument("--preset", default=next(iter(known)))
     early.add_argument("--from", dest="from_", type=Path)
     chosen, _ = early.parse_known_args(rest)
@@ -61,10 +61,10 @@ def train(args: Sequence[str]) -> None:
         prog=f"crossview train {method}",
         description=f"Presets: {', '.join(known)}.",
     )
-    from crossview.platform.runs import default_name
+    from crossview.platform.runs import free_folder
     from crossview.platform.train import start
 
-    run = launch.runs / (launch.name or default_name(method))
+    run = launch.runs / launch.name if launch.name else free_folder(launch.runs, method)
     start(run, method, launch.experiment, in_process=launch.debug)
     print(f"Trained. The run lies in {run}; next: crossview evaluate {run}")
 
@@ -186,8 +186,10 @@ def prepare(args: Sequence[str]) -> None:
         "synthetic": commands.synthetic,
         "copies": commands.copies,
     }
-    if not args or args[0] not in known:
+    if not args or args[0].startswith("-"):
         _usage("crossview prepare DATASET [options]", "datasets", known, ok=bool({"--help", "-h"} & set(args)))
+    if args[0] not in known:
+        raise _unknown("dataset", args[0], known)
     tyro.cli(known[args[0]], args=args[1:], prog=f"crossview prepare {args[0]}")
 
 
@@ -209,6 +211,10 @@ def _usage(line: str, what: str, names: Sequence[str] | dict[str, Any], *, ok: b
     raise SystemExit(0 if ok else 2)
 
 
+def _unknown(what: str, given: str, names: Sequence[str] | dict[str, Any]) -> ValueError:
+    return ValueError(f"{what} {given!r} is unknown; choose from {', '.join(names)}")
+
+
 def _overview(*, ok: bool) -> None:
     lines = ["usage: crossview COMMAND [options]   (crossview COMMAND --help tells a command's options)", ""]
     lines += [f"  {name:10} {(function.__doc__ or '').splitlines()[0]}" for name, function in COMMANDS.items()]
@@ -219,13 +225,21 @@ def _overview(*, ok: bool) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command; bad input ends with status 2 and one clear line."""
     args = list(sys.argv[1:] if argv is None else argv)
-    if not args or args[0] not in COMMANDS:
+    if not args or args[0].startswith("-"):
         _overview(ok=bool(args) and args[0] in ("--help", "-h"))
     try:
+        if args[0] not in COMMANDS:
+            raise _unknown("command", args[0], COMMANDS)
         if args[0] in PARSED:
             tyro.cli(PARSED[args[0]], args=args[1:], prog=f"crossview {args[0]}")
         else:
             COMMANDS[args[0]](args[1:])
+    except BrokenPipeError:  # `crossview ... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("interrupted; a run goes on with `crossview resume RUN`", file=sys.stderr)
+        raise SystemExit(130) from None
     except (ValueError, OSError) as error:
         if os.environ.get("CROSSVIEW_TRACEBACK"):
             raise

@@ -35,6 +35,14 @@ class Data:
     max_quarantined: float = 0.05
     """Largest share of recordings that may be unreadable before the run stops."""
 
+    def __post_init__(self) -> None:
+        if self.decode_actors < 1:
+            raise ValueError(f"data.decode_actors is {self.decode_actors}; it must be at least 1")
+        if self.time_limit_s <= 0:
+            raise ValueError(f"data.time_limit_s is {self.time_limit_s}; it must be above 0 seconds")
+        if not 0 <= self.max_quarantined <= 1:
+            raise ValueError(f"data.max_quarantined is {self.max_quarantined}; it is a share and must lie in [0, 1]")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
@@ -52,6 +60,14 @@ class Compute:
     max_failures: int = 2
     """Worker failures after which the run gives up."""
 
+    def __post_init__(self) -> None:
+        for name in ("workers", "micro_batch", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"compute.{name} is {value}; it must be at least 1")
+        if self.max_failures < 0:
+            raise ValueError(f"compute.max_failures is {self.max_failures}; it must be 0 or more")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cadence:
@@ -61,6 +77,11 @@ class Cadence:
     checkpoint: int = 200
     keep: int = 3
     """Newest checkpoints to keep."""
+
+    def __post_init__(self) -> None:
+        for name in ("log", "checkpoint", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"every.{name} is {getattr(self, name)}; it must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +96,10 @@ class Experiment(Generic[M]):
     seed: int = 0
     init_from: Path | None = None
     """A run or checkpoint whose weights training starts from."""
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; it must be 0 or more")
 
 
 PARTS: dict[str, type[Any]] = {"data": Data, "optim": Optim, "compute": Compute, "every": Cadence}
@@ -157,5 +182,12 @@ def read(path: Path) -> tuple[str, Experiment[Any]]:
         raise ValueError(
             f"{file}: no saved configuration here; pass a run folder or a JSON file that `crossview train` wrote"
         )
-    values = json.loads(file.read_text())
-    return from_dict(values.get("experiment", values))
+    try:
+        values = json.loads(file.read_text())
+        return from_dict(values.get("experiment", values))
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+        raise ValueError(
+            f"{file}: not a configuration in JSON ({error}); pass one that `crossview train` wrote"
+        ) from error
+    except KeyError as error:
+        raise ValueError(f"{file}: the configuration lacks {error}; pass one that `crossview train` wrote") from error

@@ -53,8 +53,10 @@ def evaluate(
     if fit_split in (split, "test"):
         raise ValueError(
             f"split is {split!r} and fit_split is {fit_split!r}; classifiers are fitted on videos that are not "
-            "evaluated, and never on test: pass fit_split train"
+            "evaluated, and never on test: evaluate another split, such as val, and fit on train"
         )
+    if k < 1:
+        raise ValueError(f"k is {k}; retrieval needs at least 1 neighbour (the benchmark uses 5, 10 and 15)")
     catalog = Catalog.load(experiment.data.catalog, experiment.data.root)
     for name in (split, fit_split):
         _require_labels(catalog.select(name))

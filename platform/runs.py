@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import json
 import os
 import subprocess
@@ -44,9 +45,11 @@ def create(run: Path, method: str, experiment: Experiment[Any]) -> Path:
     return run
 
 
-def default_name(method: str) -> str:
-    """A name that sorts by time, e.g. byov-20260131-142530."""
-    return f"{method}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+def free_folder(runs: Path, method: str) -> Path:
+    """A run folder whose name sorts by time and is not taken, e.g. byov-20260131-142530."""
+    name = f"{method}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    others = (f"{name}-{k}" for k in itertools.count(2))
+    return next(runs / n for n in itertools.chain([name], others) if not (runs / n).exists())
 
 
 def provenance() -> dict[str, Any]:

@@ -64,6 +64,8 @@ class WorldConfig:
         ):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"world: {name} is {getattr(self, name)}; it must lie in [{low}, {high}]")
+        if not any(self.takes(split) for split in SPLITS):
+            raise ValueError("world: takes is 0 in every split; give at least one split a take")
         if self.cut not in ("window", "cycle", "whole"):
             raise ValueError(f"world: cut is {self.cut!r}; choose window, cycle or whole")
 
