@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 from pathlib import Path
@@ -15,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from crossview.methods.method import Method, build
-from crossview.platform.config import from_dict
+from crossview.platform.config import read
 from crossview.platform.runs import write_json
 
 
@@ -118,7 +117,7 @@ def resolve(path: Path) -> Path:
 def load(path: Path, device: str | torch.device = "cpu") -> Method:
     """The trained method of a run or checkpoint folder, in eval mode; needs neither Ray nor the training data."""
     checkpoint = resolve(Path(path))
-    name, experiment = from_dict(json.loads((checkpoint / "run.json").read_text())["experiment"])
+    name, experiment = read(checkpoint)
     model = build(name, without_pretrained(experiment.method))
     model.load_state_dict(read_weights(checkpoint), strict=True)
     return model.to(device).eval()

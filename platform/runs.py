@@ -6,6 +6,7 @@ import importlib.metadata
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -43,6 +44,12 @@ def create(run: Path, method: str, experiment: Experiment[Any]) -> Path:
         },
     )
     return run
+
+
+def discard_bare(run: Path) -> None:
+    """Remove a run's folder where nothing has come of the run yet but the record of its start."""
+    if {file.name for file in run.iterdir()} <= {"run.json", "failure.json", "ray"}:
+        shutil.rmtree(run)
 
 
 def free_folder(runs: Path, method: str) -> Path:

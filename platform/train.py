@@ -26,13 +26,18 @@ WORKER_CPUS = 0.5
 
 def start(run: Path, method: str, experiment: Experiment[Any], *, in_process: bool) -> Path:
     """Train a new run in folder `run`; what can be refused is refused before the folder exists."""
-    experiment = replace(experiment, data=_absolute(experiment.data))
+    begin = checkpoint.resolve(experiment.init_from).resolve() if experiment.init_from else None
+    experiment = replace(experiment, data=_absolute(experiment.data), init_from=begin)
     plan = plan_for(experiment)
     shares(experiment.optim, experiment.compute)
     total_steps(experiment.optim, plan.rows_per_epoch)
     _device(experiment.compute)
     runs.create(run, method, experiment)
-    return resume(run, in_process=in_process)
+    try:
+        return resume(run, in_process=in_process)
+    except (ValueError, OSError):
+        runs.discard_bare(run)  # a model that cannot be built must not use the name up
+        raise
 
 
 def resume(run: Path, *, in_process: bool) -> Path:

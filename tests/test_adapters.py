@@ -9,26 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import videos
+from datasets_on_disk import make_ae2, make_folder
 
 from crossview.datasets import ae2, folder, restricted_pickle
-
-
-def make_ae2(root: Path, kind: str) -> Path:
-    """Two videos per split and view; every file has its own number of frames."""
-    base = root / "chop"
-    labels = {}
-    for s, split in enumerate(("train", "val", "test")):
-        for p, view in enumerate(("ego", "exo")):
-            names = [f"S{s}_{view}_{n}" for n in (2, 1)]
-            for k, name in enumerate(names):
-                frames = 6 + 4 * s + 2 * p + k
-                where = base / view if kind == "lists" else base / split / view
-                videos.write(where / f"{name}.mp4", frames=frames)
-                labels[name] = np.arange(frames) * 3 // frames
-            if kind == "lists":
-                (base / view / f"{split}.csv").write_text("".join(f"{name}.mp4\n" for name in names))
-    (base / "label.pickle").write_bytes(pickle.dumps(labels))
-    return base
 
 
 @pytest.mark.parametrize("kind", ["lists", "folders"])
@@ -125,19 +108,6 @@ def test_restricted_pickle_names_a_damaged_file(tmp_path: Path) -> None:
     (tmp_path / "x.pickle").write_bytes(pickle.dumps([1, 2, 3])[:-3])
     with pytest.raises(ValueError, match=r"x\.pickle: not a readable pickle"):
         restricted_pickle.load(tmp_path / "x.pickle")
-
-
-def make_folder(root: Path) -> list[str]:
-    for name in ("a", "b", "c"):
-        videos.write(root / f"{name}.mp4", frames=5)
-    (root / "a.txt").write_text("0\n0\n1\n1\n2\n")
-    np.save(root / "b.npy", np.array([0, 1, 1, 1, 2]))
-    return [
-        "path,split,scene,view,perspective,start_offset_s,labels",
-        "a.mp4,train,take1,head,ego,0.5,a.txt",
-        "b.mp4,train,take1,cam,exo,,b.npy",
-        "c.mp4,val,take2,cam,exo,0,",
-    ]
 
 
 def test_folder(tmp_path: Path) -> None:
