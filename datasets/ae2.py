@@ -15,7 +15,7 @@ import numpy as np
 
 from crossview.datasets import restricted_pickle
 from crossview.datasets.catalog import Catalog, Perspective, Recording
-from crossview.datasets.probing import Tick, probe_all
+from crossview.datasets.probing import Tick, check_splits, probe_all
 
 SPLITS = ("train", "val", "test")
 PERSPECTIVES: tuple[Perspective, ...] = ("ego", "exo")
@@ -29,6 +29,7 @@ def catalog(root: Path, set_name: str, *, max_quarantined: float = 0.05, tick: T
     """
     base = root / set_name
     listed = _listed(root, set_name)
+    check_splits(root, ((split, path) for split, _, path in listed), base)
     label_file = base / "label.pickle"
     labels = _labels(label_file)
     infos, quarantined = probe_all(root, [path for *_, path in listed], max_quarantined=max_quarantined, tick=tick)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from crossview.datasets.catalog import Catalog, Perspective, Recording
-from crossview.datasets.probing import Tick, probe_all
+from crossview.datasets.probing import Tick, check_splits, probe_all
 from crossview.datasets.video import VideoInfo
 
 REQUIRED = ("path", "split", "scene", "view", "perspective")
@@ -39,6 +39,7 @@ def catalog(root: Path, csv_file: Path, *, max_quarantined: float = 0.05, tick: 
     if not root.is_dir():
         raise ValueError(f"{root}: the folder is missing; pass the folder that the paths in {csv_file} are relative to")
     lines = _read(root, csv_file)
+    check_splits(root, ((line.values["split"], line.values["path"]) for line in lines), csv_file)
     paths = [line.values["path"] for line in lines]
     infos, quarantined = probe_all(root, paths, max_quarantined=max_quarantined, tick=tick)
     recordings, phases = [], {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +12,22 @@ from crossview.datasets.video import UnreadableVideo, VideoInfo, probe
 
 Tick = Callable[[int, int], None]
 """Called as (files done, files in all)."""
+
+
+def check_splits(root: Path, listed: Iterable[tuple[str, str]], source: Path) -> None:
+    """Raise ValueError where one file, under any of its names, stands in two splits: it would be tested on its twin.
+
+    listed: (split, path relative to `root`) of every recording; `source` is the file that the user can correct.
+    """
+    first: dict[Path, tuple[str, str]] = {}
+    for split, path in listed:
+        known_split, known_path = first.setdefault((root / path).resolve(), (split, path))
+        if known_split != split:
+            also = "" if known_path == path else f", there as {known_path}"
+            raise ValueError(
+                f"{source}: {path} stands in split {split!r} and in split {known_split!r}{also}; a file belongs to one "
+                "split, or training sees what is evaluated: remove it from one of them"
+            )
 
 
 def probe_all(

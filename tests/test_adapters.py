@@ -50,6 +50,22 @@ def test_ae2_broken_csv_row(tmp_path: Path, line: str, rule: str) -> None:
         ae2.catalog(tmp_path, "chop")
 
 
+def test_ae2_one_file_in_two_splits(tmp_path: Path) -> None:
+    base = make_ae2(tmp_path, "lists")
+    with (base / "exo" / "test.csv").open("a") as lines:
+        lines.write("S0_exo_1.mp4\n")
+    with pytest.raises(ValueError, match=r"exo/S0_exo_1\.mp4 stands in split 'test' and in split 'train'; .*remove"):
+        ae2.catalog(tmp_path, "chop")
+
+
+def test_ae2_a_link_into_another_split(tmp_path: Path) -> None:
+    base = make_ae2(tmp_path, "folders")
+    (base / "val" / "ego" / "S1_ego_1.mp4").unlink()
+    (base / "val" / "ego" / "S1_ego_1.mp4").symlink_to(base / "train" / "ego" / "S0_ego_1.mp4")
+    with pytest.raises(ValueError, match=r"split 'val' and in split 'train', there as chop/train/ego/S0_ego_1\.mp4"):
+        ae2.catalog(tmp_path, "chop")
+
+
 def test_ae2_missing_and_empty(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere/chop: the folder is missing.*pass the folder"):
         ae2.catalog(tmp_path / "nowhere", "chop")
@@ -142,6 +158,13 @@ def test_folder_broken_csv(tmp_path: Path, line: int, old: str, new: str, messag
     lines[line] = lines[line].replace(old, new)
     (tmp_path / "list.csv").write_text("\n".join(lines))
     with pytest.raises(ValueError, match=rf"list\.csv, {message}"):
+        folder.catalog(tmp_path, tmp_path / "list.csv")
+
+
+def test_folder_one_file_in_two_splits(tmp_path: Path) -> None:
+    lines = make_folder(tmp_path)
+    (tmp_path / "list.csv").write_text("\n".join([*lines, "./a.mp4,test,take9,head,ego,,"]))
+    with pytest.raises(ValueError, match=r"list\.csv: \./a\.mp4 stands in split 'test' and in split 'train'"):
         folder.catalog(tmp_path, tmp_path / "list.csv")
 
 
