@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,11 @@ class Base:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"base.{name} is {value}; it must be at least 1")
+        if self.weights not in (
+            "hub",
+            "random",
+        ):  # workers run elsewhere: a relative path would mean another file there
+            object.__setattr__(self, "weights", str(Path(self.weights).resolve()))
         if any(s <= 0 for s in self.std):
             raise ValueError(f"base.std is {self.std}; every entry must be above 0")
         if self.weights == "hub" and any(v is not None for v in (self.width, self.depth, self.heads, self.patch_px)):

@@ -102,6 +102,22 @@ def optimizer_for(model: Method, optim: Optim) -> torch.optim.Optimizer:
     return kind(groups, lr=optim.lr, betas=optim.betas)
 
 
+def initial_model(name: str, experiment: Experiment[Any]) -> Method:
+    """The model before its first step; raises ValueError where the weights that it starts from do not fit it."""
+    if experiment.init_from is None:
+        return build(name, experiment.method)
+    source = checkpoint.resolve(experiment.init_from)
+    model = build(name, checkpoint.without_pretrained(experiment.method))
+    try:
+        model.load_state_dict(checkpoint.read_weights(source), strict=True)
+    except RuntimeError as error:
+        raise ValueError(
+            f"init_from is {source}; its weights do not fit this configuration of {name} ({error}): configure the "
+            "network as that run's, or leave --init-from out"
+        ) from error
+    return model
+
+
 class Training:
     """Model, optimiser and what else a checkpoint has to hold to go on as if nothing had happened."""
 
@@ -111,11 +127,11 @@ class Training:
         self.name, self.experiment = read(run)
         torch.manual_seed(self.experiment.seed)
         self.start = checkpoint.latest(run)
-        config = self.experiment.method
-        self.model = build(self.name, checkpoint.without_pretrained(config) if self.start else config).to(worker.device)
-        if self.start is None and self.experiment.init_from is not None:
-            weights = checkpoint.read_weights(checkpoint.resolve(self.experiment.init_from))
-            self.model.load_state_dict(weights, strict=True)
+        if self.start is None:
+            self.model = initial_model(self.name, self.experiment).to(worker.device)
+        else:
+            config = checkpoint.without_pretrained(self.experiment.method)
+            self.model = build(self.name, config).to(worker.device)
         self.optimizer = optimizer_for(self.model, self.experiment.optim)
         half = self.experiment.compute.precision == "float16"
         self.scaler = torch.amp.GradScaler(worker.device.type, enabled=half)

@@ -17,7 +17,7 @@ from crossview.datasets.catalog import Catalog
 from crossview.datasets.plan import Plan
 from crossview.platform import checkpoint, runs
 from crossview.platform.config import Compute, Experiment, read
-from crossview.platform.loop import Status, Worker, plan_for, shares, total_steps, train
+from crossview.platform.loop import Status, Worker, initial_model, plan_for, shares, total_steps, train
 from crossview.platform.progress import Progress, console
 
 WORKER_CPUS = 0.5
@@ -32,6 +32,7 @@ def start(run: Path, method: str, experiment: Experiment[Any], *, in_process: bo
     shares(experiment.optim, experiment.compute)
     total_steps(experiment.optim, plan.rows_per_epoch)
     _device(experiment.compute)
+    initial_model(method, experiment)  # bad weights are found here, and fetched once rather than by every worker
     runs.create(run, method, experiment)
     try:
         return resume(run, in_process=in_process)
@@ -46,7 +47,7 @@ def resume(run: Path, *, in_process: bool) -> Path:
     name, experiment = read(run)
     plan = plan_for(experiment)
     if experiment.data.cache_features:
-        plan = _on_features(name, experiment, plan, in_process)
+        plan = _on_features(run, name, experiment, plan, in_process)
     total = total_steps(experiment.optim, plan.rows_per_epoch)
     begun = checkpoint.latest(run)
     done = int(begun.name.removeprefix("step-")) if begun else 0
@@ -73,12 +74,22 @@ def _absolute(data: Any) -> Any:
     return replace(data, catalog=data.catalog.resolve(), root=data.root.resolve() if data.root else None)
 
 
-def _on_features(name: str, experiment: Experiment[Any], plan: Plan, in_process: bool) -> Plan:
+def _on_features(run: Path, name: str, experiment: Experiment[Any], plan: Plan, in_process: bool) -> Plan:
+    """The plan on features of the frozen part that the run trains with, computed where the run computes."""
     from crossview.platform.features import cache
 
-    whole = Catalog.load(experiment.data.catalog, experiment.data.root)
-    out = experiment.data.catalog / "features"
-    cached = cache(name, experiment.method, whole, out, in_process=in_process, data=experiment.data)
+    begin = experiment.init_from
+    cached = cache(
+        name,
+        experiment.method,
+        Catalog.load(experiment.data.catalog, experiment.data.root),
+        experiment.data.catalog / "features",
+        in_process=in_process,
+        device=_device(experiment.compute).type,
+        actors=experiment.compute.workers,
+        data=experiment.data,
+        weights=checkpoint.latest(run) or (checkpoint.resolve(begin) if begin else None),
+    )
     return Plan(cached.select(experiment.data.split), plan.sampling, experiment.seed)
 
 
