@@ -156,8 +156,11 @@ DECODERS: dict[str, Decoder] = {"pyav": PyAV(), "decord": Decord()}
 
 
 def sequential(path: Path, time_limit_s: float) -> Iterator[tuple[VideoFrame, VideoStream]]:
-    """Every frame in presentation order, on one thread; damage and delay raise UnreadableVideo."""
-    deadline = time.monotonic() + time_limit_s
+    """Every frame in presentation order, on one thread; damage and delay raise UnreadableVideo.
+
+    `time_limit_s` counts the time spent here, not what the caller does with a frame.
+    """
+    left_s, resumed_s = time_limit_s, time.monotonic()
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
@@ -172,9 +175,11 @@ def sequential(path: Path, time_limit_s: float) -> Iterator[tuple[VideoFrame, Vi
                 for frame in packet.decode():
                     if frame.is_corrupt:
                         raise UnreadableVideo(f"{path}: the picture at {frame.time} s is damaged")
-                    yield frame, stream
-                    if time.monotonic() > deadline:
+                    left_s -= time.monotonic() - resumed_s
+                    if left_s < 0:
                         raise UnreadableVideo(f"{path}: decoding took longer than the limit of {time_limit_s:g} s")
+                    yield frame, stream
+                    resumed_s = time.monotonic()
             if packets < len(stream.index_entries):  # an index may list key frames only, so never demand equality
                 raise UnreadableVideo(
                     f"{path}: its index lists {len(stream.index_entries)} packets, {packets} are there"

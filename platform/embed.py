@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from crossview.platform.features import cache
 from crossview.platform.per_recording import Arrays, Where, each
 from crossview.platform.progress import Progress
 from crossview.platform.quarantine import Quarantine
-from crossview.platform.recording import model_input, size_px
+from crossview.platform.recording import file_state, model_input, size_px
 from crossview.platform.runs import require, write_json
 
 TRAINED, RANDOM_INIT = "trained", "random init"
@@ -46,14 +47,15 @@ def embed(
 
     Rows: "trained", and with `controls` the method's own and "random init" (the run's configuration and seed before its
     first step, with the same frozen parts). Ego recordings come first, each perspective sorted by path, as AE2 orders
-    them. `batch` is the frames per pass of a frozen part. Unreadable recordings are quarantined in that folder.
+    them. `batch` is the frames per pass of a frozen part. Unreadable recordings are quarantined in that folder, and
+    tables that lack one are made anew.
     """
     run = require(run)
     name, experiment = read(run)
     whole = catalog or Catalog.load(experiment.data.catalog, experiment.data.root)
     chosen = _ordered(whole.select(split))
     source, folder = checkpoint.resolve(run).resolve(), run / "embeddings" / split
-    key = _key(source, chosen)
+    key, wanted = _key(source, chosen), len(chosen.recordings)
     kept = _kept(folder, key, controls)
     if kept:
         return kept
@@ -67,7 +69,9 @@ def embed(
     files = {row: f"{row.replace(' ', '-')}.parquet" for row in tables}
     for row, table in tables.items():
         _write(table, folder / files[row], {"row": row, "checkpoint": source.name, "split": split})
-    write_json(folder / "rows.json", {"key": key, "rows": files})
+    # What was too slow or out of reach may be read next time: such tables are never kept.
+    complete = len(pc.unique(tables[TRAINED]["video"])) == wanted
+    write_json(folder / "rows.json", {"key": key if complete else None, "rows": files})
     return {row: folder / file for row, file in files.items()}
 
 
@@ -233,14 +237,15 @@ def _device(device: str) -> str:
 
 
 def _key(source: Path, catalog: Catalog) -> str:
-    """Hash of what decides the tables: the checkpoint's weights, the recordings and their labels."""
+    """Hash of what decides the tables: the checkpoint's weights, the recordings, their files and their labels."""
     facts = (source / "model.safetensors").stat()
     digest = hashlib.blake2b(
         f"{source.name} {facts.st_size} {facts.st_mtime_ns} {catalog.root}".encode(), digest_size=16
     )
     for recording in catalog.recordings:
         labels = catalog.frame_labels.get(LABELS, {}).get(recording.id)
-        digest.update(repr(recording).encode() + (b"" if labels is None else labels.tobytes()))
+        digest.update(f"{recording!r} {file_state(catalog.file(recording))}".encode())
+        digest.update(b"" if labels is None else labels.tobytes())
     return digest.hexdigest()
 
 

@@ -21,7 +21,7 @@ from crossview.platform.config import Data
 from crossview.platform.per_recording import Arrays, Where, each
 from crossview.platform.progress import Progress
 from crossview.platform.quarantine import Quarantine
-from crossview.platform.recording import clips, read_features, size_px
+from crossview.platform.recording import clips, file_state, read_features, size_px
 
 
 def cache(
@@ -179,12 +179,7 @@ def _hash(value: Any) -> str:
 
 def _file_name(source: Path, recording: Recording) -> str:
     """Readable, and different once the video is another."""
-    try:
-        facts = source.stat()
-        state = [facts.st_size, facts.st_mtime_ns]
-    except OSError:
-        state = []  # decoding will name the missing file
-    tail = _hash([recording.id, recording.num_frames, *state])[:10]
+    tail = _hash([recording.id, recording.num_frames, *file_state(source)])[:10]
     return f"{recording.id.replace('/', '__')}-{tail}.npy"
 
 

@@ -1,4 +1,4 @@
-"""One whole recording as a method's input: every frame, in order, with bounded memory."""
+"""One whole recording as a method's input: every frame, in order, decoded once with bounded memory."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 
 from crossview.datasets.catalog import Recording
-from crossview.datasets.video import UnreadableVideo, decode
+from crossview.datasets.video import UnreadableVideo, decode, sequential, yuv420
 from crossview.methods.method import Method
 from crossview.methods.recipe import MethodConfig
 from crossview.platform.config import Data
 from crossview.platform.pixels import yuv420_to_rgb
 
 MAX_DECODED_BYTES = 512 * 1024**2
-"""Planes held at a time; a longer recording is decoded in several passes."""
+"""Pictures of a pass of decord, which holds them all."""
+FRAMES_PER_LIMIT = 1800
+"""Frames that `Data.time_limit_s` is meant for, one minute of video."""
 
 
 def size_px(config: MethodConfig, recording: Recording) -> int:
@@ -34,21 +36,41 @@ def size_px(config: MethodConfig, recording: Recording) -> int:
 
 
 def video(file: Path, recording: Recording, size: int, data: Data, frames: int) -> Iterator[Tensor]:
-    """All frames in chunks of at most `frames`, as in training: uint8 (n, 3, H, W); raises UnreadableVideo."""
-    rgb = data.decoder == "decord"
-    per_pass = max(frames, MAX_DECODED_BYTES // (size * size * 3 // (1 if rgb else 2)) // frames * frames)
+    """All frames in chunks of `frames`, as in training: uint8 (n, 3, H, W); raises UnreadableVideo.
+
+    PyAV reads the file forward once, decord in passes of MAX_DECODED_BYTES; `data.time_limit_s` is for FRAMES_PER_LIMIT
+    frames, and a longer recording has more.
+    """
+    limit_s = data.time_limit_s * max(1.0, recording.num_frames / FRAMES_PER_LIMIT)
+    if data.decoder == "decord":
+        for pixels in _by_decord(file, recording, size, frames, limit_s):
+            yield torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        return
+    planes: list[np.ndarray] = []
+    count = 0
+    for frame, _ in sequential(file, limit_s):
+        planes.append(yuv420(frame, (size, size)))
+        count += 1
+        if len(planes) == frames or count == recording.num_frames:
+            yield yuv420_to_rgb(torch.from_numpy(np.stack(planes)))
+            planes = []
+        if count == recording.num_frames:
+            return
+    raise UnreadableVideo(f"{file}: a sequential decode finds {count} of the catalog's {recording.num_frames} frames")
+
+
+def _by_decord(file: Path, recording: Recording, size: int, frames: int, limit_s: float) -> Iterator[np.ndarray]:
+    """uint8 (n, H, W, 3): its child process is started once per pass, which holds many chunks."""
+    per_pass = max(frames, MAX_DECODED_BYTES // (size * size * 3) // frames * frames)
     for first in range(0, recording.num_frames, per_pass):
         wanted = np.arange(first, min(first + per_pass, recording.num_frames))
-        planes = decode(
-            file,
-            wanted,
-            size_px=size,
-            pixels="rgb" if rgb else "yuv420",
-            decoder=data.decoder,
-            time_limit_s=data.time_limit_s,
-        )
-        for part in torch.from_numpy(np.ascontiguousarray(planes)).split(frames):
-            yield part.permute(0, 3, 1, 2) if rgb else yuv420_to_rgb(part)
+        pixels = decode(file, wanted, size_px=size, pixels="rgb", decoder="decord", time_limit_s=limit_s)
+        pixels = np.array(pixels)  # torch wants memory that could be written
+        yield from (pixels[k : k + frames] for k in range(0, len(pixels), frames))
+
+
+class UnusableFeatures(ValueError):  # noqa: N818 - it says what they are
+    """The method's frozen features cannot be handed over as they would be cached."""
 
 
 @torch.inference_mode()
@@ -57,21 +79,40 @@ def clips(
 ) -> Iterator[Tensor]:
     """All frames in order: frozen features float16 (1, n, N, D) where the method has some, else uint8 (1, n, 3, H, W).
 
-    Chunks of `batch` frames are cut from frame 0 on, so that they do not depend on who computes them.
+    Chunks of `batch` frames are cut from frame 0 on, so that they do not depend on who computes them. Raises
+    UnusableFeatures where the method cannot give its frozen features as float16.
     """
     for chunk in video(file, recording, size, data, batch):
         clip = chunk.unsqueeze(0).to(device)
-        frozen = model.frozen_features(clip)
+        try:
+            frozen = model.frozen_features(clip)
+        except ValueError as error:  # they exceed float16, say
+            raise UnusableFeatures(str(error)) from error
         yield clip if frozen is None else frozen.to(torch.float16)
 
 
 def model_input(
     model: Method, file: Path, recording: Recording, size: int, data: Data, *, batch: int, device: torch.device
 ) -> Tensor:
-    """What `Method.embed` takes: features (1, T, N, D), read where they are cached, or video (1, T, 3, H, W)."""
+    """What `Method.embed` takes: features (1, T, N, D), read where they are cached, or video (1, T, 3, H, W).
+
+    It is video where the method has no frozen features, or its features cannot be cached.
+    """
     if recording.kind == "features":
         return read_features(file, recording).unsqueeze(0).to(device)
-    return torch.cat(list(clips(model, file, recording, size, data, batch=batch, device=device)), dim=1)
+    try:
+        return torch.cat(list(clips(model, file, recording, size, data, batch=batch, device=device)), dim=1)
+    except UnusableFeatures:
+        return torch.cat(list(video(file, recording, size, data, batch))).unsqueeze(0).to(device)
+
+
+def file_state(file: Path) -> list[int]:
+    """Size in bytes and time of change in ns: other numbers once the file is another; empty where there is none."""
+    try:
+        facts = file.stat()
+    except OSError:
+        return []  # decoding will name the missing file
+    return [facts.st_size, facts.st_mtime_ns]
 
 
 def read_features(file: Path, recording: Recording) -> Tensor:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,9 +13,11 @@ import videos
 from tiny_run import SIZE, method_config, train, write_catalog
 
 from crossview.datasets.catalog import Catalog
+from crossview.datasets.video import UnreadableVideo, sequential
 from crossview.downstream.table import from_arrow
+from crossview.methods.byov.model import Model
 from crossview.methods.method import build
-from crossview.platform import checkpoint, features
+from crossview.platform import checkpoint, features, recording
 from crossview.platform.config import Data
 from crossview.platform.embed import embed, export
 from crossview.platform.evaluate import evaluate
@@ -108,6 +112,74 @@ def test_what_is_there_is_kept_until_the_checkpoint_or_the_labels_change(run: Pa
     relabelled = dataclasses.replace(catalog, frame_labels={"phase": changed})
     table = pq.read_table(embed(run, split="val", catalog=relabelled, in_process=True)["trained"])
     assert set(table["label"].to_pylist()) == {0}
+
+
+def test_a_mended_or_changed_video_is_embedded_anew(tmp_path: Path) -> None:
+    catalog = write_catalog(tmp_path / "clips")
+    run = train(tmp_path / "run", tmp_path / "clips", max_quarantined=0.5)
+    video = catalog.select("val").recordings[0]
+    whole = embed(run, split="val", controls=False, in_process=True)["trained"]
+    before = vectors(whole)
+    videos.write(catalog.file(video), frames=video.num_frames, gop=5)
+    changed = vectors(embed(run, split="val", controls=False, in_process=True)["trained"])
+    assert changed.shape == before.shape
+    assert not np.array_equal(changed, before)
+    facts = catalog.file(video).stat()
+    good = catalog.file(video).read_bytes()
+    catalog.file(video).write_bytes(bytes(len(good)))
+    os.utime(catalog.file(video), ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert len(vectors(embed(run, split="val", controls=False, in_process=True)["trained"])) == len(before)  # kept
+    os.utime(catalog.file(video), ns=(0, 0))
+    assert len(vectors(embed(run, split="val", controls=False, in_process=True)["trained"])) < len(before)
+    catalog.file(video).write_bytes(good)
+    os.utime(catalog.file(video), ns=(0, 0))  # as after a failure that lies not in the file
+    assert np.array_equal(vectors(embed(run, split="val", controls=False, in_process=True)["trained"]), changed)
+
+
+def test_a_base_that_float16_cannot_hold_is_embedded_from_video(
+    run: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = Catalog.load(root / "catalog").select("val")
+    expected = vectors(export(run, catalog, tmp_path / "cached.parquet", in_process=True))
+    calls: list[int] = []
+
+    def overflow(self: Model, video: torch.Tensor) -> torch.Tensor:
+        calls.append(video.shape[1])
+        if len(calls) % 2:
+            return self.base(video).half()
+        raise ValueError("its tokens exceed float16")
+
+    monkeypatch.setattr(Model, "frozen_features", overflow)
+    found = vectors(export(run, catalog, tmp_path / "video.parquet", in_process=True, batch=5))
+    assert len(calls) == 2 * len(catalog.recordings)  # the second chunk of each recording failed
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+    with pytest.raises(ValueError, match="its tokens exceed float16"):
+        cache("byov", method_config(), catalog, tmp_path, in_process=True, batch=5)
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "decord"])
+def test_a_recording_is_read_in_chunks_and_its_time_limit_grows_with_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch, decoder: Literal["pyav", "decord"]
+) -> None:
+    catalog = Catalog.load(root / "catalog")
+    one = catalog.recordings[0]
+    limits: list[float] = []
+
+    def opened(path: Path, time_limit_s: float) -> Any:
+        limits.append(time_limit_s)
+        return sequential(path, time_limit_s)
+
+    monkeypatch.setattr(recording, "sequential", opened)
+    data = Data(catalog=root, decoder=decoder, time_limit_s=20.0)
+    chunks = list(recording.video(catalog.file(one), one, 64, data, 4))
+    assert [len(c) for c in chunks] == [4, 4, 4, 2]
+    assert [videos.barcode(p.permute(1, 2, 0).numpy()) for p in torch.cat(chunks)] == list(range(14))
+    monkeypatch.setattr(recording, "FRAMES_PER_LIMIT", 7)
+    list(recording.video(catalog.file(one), one, 64, data, 4))
+    assert limits == ([20.0, 40.0] if decoder == "pyav" else [])  # one opening of the file each
+    longer = dataclasses.replace(one, num_frames=20)
+    with pytest.raises(UnreadableVideo, match=r"14 (of the catalog's 20 )?frames"):
+        list(recording.video(catalog.file(one), longer, 64, data, 4))
 
 
 def test_features_are_computed_once_and_a_cut_file_is_rebuilt(
