@@ -17,14 +17,13 @@ from matplotlib.figure import Figure
 
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.plan import Plan
-from crossview.datasets.video import UnreadableVideo
 from crossview.downstream.embeddings import Embeddings
 from crossview.downstream.projection import nearest_across_views, tsne
 from crossview.platform import checkpoint, plots
 from crossview.platform.config import read
 from crossview.platform.embed import RANDOM_INIT, TRAINED
 from crossview.platform.metrics import read_metrics
-from crossview.platform.progress import Progress
+from crossview.platform.progress import Progress, console
 from crossview.platform.runs import require, write_json
 from crossview.platform.stream import Shard, Stream
 from crossview.platform.view import contact_sheet, thumbnails
@@ -40,6 +39,7 @@ POOL = 400
 def draw(run: Path, *, split: str = "val") -> list[Path]:
     """Write what the run's files allow to `run/figures` with a caption each (captions.json); returns the pictures.
 
+    A figure that cannot be drawn, for a damaged video say, is left out, and omitted.json says why.
     Losses need metrics.parquet; maps and retrieval need `crossview evaluate` or `embed --controls` on `split`.
     """
     run = require(run)
@@ -47,19 +47,26 @@ def draw(run: Path, *, split: str = "val") -> list[Path]:
     catalog = Catalog.load(experiment.data.catalog, experiment.data.root)
     folder = run / "figures"
     folder.mkdir(exist_ok=True)
-    steps: list[Callable[[], dict[str, str]]] = [
-        lambda: _losses(run, folder),
-        lambda: _maps(run / "embeddings" / split, folder, split),
-        lambda: _retrieval(run / "embeddings" / split, folder, catalog, split),
-        lambda: _sheet(catalog, folder, split),
-        lambda: _of_method(run, folder, catalog),
-    ]
+    steps: dict[str, Callable[[], dict[str, str]]] = {
+        "losses": lambda: _losses(run, folder),
+        "maps": lambda: _maps(run / "embeddings" / split, folder, split),
+        "retrieval": lambda: _retrieval(run / "embeddings" / split, folder, catalog, split),
+        "contact sheet": lambda: _sheet(catalog, folder, split),
+        "figures of the method": lambda: _of_method(run, folder, catalog),
+    }
     captions: dict[str, str] = {}
+    omitted: dict[str, str] = {}
     with Progress("figures", len(steps), "kinds") as line:
-        for step in steps:
-            captions |= step()
+        for name, step in steps.items():
+            try:
+                captions |= step()
+            except ValueError as error:  # one damaged file must not cost the other figures and the page
+                omitted[name] = str(error)
             line.advance()
+    for name, reason in omitted.items():
+        console.print(f"not drawn: {name}: {reason}", highlight=False, markup=False)
     write_json(folder / "captions.json", captions)
+    write_json(folder / "omitted.json", omitted)
     return [folder / name for name in captions]
 
 
@@ -187,11 +194,8 @@ def _of_method(run: Path, folder: Path, catalog: Catalog) -> dict[str, str]:
     plan = Plan(catalog.select(data.split), experiment.method.sampling(), experiment.seed)
     shard = Shard(start_step=0, stop_step=1, batch=1, micro_batch=1)
     stream = Stream(plan, data, shard, device=torch.device("cpu"), run_dir=None, in_process=True, prefetch=0)
-    try:
-        with stream:
-            batch = next(iter(stream))
-    except UnreadableVideo:
-        return {}
+    with stream:
+        batch = next(iter(stream))
     drawn: dict[str, Figure] = checkpoint.load(run).figures(batch)
     captions: dict[str, Any] = {}
     for name, figure in drawn.items():

@@ -44,6 +44,7 @@ def report(run: Path) -> Path:
         evaluations=[evaluation(file) for file in sorted((run / "evaluations").glob("*.parquet")) if _is_main(file)],
         losses=_losses(rows),
         figures=_figures(run / "figures"),
+        omitted=_json(run / "figures" / "omitted.json"),
         quarantine=_quarantine(run),
         config=json.dumps(facts["experiment"], indent=2),
     )
@@ -140,13 +141,16 @@ def _losses(rows: Sequence[dict[str, float]]) -> list[tuple[str, str, str]]:
 
 def _figures(folder: Path) -> list[dict[str, str]]:
     """Each picture as a data URI with its caption, in the order drawn."""
-    index = folder / "captions.json"
-    captions = json.loads(index.read_text()) if index.exists() else {}
+    captions = _json(folder / "captions.json")
     return [
         {"name": name, "caption": caption, "uri": f"data:image/png;base64,{_base64(folder / name)}"}
         for name, caption in captions.items()
         if (folder / name).exists()
     ]
+
+
+def _json(file: Path) -> dict[str, str]:
+    return json.loads(file.read_text()) if file.exists() else {}
 
 
 def _base64(file: Path) -> str:

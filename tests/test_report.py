@@ -171,3 +171,17 @@ def test_an_embedding_table_of_one_view_is_not_drawn_across_views(run: Path, tmp
         pq.write_table(table.filter(pa.compute.equal(table["is_ego"], True)), file)
     shutil.rmtree(copy / "figures")
     assert "retrieval.png" not in {f.name for f in draw(copy)}
+
+
+def test_damaged_videos_cost_their_figures_and_not_the_page(tmp_path: Path) -> None:
+    catalog = write_catalog(tmp_path / "clips")
+    run = train(tmp_path / "run", tmp_path / "clips")
+    evaluate(run, in_process=True)
+    for recording in catalog.recordings:
+        if recording.split != "test":
+            videos.truncate(catalog.file(recording))
+    assert {f.name for f in draw(run)} == {"losses.png", "tsne.png"}
+    page = report(run).read_text()
+    for name in ("retrieval", "contact sheet", "figures of the method"):
+        assert f"Not drawn: {name}. " in page
+    assert "val/wave_ego_0.mp4" in page
