@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.sampling import Sampling, View
+from crossview.datasets.windows import overlap
 
 MISSING = -1
 """A slot that no camera of the scene fills."""
@@ -56,19 +57,27 @@ class Pairs:
                 grouped.setdefault(together, ([], []))[side].append(i)
         self._groups: list[tuple[np.ndarray, np.ndarray, bool]] = []
         for (_, _, value), (first, second) in grouped.items():
-            swapped = len(second) > len(first)
-            longer, shorter = (second, first) if swapped else (first, second)
-            partners = [i for i in longer if any(self._files[i] != self._files[j] for j in shorter)]
-            if partners:
-                self._groups.append((np.array(partners), np.array(shorter), swapped))
-            elif key == "action":
+            clocked = sampling.pairing == "synchronized"
+            parts = _simultaneous(recordings, first, second) if clocked else [(first, second)]
+            added = [self._add(*part) for part in parts]
+            if key == "action" and not any(added):
                 raise ValueError(_no_partner(catalog, sampling, value, len(first), len(second)))
         self.rows = sum(len(longer) for longer, _, _ in self._groups)
         if not self.rows:
+            together = " that run at one time" if sampling.pairing == "synchronized" else ""
             raise ValueError(
-                f"catalog {catalog.root}: no scene has two cameras for the views {_named(sampling)}; pairing "
-                f"{sampling.pairing!r} needs them: give the cameras of one take the same scene, or take 'unpaired'"
+                f"catalog {catalog.root}: no scene has two cameras for the views {_named(sampling)}{together}; pairing "
+                f"{sampling.pairing!r} needs them: give the cameras of one take the same scene and clock, or take 'unpaired'"
             )
+
+    def _add(self, first: list[int], second: list[int]) -> bool:
+        """Take in recordings that may all be paired, except a file with itself; whether there is such a pair."""
+        swapped = len(second) > len(first)
+        longer, shorter = (second, first) if swapped else (first, second)
+        partners = [i for i in longer if any(self._files[i] != self._files[j] for j in shorter)]
+        if partners:
+            self._groups.append((np.array(partners), np.array(shorter), swapped))
+        return bool(partners)
 
     def epoch(self, rng: np.random.Generator) -> np.ndarray:
         """int64 (rows, 2), columns in the order of the sampling's views."""
@@ -101,6 +110,9 @@ class Groups:
                     scenes.setdefault(together, [[] for _ in self._views])[v].append(i)
                     break
         self._scenes = list(scenes.values())
+        if len(self.slots) > 1:
+            for cameras in self._scenes:
+                _check_clock(catalog, [i for of_view in cameras for i in of_view])
         self._rows = [
             max(-(-len(cameras) // view.count) for cameras, view in zip(scene, self._views, strict=True))
             for scene in self._scenes
@@ -122,6 +134,39 @@ class Groups:
                 column += view.count
             row += rows
         return table
+
+
+def _run_together(recordings: Sequence[Recording]) -> bool:
+    """Whether there is an instant that all of them show."""
+    start_s, end_s = overlap(list(recordings))
+    return start_s <= end_s + 1e-6
+
+
+def _simultaneous(
+    recordings: Sequence[Recording], first: list[int], second: list[int]
+) -> Iterable[tuple[list[int], list[int]]]:
+    """A scene's two sides in parts within which every recording of one side runs while each of the other does.
+
+    A scene whose cameras all run together is one part; a recording without a contemporary is in none.
+    """
+    parts: dict[tuple[int, ...], list[int]] = {}
+    for i in first:
+        others = tuple(j for j in second if _run_together((recordings[i], recordings[j])))
+        parts.setdefault(others, []).append(i)
+    return [(members, list(others)) for others, members in parts.items() if others]
+
+
+def _check_clock(catalog: Catalog, cameras: list[int]) -> None:
+    """Raise ValueError where the cameras of a scene, which share rows, have no common instant."""
+    found = [catalog.recordings[i] for i in cameras]
+    if _run_together(found):
+        return
+    start_s, end_s = overlap(found)
+    raise ValueError(
+        f"catalog {catalog.root}: the cameras {', '.join(r.view for r in found)} of scene {found[0].scene!r} have no "
+        f"common instant (the last starts at {start_s:g} s, the first ends at {end_s:g} s): correct start_offset_s, or "
+        "pair them as 'paired'"
+    )
 
 
 def candidates(catalog: Catalog, name: str, view: View) -> list[int]:

@@ -9,7 +9,7 @@ import numpy as np
 from crossview.datasets.cameras import MISSING, Groups, Pairs, Singles
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.sampling import Sampling
-from crossview.datasets.windows import common_frames, frames_of, overlap, proportional
+from crossview.datasets.windows import common_frames, frames_of, proportional
 
 _FRAMES, _ORDER, _SEED = 1, 2, 3  # keep the streams of random numbers apart
 
@@ -53,7 +53,8 @@ class Plan:
 
     An epoch visits every recording that the views can use, in a seeded order of its own. `single`: a row per recording.
     `unpaired`, `synchronized`, `paired`: per action or scene a row per recording of its larger side. `group`: a row per
-    scene, more where a scene has more cameras than slots. Scenes without a second camera stay out of pairs.
+    scene, more where a scene has more cameras than slots. Recordings without a second camera of
+    their scene, which for `synchronized` must run at the same time, stay out of pairs.
     Raises ValueError where the catalog cannot give what the sampling asks for.
     """
 
@@ -73,8 +74,6 @@ class Plan:
         self._cameras = kinds.get(sampling.pairing, Pairs)(catalog, sampling)
         self.slots: tuple[str, ...] = self._cameras.slots
         self.rows_per_epoch: int = self._cameras.rows
-        if sampling.pairing in ("synchronized", "group"):
-            _check_clocks(catalog)
         self._epoch = -1
         self._table = np.empty((0, 0), np.int64)
 
@@ -114,19 +113,3 @@ class Plan:
         return tuple(
             None if i == MISSING else Clip(slot, *next(drawn)) for slot, i in zip(self.slots, recordings, strict=True)
         )
-
-
-def _check_clocks(catalog: Catalog) -> None:
-    """Cameras of one scene must run at the same time for at least one instant."""
-    scenes: dict[tuple[str, str, str], list[int]] = {}
-    for i, recording in enumerate(catalog.recordings):
-        scenes.setdefault((recording.split, recording.kind, recording.scene), []).append(i)
-    for (_, _, scene), cameras in scenes.items():
-        start_s, end_s = overlap([catalog.recordings[i] for i in cameras])
-        if start_s > end_s + 1e-6:
-            views = ", ".join(catalog.recordings[i].view for i in cameras)
-            raise ValueError(
-                f"catalog {catalog.root}: the cameras {views} of scene {scene!r} have no common instant (the last "
-                f"starts at {start_s:g} s, the first ends at {end_s:g} s): correct start_offset_s, "
-                "or pair them as 'paired'"
-            )

@@ -291,6 +291,26 @@ def test_what_a_catalog_cannot_give(catalog: Catalog, sampling: Sampling, messag
         Plan(catalog, sampling, 0)
 
 
+def test_synchronized_pairs_need_only_their_own_two_cameras_at_one_time() -> None:
+    """Cameras that never run together stay out of pairs; a camera that no view uses does not matter."""
+    early, late = (recording(0, f"ego{k}", "ego", start_offset_s=9.0 * k) for k in (0, 1))
+    exo = [recording(0, f"exo{k}", "exo", start_offset_s=t) for k, t in enumerate((0.0, 9.0, 9.5, 50.0))]
+    plan = Plan(catalog_of(early, late, *exo), two_views("synchronized"), 0)
+    for number in range(5):
+        pairs = [tuple(c.recording for c in row.clips[0] if c) for row in epoch(plan, number)]
+        assert sorted(pairs) == [(0, 2), (1, 3), (1, 4)]
+    view = View(perspective="exo", frames=4, fps=10)
+    together = Sampling(views={"a": view, "b": view}, pairing="synchronized")
+    pairs = [
+        tuple(c.recording for c in row.clips[0] if c) for row in epoch(Plan(catalog_of(late, *exo), together, 0), 0)
+    ]
+    assert sorted(pairs) == [(2, 3), (3, 2)]
+    group = Sampling(views={"a": replace(view, count=2)}, pairing="group")
+    assert Plan(catalog_of(early, *exo[1:3]), group, 0).rows_per_epoch == 1
+    with pytest.raises(ValueError, match=r"no scene has two cameras .* that run at one time.*same scene and clock"):
+        Plan(catalog_of(early, *exo[1:]), two_views("synchronized"), 0)
+
+
 def test_one_recording_is_no_pair() -> None:
     both = {name: View(perspective="any", frames=4) for name in ("a", "b")}
     with pytest.raises(ValueError, match=r"action 'a0' has 1 for a and 1 for b, so no two different files"):
