@@ -64,10 +64,10 @@ class Pairs:
                 raise ValueError(_no_partner(catalog, sampling, value, len(first), len(second)))
         self.rows = sum(len(longer) for longer, _, _ in self._groups)
         if not self.rows:
-            together = " that run at one time" if sampling.pairing == "synchronized" else ""
+            when = " that run at one time" if sampling.pairing == "synchronized" else ""
             raise ValueError(
-                f"catalog {catalog.root}: no scene has two cameras for the views {_named(sampling)}{together}; pairing "
-                f"{sampling.pairing!r} needs them: give the cameras of one take the same scene and clock, or take 'unpaired'"
+                f"catalog {catalog.root}: no scene has two cameras for the views {_named(sampling)}{when}; pairing "
+                f"{sampling.pairing!r} needs them: give the cameras of a take the same scene and clock, or take 'unpaired'"
             )
 
     def _add(self, first: list[int], second: list[int]) -> bool:
