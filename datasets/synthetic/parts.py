@@ -1,4 +1,4 @@
-"""Single frames of the world and what covers each of their patches: truth to train a frame encoder on, phases left out."""
+"""Single frames of the world and what covers each of their patches: truth to train a frame encoder on, no phases."""
 
 from __future__ import annotations
 

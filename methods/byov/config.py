@@ -71,8 +71,13 @@ class Config:
     weights: Weights = field(default_factory=Weights)
     loss_on: Literal["masked", "all"] = "masked"
     """Positions that the losses average over."""
-    target_norm: Literal["none", "token"] = "none"
-    """token standardises every target over its channels, so that a few large channels do not lead the loss."""
+    input_norm: Literal["none", "clip"] = "none"
+    """clip takes away each channel's mean over the clip (the whole recording when embedding), and with it what never
+    changes in it; targets are then centred too."""
+    target_norm: Literal["none", "token", "clip"] = "none"
+    """token standardises every target over its channels, so that a few large channels do not lead the loss; clip takes
+    away each channel's mean over the clip and scales what is left to unit variance, so that what never changes in a clip
+    (room, clothes, view) does not lead it."""
     pairs: Literal["ego-exo", "merged"] = "ego-exo"
     """merged draws both videos of a sample from the two views together, as the released code does."""
     final_norm: bool = True

@@ -110,7 +110,7 @@ class Model(Method):
         """What the encoder reads of a whole recording: video or features -> float32 (B, T, D)."""
         T = video.shape[1]
         gap = 1 if self.config.stm_evaluation_gap == "adjacent" else max(1, round(T / self.config.frames))
-        return merge_stream(self._chunks(video), self.config.stm_ratio, gap)
+        return self._centred(merge_stream(self._chunks(video), self.config.stm_ratio, gap))
 
     def figures(self, batch: Batch) -> dict[str, Figure]:
         """Which patches are merged, where the batch holds video to draw them on, and predictions against targets."""
@@ -120,12 +120,22 @@ class Model(Method):
 
     def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, dict[str, Split]]:
         merged = torch.cat([merge(self._tokens(batch[v]), self.config.stm_ratio) for v in VIEWS])  # (2B, T, D)
+        merged = self._centred(merged)
         frames = torch.cat([batch[f"{v}/frames"] for v in VIEWS])
         num_frames = torch.cat([batch[f"{v}/num_frames"] for v in VIEWS])
         return merged, frames, num_frames, {t: self.split(batch["seed"], t, merged.shape[1]) for t in self._tasks()}
 
+    def _centred(self, merged: Tensor) -> Tensor:
+        return merged - merged.mean(1, keepdim=True) if self.config.input_norm == "clip" else merged
+
     def _target(self, merged: Tensor) -> Tensor:
-        return nn.functional.layer_norm(merged, merged.shape[-1:]) if self.config.target_norm == "token" else merged
+        """What the decoder is to predict, (2B, T, D)."""
+        if self.config.target_norm == "token":
+            return nn.functional.layer_norm(merged, merged.shape[-1:])
+        if self.config.target_norm == "clip":
+            centred = merged - merged.mean(1, keepdim=True)
+            return centred * centred.square().mean((1, 2), keepdim=True).add(1e-6).rsqrt()
+        return merged
 
     def _embed(self, video: Tensor, kind: TimeCode) -> Tensor:
         x = self.merged(video)
