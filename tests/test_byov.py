@@ -428,16 +428,21 @@ def test_weights_are_checked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "frames", "batch"),
-    [("break_eggs", 32, 4), ("pour_milk", 32, 1), ("pour_liquid", 32, 1), ("tennis_forehand", 20, 1)],
+    ("name", "frames", "batch", "steps"),
+    [
+        ("break_eggs", 32, 4, 9_000),
+        ("pour_milk", 32, 1, 23_100),
+        ("pour_liquid", 32, 1, 41_100),
+        ("tennis_forehand", 20, 1, 51_900),
+    ],
 )
-def test_the_papers_recipes(name: str, frames: int, batch: int) -> None:
+def test_the_papers_recipes(name: str, frames: int, batch: int, steps: int) -> None:
     recipe = presets()[name]()
     assert isinstance(recipe.method, Config)
     assert recipe.method.frames == frames
     optim = recipe.optim
     assert (optim.optimizer, optim.lr, optim.weight_decay, optim.schedule) == ("adam", 1e-5, 5e-6, "constant")
-    assert (optim.batch, optim.epochs) == (batch, 300)
+    assert (optim.batch, optim.steps, optim.epochs) == (batch, steps, None)
 
 
 @pytest.mark.parametrize(("pairs", "perspectives"), [("ego-exo", ["ego", "exo"]), ("merged", ["any", "any"])])
