@@ -67,7 +67,7 @@ class Pairs:
             when = " that run at one time" if sampling.pairing == "synchronized" else ""
             raise ValueError(
                 f"catalog {catalog.root}: no scene has two cameras for the views {_named(sampling)}{when}; pairing "
-                f"{sampling.pairing!r} needs them: give the cameras of a take the same scene and clock, or take 'unpaired'"
+                f"{sampling.pairing!r} needs them: give the cameras of a take one scene and clock, or take 'unpaired'"
             )
 
     def _add(self, first: list[int], second: list[int]) -> bool:

@@ -307,7 +307,7 @@ def test_synchronized_pairs_need_only_their_own_two_cameras_at_one_time() -> Non
     assert sorted(pairs) == [(2, 3), (3, 2)]
     group = Sampling(views={"a": replace(view, count=2)}, pairing="group")
     assert Plan(catalog_of(early, *exo[1:3]), group, 0).rows_per_epoch == 1
-    with pytest.raises(ValueError, match=r"no scene has two cameras .* that run at one time.*same scene and clock"):
+    with pytest.raises(ValueError, match=r"no scene has two cameras .* that run at one time.*one scene and clock"):
         Plan(catalog_of(early, *exo[1:]), two_views("synchronized"), 0)
 
 
