@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -168,21 +167,3 @@ class Embeddings:
                 f"{self.videos[self.video[row]]}: frame {self.frame[row]} has label {self.labels[row]}; frame indices "
                 "and labels must be 0 or above: every frame needs a phase"
             )
-
-
-def concat(parts: Sequence[Embeddings]) -> Embeddings:
-    """All frames of `parts` in turn; widths must agree and no video may appear twice."""
-    if not parts:
-        raise ValueError("embeddings: nothing to concatenate; embed at least one video")
-    widths = sorted({part.dim for part in parts})
-    if len(widths) > 1:
-        raise ValueError(f"embeddings: widths {widths} differ; all parts must come from one model")
-    offsets = np.cumsum([0, *(len(part.videos) for part in parts[:-1])])
-    return Embeddings(
-        vectors=np.concatenate([part.vectors for part in parts]),
-        labels=np.concatenate([part.labels for part in parts]),
-        video=np.concatenate([part.video + offset for part, offset in zip(parts, offsets, strict=True)]),
-        frame=np.concatenate([part.frame for part in parts]),
-        is_ego=np.concatenate([part.is_ego for part in parts]),
-        videos=tuple(name for part in parts for name in part.videos),
-    )

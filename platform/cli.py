@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 
@@ -83,36 +83,86 @@ def resume(run: Run, /, debug: bool = False) -> None:
     print(f"Done. The run lies in {run}")
 
 
-def embed(run: Run, /, split: str = "val", controls: bool = False, debug: bool = False) -> None:
+def embed(
+    run: Run,
+    /,
+    split: str = "val",
+    controls: bool = False,
+    catalog: Path | None = None,
+    out: Path | None = None,
+    actors: int = 1,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    debug: bool = False,
+) -> None:
     """Write the embeddings of every frame of a split as Parquet.
 
     Args:
         run: The run folder.
         split: Split of the run's catalog.
         controls: Also the embeddings that the trained one has to beat.
+        catalog: All recordings of this catalog in place of a split of the run's own.
+        out: The table of `catalog`, by default RUN/embeddings/CATALOG.parquet.
+        actors: Ray actors that decode and embed, each of one CPU, and of one GPU on cuda.
+        device: What they compute on; auto takes a GPU where there is one.
         debug: In this one process, without Ray.
 
     """
     from crossview.platform.embed import embed as write
+    from crossview.platform.embed import export
 
-    for row, path in write(run, split=split, controls=controls, in_process=debug).items():
-        print(f"{row}: {path}")
+    if catalog is None:
+        if out is not None:
+            raise ValueError(f"--out {out}: it names the table of another catalog; give --catalog with it")
+        for row, path in write(
+            run, split=split, controls=controls, actors=actors, device=device, in_process=debug
+        ).items():
+            print(f"{row}: {path}")
+        return
+    if controls:
+        raise ValueError("--controls: they are for a split of the run's own catalog; leave out --catalog or --controls")
+    from crossview.datasets.catalog import Catalog
+
+    file = out or run / "embeddings" / f"{catalog.resolve().name}.parquet"
+    loaded = Catalog.load(catalog)
+    print(f"trained: {export(run, loaded, file, actors=actors, device=device, in_process=debug)}")
 
 
-def evaluate(run: Run, /, split: str = "val", few_shot: bool = False, k: int = 10, debug: bool = False) -> None:
+def evaluate(
+    run: Run,
+    /,
+    split: str = "val",
+    fit_split: str = "train",
+    few_shot: bool = False,
+    k: int = 10,
+    actors: int = 1,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    debug: bool = False,
+) -> None:
     """Score a run's embeddings by the downstream tasks, beside its controls.
 
     Args:
         run: The run folder.
         split: Choose models on val; run test once.
+        fit_split: Split that classifiers and regressions are fitted on.
         few_shot: Also phase classification from few labelled videos.
         k: Neighbours in frame retrieval.
+        actors: Ray actors that decode and embed, each of one CPU, and of one GPU on cuda.
+        device: What they compute on; auto takes a GPU where there is one.
         debug: In this one process, without Ray.
 
     """
     from crossview.platform.evaluate import evaluate as score
 
-    score(run, split=split, few_shot=few_shot, k=k, in_process=debug)
+    score(
+        run,
+        split=split,
+        fit_split=fit_split,
+        few_shot=few_shot,
+        k=k,
+        actors=actors,
+        device=device,
+        in_process=debug,
+    )
 
 
 def report(run: Run, /) -> None:

@@ -8,6 +8,7 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tiny_run
 import torch
@@ -166,6 +167,20 @@ def test_evaluation_needs_labels_and_another_split(trained: Path, capsys: pytest
     assert "k is 0; retrieval needs at least 1" in refused(capsys, "evaluate", trained, "--k", "0", "--debug")
     assert "split 'dev' holds no recording" in refused(capsys, "embed", trained, "--split", "dev", "--debug")
     assert contents(trained) == before
+
+
+def test_any_catalog_is_embedded(trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    other = tiny_run.write_catalog(tmp_path, labels=False)
+    args = ("embed", trained, "--catalog", tmp_path / "catalog", "--debug", "--device", "cpu")
+    main([str(arg) for arg in (*args, "--out", tmp_path / "new" / "all.parquet")])
+    assert str(tmp_path / "new" / "all.parquet") in capsys.readouterr().out
+    videos_found = set(pq.read_table(tmp_path / "new" / "all.parquet")["video"].to_pylist())
+    assert videos_found == {r.id for r in other.recordings}
+    assert "leave out --catalog or --controls" in refused(capsys, *args, "--controls")
+    assert "give --catalog with it" in refused(capsys, "embed", trained, "--out", tmp_path / "x.parquet", "--debug")
+    assert "actors is 0; it must be at least 1" in refused(capsys, *args, "--actors", "0")
+    said = refused(capsys, "evaluate", trained, "--fit-split", "test", "--debug")
+    assert "fit_split is 'test'" in said
 
 
 def test_a_broken_checkpoint(trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from downstream_samples import phased, random_table, table, with_content
 
 from crossview.downstream.ae2 import evaluate
 from crossview.downstream.controls import margin, time_only
-from crossview.downstream.embeddings import Embeddings, concat
+from crossview.downstream.embeddings import Embeddings
 from crossview.downstream.frame_retrieval import retrieval_map
 from crossview.downstream.projection import nearest_across_views, subsample, tsne
 from crossview.downstream.table import from_arrow, markdown, to_arrow
@@ -29,9 +29,7 @@ def test_table_round_trip_through_parquet(tmp_path):
     back = Embeddings.from_table(pq.read_table(tmp_path / "e.parquet"))
     assert same(e, back)
     assert back.vectors.dtype == np.float32
-    assert same(
-        Embeddings.from_table(e.to_table().slice(int(e.video_slices()[1].start))), concat([split(e, range(1, 6))])
-    )
+    assert same(Embeddings.from_table(e.to_table().slice(int(e.video_slices()[1].start))), split(e, range(1, 6)))
 
 
 def split(e: Embeddings, videos) -> Embeddings:
@@ -41,12 +39,9 @@ def split(e: Embeddings, videos) -> Embeddings:
     return Embeddings(e.vectors[kept], e.labels[kept], renumbered, e.frame[kept], e.is_ego[kept], names)
 
 
-def test_concat_undoes_split():
+def test_slices_are_the_videos():
     e = random_table(1, ties=False)
-    assert same(concat([split(e, range(2)), split(e, range(2, 6))]), e)
     assert [e.video[s].tolist() for s in e.video_slices()] == [[i] * (e.video == i).sum() for i in range(6)]
-    with pytest.raises(ValueError, match="widths"):
-        concat([e, e.replace_vectors(e.vectors[:, :3])])
 
 
 @pytest.mark.parametrize(
