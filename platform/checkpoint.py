@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +46,7 @@ def save(
     """Write one checkpoint and drop all but the newest `keep`.
 
     `weights` are those to evaluate (the moving average where there is one). Frozen parameters do not change: their file
-    is written once and hard-linked from then on. Raises OSError naming the folder where the disk is full or unwritable;
-    earlier checkpoints stay as they are.
+    is written once and hard-linked from then on. On failure earlier checkpoints stay as they are; see `needs_space`.
     """
     previous = latest(target.parent.parent)
     temporary = target.with_name(f".{target.name}")
@@ -58,19 +59,39 @@ def save(
             _save_frozen(temporary, previous, {n: w.contiguous() for n, w in weights.items() if n in frozen})
         torch.save(train_state, temporary / "train_state.pt")
         write_json(temporary / "run.json", {**run, "step": train_state["step"]})
+        for file in (*temporary.iterdir(), temporary):  # a name must not reach the disk before what it names
+            _sync(file)
         temporary.rename(target)
-    except (OSError, RuntimeError, SafetensorError) as error:  # each library reports a full disk in its own way
+        _sync(target.parent)
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        if not _is_storage(error):
-            raise
-        left = f"the newest complete one is {previous}" if previous else "there is none before it"
-        raise OSError(
-            errno.ENOSPC,
-            f"checkpoint {target} could not be written: {error}. Checkpoints need free, writable space ({left}); "
-            f"free some, then `crossview resume {target.parent.parent}`",
-        ) from error
     for old in all_of(target.parent.parent)[:-keep]:
         shutil.rmtree(old)
+
+
+@contextmanager
+def needs_space(file: Path, run: Path) -> Iterator[None]:
+    """Say what could not be written of a run, and how to go on, where the disk is full or unwritable (OSError)."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # each library reports a full disk in its own way
+        if not _is_storage(error):
+            raise
+        before = latest(run)
+        left = f"the newest complete checkpoint is {before}" if before else "there is no complete checkpoint yet"
+        raise OSError(
+            errno.ENOSPC,
+            f"{file} could not be written: {error}. Training needs free, writable space ({left}); free some, then "
+            f"`crossview resume {run}`",
+        ) from error
+
+
+def _sync(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _is_storage(error: Exception) -> bool:
@@ -95,13 +116,27 @@ def read_weights(checkpoint: Path) -> dict[str, Tensor]:
     for file in (checkpoint / "model.safetensors", checkpoint / "frozen.safetensors"):
         if not file.exists() and file.name == "frozen.safetensors":
             continue
-        try:
+        with _named(file):
             weights |= load_file(file)
-        except Exception as error:
-            raise ValueError(
-                f"{file}: not a readable checkpoint ({error}); delete this folder and resume from the one before it"
-            ) from error
     return weights
+
+
+def read_train_state(checkpoint: Path, device: torch.device) -> dict[str, Any]:
+    """What `save` was given beside the weights; raises ValueError naming the file where it is missing or broken."""
+    file = checkpoint / "train_state.pt"
+    with _named(file):
+        state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
+    return state
+
+
+@contextmanager
+def _named(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # safetensors, zip and unpickler each have their own kinds
+        raise ValueError(
+            f"{file}: not a readable checkpoint ({error}); delete this folder and resume from the one before it"
+        ) from error
 
 
 def resolve(path: Path) -> Path:

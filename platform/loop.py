@@ -144,7 +144,7 @@ class Training:
 
     def _restore(self, start: Path) -> None:
         weights = checkpoint.read_weights(start)
-        state = torch.load(start / "train_state.pt", map_location=self.worker.device, weights_only=True)
+        state = checkpoint.read_train_state(start, self.worker.device)
         if state["ema"]:
             self.ema = {n: weights[n].to(self.worker.device) for n in state["raw"]}
             weights |= state["raw"]
@@ -175,8 +175,8 @@ class Training:
         if self.ema is not None:
             state["raw"] = {n: weights[n] for n in self.ema}
             weights = weights | self.ema
-        target.parent.mkdir(exist_ok=True)
-        checkpoint.save(target, self.model, weights, state, self.run_info, self.experiment.every.keep)
+        with checkpoint.needs_space(target, self.run_dir):
+            checkpoint.save(target, self.model, weights, state, self.run_info, self.experiment.every.keep)
 
     def optimise(self, micro_batches: Iterator[Any], forward: nn.Module, passes: int, total: int) -> dict[str, Tensor]:
         """One optimiser step over `passes` micro batches; returns the losses (means over workers) and gradient norm."""
@@ -196,15 +196,18 @@ class Training:
         self.scaler.unscale_(self.optimizer)
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(trained, optim.clip_norm or math.inf)
-        if not self.scaler.is_enabled() and not torch.isfinite(norm):
+        # A scaler's first scales are too large on purpose: their steps are left out. Below 1 that is no excuse.
+        scaled = self.scaler.is_enabled() and self.scaler.get_scale() >= 1
+        if not torch.isfinite(sums["loss"]) or not (scaled or torch.isfinite(norm)):
             raise ValueError(
-                f"step {self.step}: the gradient is not finite (loss {float(sums['loss'])}); lower --optim.lr, set "
+                f"step {self.step}: loss or gradient is not finite (loss {float(sums['loss'])}); lower --optim.lr, set "
                 "--optim.clip-norm, or look for broken input with `crossview view`"
             )
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self._average(optim.ema_decay)
+        if not self.scaler.is_enabled() or torch.isfinite(norm):  # else the scaler left the step out
+            self._average(optim.ema_decay)
         self.step += 1
         return _mean_over_workers(sums) | {"grad_norm": norm.detach()}
 
@@ -240,7 +243,8 @@ def train(run: Path, worker: Worker, plan: Plan, on_step: Callable[[Status], Non
     forward: nn.Module = training.model.train()
     if worker.world > 1:
         forward = DistributedDataParallel(training.model)
-    metrics = Metrics(run, training.step) if worker.rank == 0 else None
+    with checkpoint.needs_space(run / "tensorboard", run):
+        metrics = Metrics(run, training.step) if worker.rank == 0 else None
     shard = Shard(
         start_step=training.step,
         stop_step=total,
@@ -264,11 +268,15 @@ def train(run: Path, worker: Worker, plan: Plan, on_step: Callable[[Status], Non
                 wait = stream.wait_s / max(time.monotonic() - started, 1e-9)
                 row = {k: float(v) for k, v in values.items()}
                 rate = learning_rate(optim, training.step - 1, total)
-                metrics.log(training.step, row | {"lr": rate, "data_wait": wait, "quarantined": stream.quarantined})
+                row |= {"lr": rate, "data_wait": wait, "quarantined": stream.quarantined}
+                with checkpoint.needs_space(run / "tensorboard", run):
+                    metrics.log(training.step, row)
                 on_step(Status(training.step, total, row["loss"], wait, stream.quarantined))
             if training.step % every.checkpoint == 0 or last:
-                if metrics:
-                    metrics.flush()
+                if metrics:  # first: a checkpoint must not stand without the rows before it
+                    with checkpoint.needs_space(run / "metrics.parquet", run):
+                        metrics.flush()
                 training.save()
     if metrics:
-        metrics.close()
+        with checkpoint.needs_space(run / "metrics.parquet", run):
+            metrics.close()

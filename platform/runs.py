@@ -48,7 +48,7 @@ def create(run: Path, method: str, experiment: Experiment[Any]) -> Path:
 
 def discard_bare(run: Path) -> None:
     """Remove a run's folder where nothing has come of the run yet but the record of its start."""
-    if {file.name for file in run.iterdir()} <= {"run.json", "failure.json", "ray"}:
+    if {file.name for file in run.iterdir()} <= {"run.json", "ray"}:
         shutil.rmtree(run)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -19,6 +20,7 @@ from crossview.platform import checkpoint, runs
 from crossview.platform.config import Compute, Experiment, read
 from crossview.platform.loop import Status, Worker, initial_model, plan_for, shares, total_steps, train
 from crossview.platform.progress import Progress, console
+from crossview.platform.stream import ACTOR_CPUS, TASK_CPUS
 
 WORKER_CPUS = 0.5
 """CPUs that a training worker claims, so that two workers and their decoders fit on two cores."""
@@ -106,21 +108,42 @@ def _set_threads(compute: Compute) -> None:
     torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // compute.workers))
 
 
+def check_room(compute: Compute, decode_actors: int, resources: dict[str, float], *, gpu: bool) -> None:
+    """Refuse what the cluster can never place: Ray would wait for it without a word."""
+    each = WORKER_CPUS + decode_actors * ACTOR_CPUS
+    cpus, gpus = resources.get("CPU", 0.0), int(resources.get("GPU", 0)) if gpu else None
+    if compute.workers * each + TASK_CPUS > cpus:
+        fit = max(0, int((cpus - TASK_CPUS) / each))
+        raise ValueError(
+            f"compute.workers {compute.workers} with data.decode_actors {decode_actors} each claim "
+            f"{compute.workers * each:g} CPUs (and {TASK_CPUS:g} beside them), but the cluster has {cpus:g}: "
+            f"{fit} such workers fit; lower either option, or join a larger cluster (RAY_ADDRESS)"
+        )
+    if gpus is not None and compute.workers > gpus:
+        raise ValueError(
+            f"compute.workers {compute.workers} need a GPU each, but the cluster has {gpus}; "
+            f"pass --compute.workers {max(gpus, 1)} or --compute.device cpu"
+        )
+
+
 def _fit(run: Path, experiment: Experiment[Any], plan: Plan, line: Progress) -> None:
     """Run the loop in Ray Train workers while this process shows their progress."""
     from crossview.platform.cluster import connect
 
     connect()
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
+
+    from crossview.platform.verdict import Verdict
 
     compute = experiment.compute
     gpu = _device(compute).type == "cuda"
-    failure = run / "failure.json"
-    failure.unlink(missing_ok=True)
+    check_room(compute, experiment.data.decode_actors, ray.cluster_resources(), gpu=gpu)
+    verdict = Verdict()
     trainer = TorchTrainer(
         _worker_loop,
-        train_loop_config={"run": str(run), "plan": plan},
+        train_loop_config={"run": str(run), "plan": plan, "verdict": verdict},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=compute.workers,
@@ -139,11 +162,18 @@ def _fit(run: Path, experiment: Experiment[Any], plan: Plan, line: Progress) -> 
     watcher.start()
     try:
         trainer.fit()
+    except TrainingFailedError as error:
+        if (reason := verdict.read()) is not None:
+            raise ValueError(reason) from error
+        raise ChildProcessError(
+            f"{run}: training stopped after {compute.max_failures} restarts (compute.max_failures): {error}\n"
+            f"Mend the cause; from its newest checkpoint it goes on with `crossview resume {run}`"
+        ) from error
     finally:
         stop.set()
         watcher.join()
-    if failure.exists():
-        raise ValueError(json.loads(failure.read_text())["error"])
+    if (reason := verdict.read()) is not None:
+        raise ValueError(reason)
 
 
 def _worker_loop(config: dict[str, Any]) -> None:
@@ -156,13 +186,13 @@ def _worker_loop(config: dict[str, Any]) -> None:
     _set_threads(experiment.compute)
     context = ray_train.get_context()
     worker = Worker(get_device(), context.get_world_rank(), context.get_world_size())
-    failure = run / "failure.json"
-    if failure.exists():  # the group was restarted after an error that a restart cannot mend
+    verdict = config["verdict"]
+    if verdict.read() is not None:  # the group was restarted after an error that a restart cannot mend
         return
     try:
         train(run, worker, config["plan"], _status_writer(run))
     except (ValueError, OSError) as error:
-        runs.write_json(failure, {"error": str(error)})
+        verdict.give(str(error))
         if worker.world > 1:  # the other ranks wait for this one: end the group
             raise
 
@@ -175,7 +205,8 @@ def _status_writer(run: Path) -> Callable[[Status], None]:
         nonlocal last
         if time.monotonic() - last > 0.3 or status.step == status.total:
             last = time.monotonic()
-            runs.write_json(run / "progress.json", asdict(status))
+            with contextlib.suppress(OSError):  # it only informs; a full disk is told of where training must write
+                runs.write_json(run / "progress.json", asdict(status))
 
     return write
 

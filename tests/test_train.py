@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_run
 import torch
@@ -18,9 +19,10 @@ from feature_catalog import write_feature_catalog
 from crossview.methods.recipe import Optim
 from crossview.platform import checkpoint
 from crossview.platform.config import Cadence, Compute, Data, Experiment, from_dict, preset, read, to_dict
-from crossview.platform.loop import learning_rate, shares, total_steps
+from crossview.platform.loop import Training, Worker, learning_rate, plan_for, shares, total_steps, train
 from crossview.platform.metrics import read_metrics
-from crossview.platform.train import resume, start
+from crossview.platform.runs import create
+from crossview.platform.train import check_room, resume, start
 
 STEPS = 20
 
@@ -191,14 +193,16 @@ def test_a_full_disk_names_the_checkpoint_and_keeps_the_earlier_ones(catalog: Pa
     info = json.loads((run / "run.json").read_text())
     info["experiment"]["optim"]["steps"] = 8
     (run / "run.json").write_text(json.dumps(info))
-    script = (
-        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        f"from crossview.platform.cli import main; main(['resume', {str(run)!r}, '--debug'])"
-    )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert result.returncode == 2
-    assert "step-00000008" in result.stderr
-    assert "space" in result.stderr
+    for largest_file, named in ((100_000, "step-00000008"), (0, "could not be written")):  # 0: every write fails
+        script = (
+            f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({largest_file}, {largest_file}))\n"
+            f"from crossview.platform.cli import main; main(['resume', {str(run)!r}, '--debug'])"
+        )
+        result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert result.returncode == 2, result.stderr
+        assert named in result.stderr
+        assert "space" in result.stderr
+        assert f"crossview resume {run}" in result.stderr
     assert [p.name for p in checkpoint.all_of(run)] == ["step-00000004"]
     assert not list((run / "checkpoints").glob(".*"))
 
@@ -293,3 +297,88 @@ def test_init_from_decides_the_cached_features_too(tmp_path: Path) -> None:
     folders = [folder for folder in (tmp_path / "catalog" / "features").iterdir() if folder.is_dir()]
     assert resume(on_features, in_process=True) == on_features
     assert [f for f in (tmp_path / "catalog" / "features").iterdir() if f.is_dir()] == folders
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, precision: str) -> None:
+    catalog = write_feature_catalog(tmp_path)
+    for file in (tmp_path / "files").glob("*.npy"):
+        np.save(file, np.full_like(np.load(file), np.nan))
+    run = create(tmp_path / "run", "byov", experiment(catalog, compute__precision=precision))
+    _, saved = read(run)
+    with pytest.raises(ValueError, match=r"step 0: loss or gradient is not finite .*crossview view"):
+        train(run, Worker(torch.device("cpu"), in_process=True), plan_for(saved), lambda status: None)
+
+
+def test_a_step_that_the_scaler_leaves_out_does_not_move_the_average(catalog: Path, tmp_path: Path) -> None:
+    options = {"compute__precision": "float16", "optim__ema_decay": 0.5}
+    training = Training(
+        create(tmp_path / "run", "byov", experiment(catalog, **options)), Worker(torch.device("cpu"), in_process=True)
+    )
+    assert training.ema is not None
+    name, parameter = next((n, p) for n, p in training.model.named_parameters() if p.requires_grad)
+    training.ema[name].zero_()
+
+    class Steep(torch.nn.Module):
+        """A loss of 0 whose gradient is finite until it is scaled."""
+
+        def forward(self, batch: object) -> dict[str, torch.Tensor]:
+            return {"loss": ((parameter - parameter.detach()) * 1e37).sum()}
+
+    training.optimise(iter([None]), Steep(), 1, STEPS)
+    assert not training.ema[name].any()
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_gets_its_name(
+    catalog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+
+    def record(opened: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{opened}").readlink()))
+
+    training = Training(
+        create(tmp_path / "run", "byov", experiment(catalog)), Worker(torch.device("cpu"), in_process=True)
+    )
+    monkeypatch.setattr(os, "fsync", record)
+    training.save()
+    folder = tmp_path / "run" / "checkpoints"
+    inside = {file.name for file in (folder / "step-00000000").iterdir()}
+    assert {f"{folder}/.step-00000000/{name}" for name in inside} | {f"{folder}/.step-00000000"} == set(synced[:-1])
+    assert synced[-1] == str(folder)
+
+
+def test_a_cut_training_state_is_named(straight: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    newest = checkpoint.latest(straight)
+    assert newest is not None
+    shutil.copytree(newest, run / "checkpoints" / "step-00000004")
+    shutil.copy(straight / "run.json", run)
+    state = run / "checkpoints" / "step-00000004" / "train_state.pt"
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"step-00000004/train_state\.pt: not a readable checkpoint"):
+        resume(run, in_process=True)
+
+
+def test_what_the_cluster_cannot_place_is_refused() -> None:
+    two = {"CPU": 2.0}
+    check_room(Compute(workers=2), 1, two, gpu=False)
+    with pytest.raises(ValueError, match=r"compute.workers 3 with data.decode_actors 1 .*has 2: 2 such workers fit"):
+        check_room(Compute(workers=3), 1, two, gpu=False)
+    with pytest.raises(ValueError, match=r"compute.workers 1 with data.decode_actors 8 .*: 0 such workers fit"):
+        check_room(Compute(), 8, two, gpu=False)
+    with pytest.raises(ValueError, match=r"the cluster has 1; pass --compute.workers 1"):
+        check_room(Compute(workers=2), 1, {"CPU": 8.0, "GPU": 1.0}, gpu=True)
+
+
+@pytest.mark.ray
+def test_an_error_of_the_workers_comes_back_as_itself(tmp_path: Path, ray_cluster: None) -> None:
+    """Also without restarts, where Ray itself raises, and without a file, which a full disk would not take."""
+    catalog = write_feature_catalog(tmp_path)
+    for file in (tmp_path / "files").glob("*.npy"):
+        np.save(file, np.full_like(np.load(file), np.nan))
+    run = tmp_path / "run"
+    stopping = experiment(catalog, compute__workers=2, compute__max_failures=0)
+    with pytest.raises(ValueError, match=r"^step 0: loss or gradient is not finite"):
+        start(run, "byov", stopping, in_process=False)
+    assert not (run / "failure.json").exists()
