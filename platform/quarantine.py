@@ -19,12 +19,14 @@ FILE = "quarantine.parquet"
 class Quarantine:
     """Unreadable recordings of one run, in `quarantine.parquet` of its folder, shared by all ranks.
 
-    The list only informs: whether a row is replaced follows from the file alone, so a mended file is used again.
+    The list only informs: whether a row is replaced follows from the file alone, so a mended file is used again. The
+    limit is on what this process found unreadable, so that a resumed run whose files were mended goes on.
     """
 
     def __init__(self, run_dir: Path | None, recordings: int, max_share: float) -> None:
         self.run_dir, self.recordings, self.max_share = run_dir, recordings, max_share
         self.files: dict[str, dict[str, str]] = read(run_dir) if run_dir else {}
+        self._found: dict[str, dict[str, str]] = {}
 
     def add(self, reports: Iterable[str]) -> None:
         """Take in the column "quarantine" of a block; raises ValueError once too many recordings are unreadable."""
@@ -34,26 +36,29 @@ class Quarantine:
         for report in found:
             if "error" in report:
                 raise ValueError(report["error"])
-        named = {r["recording"]: r for r in found if "recording" in r and r["recording"] not in self.files}
+        named = {r["recording"]: r for r in found if "recording" in r and r["recording"] not in self._found}
+        self._found |= named
         self.files |= named
         if named and self.run_dir:
             with _locked(self.run_dir):
                 self.files = read(self.run_dir) | self.files
                 write(self.run_dir, self.files)
         lost = [r["lost"] for r in found if "lost" in r]
-        if len(self.files) > self.max_share * self.recordings or lost:
+        if len(self._found) > self.max_share * self.recordings or lost:
             raise ValueError(self._message(lost))
 
     def _message(self, lost: list[int]) -> str:
-        shown = [f["reason"] for f in list(self.files.values())[:5]]
-        more = f"\n  and {len(self.files) - 5} more" if len(self.files) > 5 else ""
+        shown = [f["reason"] for f in list(self._found.values())[:5]]
+        more = f"\n  and {len(self._found) - 5} more" if len(self._found) > 5 else ""
         rule = f"at most {self.max_share:.0%} may be (--data.max-quarantined)"
-        if len(self.files) <= self.max_share * self.recordings:
+        if len(self._found) <= self.max_share * self.recordings:
             rule = f"sample {lost[0]} has no readable row to take its place"
         where = f"; all are listed in {self.run_dir / FILE}" if self.run_dir else ""
         return (
-            f"{len(self.files)} of {self.recordings} recordings are unreadable, {rule}: mend or remove the files and "
-            f"make the catalog again, or raise the limit{where}\n  " + "\n  ".join(shown) + more
+            f"{len(self._found)} of {self.recordings} recordings are unreadable, {rule}: mend or remove the files and "
+            f"make the catalog again with `crossview prepare`, or train anew with a higher limit{where}\n  "
+            + "\n  ".join(shown)
+            + more
         )
 
 

@@ -61,7 +61,10 @@ class Stream:
         prefetch: int = 2,
     ) -> None:
         if not plan.catalog.root.is_dir():
-            raise ValueError(f"{plan.catalog.root}: the catalog's files lay here, but it is missing; pass --data.root")
+            raise ValueError(
+                f"{plan.catalog.root}: the catalog's files lay here, but it is missing; put it back, or make the "
+                "catalog again with `crossview prepare` (`crossview train` also takes --data.root)"
+            )
         self.shard, self.device, self.in_process, self.prefetch = shard, device, in_process, prefetch
         self.decoder = RowDecoder(plan, data, shard)
         self.actors = data.decode_actors

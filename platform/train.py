@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import threading
@@ -50,6 +51,7 @@ def resume(run: Path, *, in_process: bool) -> Path:
     plan = plan_for(experiment)
     if experiment.data.cache_features:
         plan = _on_features(run, name, experiment, plan, in_process)
+    _same_recordings(run, plan)
     total = total_steps(experiment.optim, plan.rows_per_epoch)
     begun = checkpoint.latest(run)
     done = int(begun.name.removeprefix("step-")) if begun else 0
@@ -69,6 +71,21 @@ def resume(run: Path, *, in_process: bool) -> Path:
         else:
             _fit(run, experiment, plan, line)
     return run
+
+
+def _same_recordings(run: Path, plan: Plan) -> None:
+    """Note in run.json which recordings the plan draws from; later, refuse others: the samples would be others too."""
+    facts = [{k: v for k, v in asdict(r).items() if k not in ("path", "kind")} for r in plan.catalog.recordings]
+    now = hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
+    info = json.loads((run / "run.json").read_text())
+    if "recordings" not in info:
+        runs.write_json(run / "run.json", {**info, "recordings": now})
+    elif info["recordings"] != now:
+        raise ValueError(
+            f"{run}: the recordings that it would train on now ({len(facts)}) are not those that it began with: the "
+            "catalog was made again, or files of it were mended or broken in between. Restore them, or start a new "
+            f"run from these weights with `crossview train METHOD --from {run} --init-from {run}`"
+        )
 
 
 def _absolute(data: Any) -> Any:

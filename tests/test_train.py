@@ -16,6 +16,7 @@ import tiny_run
 import torch
 from feature_catalog import write_feature_catalog
 
+from crossview.datasets.catalog import Catalog
 from crossview.methods.recipe import Optim
 from crossview.platform import checkpoint
 from crossview.platform.config import Cadence, Compute, Data, Experiment, from_dict, preset, read, to_dict
@@ -185,7 +186,21 @@ def test_moving_average_is_what_load_returns(catalog: Path, tmp_path: Path) -> N
     assert state["raw"]
     assert any(not torch.equal(averaged[name], raw) for name, raw in state["raw"].items())
     again = start(tmp_path / "ema2", "byov", experiment(catalog, optim__ema_decay=0.9, optim__steps=6), in_process=True)
+    last = checkpoint.folder(again, 6)
+    before = torch.load(last / "train_state.pt", weights_only=True)["raw"]
+    shutil.rmtree(last)
+    resume(again, in_process=True)  # from step 4, average included
     assert all(torch.equal(w, weights(again)[n]) for n, w in weights(run).items())
+    after = torch.load(last / "train_state.pt", weights_only=True)["raw"]
+    assert all(torch.equal(raw, after[name]) for name, raw in before.items())
+
+
+def test_bfloat16_trains_as_float32_nearly_does(straight: Path, catalog: Path, tmp_path: Path) -> None:
+    half = experiment(catalog, compute__precision="bfloat16", optim__steps=4)
+    run = start(tmp_path / "half", "byov", half, in_process=True)
+    assert losses(run) == pytest.approx(losses(straight)[:4], rel=0.03)
+    assert losses(run) != losses(straight)[:4]
+    assert all(value.dtype == torch.float32 for value in weights(run).values())
 
 
 def test_a_full_disk_names_the_checkpoint_and_keeps_the_earlier_ones(catalog: Path, tmp_path: Path) -> None:
@@ -247,7 +262,9 @@ def test_a_killed_worker_loses_nothing(straight: Path, catalog: Path, tmp_path: 
 
 @pytest.mark.ray
 def test_two_workers_agree_with_one(straight: Path, catalog: Path, tmp_path: Path, ray_cluster: None) -> None:
-    run = start(tmp_path / "two", "byov", experiment(catalog, compute__workers=2), in_process=False)
+    """Each accumulates two passes per step, of which only the last exchanges gradients."""
+    split = experiment(catalog, compute__workers=2, compute__micro_batch=2)
+    run = start(tmp_path / "two", "byov", split, in_process=False)
     assert losses(run) == pytest.approx(losses(straight), rel=1e-4)
 
 
@@ -382,3 +399,14 @@ def test_an_error_of_the_workers_comes_back_as_itself(tmp_path: Path, ray_cluste
     with pytest.raises(ValueError, match=r"^step 0: loss or gradient is not finite"):
         start(run, "byov", stopping, in_process=False)
     assert not (run / "failure.json").exists()
+
+
+def test_a_changed_catalog_is_refused_on_resume(tmp_path: Path) -> None:
+    catalog = write_feature_catalog(tmp_path, train=3)
+    run = start(tmp_path / "run", "byov", experiment(catalog, optim__steps=1), in_process=True)
+    whole = Catalog.load(catalog)
+    dataclasses.replace(whole, recordings=tuple(reversed(whole.recordings))).save(catalog)
+    with pytest.raises(ValueError, match=r"run: the recordings .*\(6\) are not those .*--init-from .*run"):
+        resume(run, in_process=True)
+    whole.save(catalog)
+    assert resume(run, in_process=True) == run
