@@ -8,7 +8,7 @@ import numpy as np
 
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.sampling import Sampling, View
-from crossview.datasets.windows import overlap
+from crossview.datasets.windows import overlap, run_together
 
 MISSING = -1
 """A slot that no camera of the scene fills."""
@@ -136,12 +136,6 @@ class Groups:
         return table
 
 
-def _run_together(recordings: Sequence[Recording]) -> bool:
-    """Whether there is an instant that all of them show."""
-    start_s, end_s = overlap(list(recordings))
-    return start_s <= end_s + 1e-6
-
-
 def _simultaneous(
     recordings: Sequence[Recording], first: list[int], second: list[int]
 ) -> Iterable[tuple[list[int], list[int]]]:
@@ -151,7 +145,7 @@ def _simultaneous(
     """
     parts: dict[tuple[int, ...], list[int]] = {}
     for i in first:
-        others = tuple(j for j in second if _run_together((recordings[i], recordings[j])))
+        others = tuple(j for j in second if run_together([recordings[i], recordings[j]]))
         parts.setdefault(others, []).append(i)
     return [(members, list(others)) for others, members in parts.items() if others]
 
@@ -159,7 +153,7 @@ def _simultaneous(
 def _check_clock(catalog: Catalog, cameras: list[int]) -> None:
     """Raise ValueError where the cameras of a scene, which share rows, have no common instant."""
     found = [catalog.recordings[i] for i in cameras]
-    if _run_together(found):
+    if run_together(found):
         return
     start_s, end_s = overlap(found)
     raise ValueError(

@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from crossview.datasets.tables import write_table
+
 Perspective = Literal["ego", "exo"]
 Kind = Literal["video", "features"]
 
@@ -175,9 +177,7 @@ class Catalog:
 
 
 def _write(file: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), partial)
-    partial.replace(file)
+    write_table(pa.Table.from_pylist(rows, schema=schema), file)
 
 
 def _read(file: Path, schema: pa.Schema) -> list[dict[str, Any]]:

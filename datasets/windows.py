@@ -34,23 +34,31 @@ def common_frames(recordings: list[Recording], view: View, scale: float, rng: np
     Instants are frames of the slowest recording, drawn where all recordings run. The other recordings' frames lie at
     the very same instants where rates are multiples and offsets whole frames, else within half a frame.
     """
-    start_s, end_s = overlap(recordings)
-    slowest = min(recordings, key=lambda r: r.fps)
-    first = int(np.ceil((start_s - slowest.start_offset_s) * slowest.fps - 1e-6))
-    last = int(np.floor((end_s - slowest.start_offset_s) * slowest.fps + 1e-6))
-    first = max(0, min(first, slowest.num_frames - 1))
-    last = max(first, min(last, slowest.num_frames - 1))  # the overlap may fall between two frames
+    slowest, first, last = _shared(recordings)
     if view.fps is None:
         frames = _even(first, last, view.frames)
     else:
         frames = _window(first, last, view.frames, slowest.fps / view.fps * scale, rng)
     instants = slowest.start_offset_s + frames / slowest.fps
-    return [
-        frames
-        if r is slowest
-        else np.clip(np.rint((instants - r.start_offset_s) * r.fps), 0, r.num_frames - 1).astype(int)
-        for r in recordings
-    ]
+    return [frames if r is slowest else frames_at(r, instants) for r in recordings]
+
+
+def common_instants(recordings: list[Recording], count: int) -> np.ndarray:
+    """Instants in s, evenly over the span that all recordings show, at frames of the slowest: float (count,)."""
+    slowest, first, last = _shared(recordings)
+    return slowest.start_offset_s + _even(first, last, count) / slowest.fps
+
+
+def frames_at(recording: Recording, instants: np.ndarray) -> np.ndarray:
+    """Index of the frame nearest to each instant in s: float (n,) -> int64 (n,)."""
+    index = np.rint((instants - recording.start_offset_s) * recording.fps).astype(np.int64)
+    return np.clip(index, 0, recording.num_frames - 1)
+
+
+def run_together(recordings: list[Recording]) -> bool:
+    """Whether there is an instant that all of them show."""
+    start_s, end_s = overlap(recordings)
+    return start_s <= end_s + 1e-6
 
 
 def overlap(recordings: list[Recording]) -> tuple[float, float]:
@@ -58,6 +66,16 @@ def overlap(recordings: list[Recording]) -> tuple[float, float]:
     start_s = max(r.start_offset_s for r in recordings)
     end_s = min(r.start_offset_s + (r.num_frames - 1) / r.fps for r in recordings)
     return start_s, end_s
+
+
+def _shared(recordings: list[Recording]) -> tuple[Recording, int, int]:
+    """The slowest recording, and its first and last frame that all the others show too."""
+    start_s, end_s = overlap(recordings)
+    slowest = min(recordings, key=lambda r: r.fps)
+    first = int(np.ceil((start_s - slowest.start_offset_s) * slowest.fps - 1e-6))
+    last = int(np.floor((end_s - slowest.start_offset_s) * slowest.fps + 1e-6))
+    first = max(0, min(first, slowest.num_frames - 1))
+    return slowest, first, max(first, min(last, slowest.num_frames - 1))  # the overlap may fall between two frames
 
 
 def _even(first: int, last: int, count: int) -> np.ndarray:

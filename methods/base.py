@@ -7,6 +7,7 @@ from typing import Any
 
 import timm
 import torch
+from einops import rearrange
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
@@ -39,9 +40,9 @@ class FrozenViT(nn.Module):
     @torch.no_grad()
     def forward(self, video: Tensor) -> Tensor:
         """uint8 (B, T, 3, H, W) -> (B, T, N, D)."""
-        frames = video.flatten(0, 1)
+        frames = rearrange(video, "B T C H W -> (B T) C H W")
         tokens = [self.tokens(part) for part in frames.split(self.chunk)]
-        return torch.cat(tokens).unflatten(0, video.shape[:2])
+        return rearrange(torch.cat(tokens), "(B T) N D -> B T N D", B=len(video))
 
     def tokens(self, frames: Tensor) -> Tensor:
         """Colours in [0, 255], (n, 3, H, W) -> (n, N, D), with gradients where the ViT has them."""

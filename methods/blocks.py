@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 
@@ -21,9 +22,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
         """(B, L, D) -> (B, L, D); with `causal` position t attends to positions up to t."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, heads, L, D / heads)
+        q, k, v = rearrange(self.qkv(x), "B L (qkv heads D) -> qkv B heads L D", qkv=3, heads=self.heads)
         x = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
-        return self.proj(x.transpose(1, 2).flatten(2))
+        return self.proj(rearrange(x, "B heads L D -> B L (heads D)"))
 
 
 class Block(nn.Module):

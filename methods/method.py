@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -63,10 +62,3 @@ def build(name: str, config: MethodConfig) -> Method:
     """The model of `methods/<name>/model.py` for `config`."""
     model: Method = importlib.import_module(f"crossview.methods.{name}.model").Model(config)
     return model
-
-
-def names() -> list[str]:
-    """Every method's name: the folders under `methods/`."""
-    import crossview.methods
-
-    return sorted(m.name for m in pkgutil.iter_modules(crossview.methods.__path__) if m.ispkg)

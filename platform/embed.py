@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from crossview.datasets.catalog import Catalog, Recording
+from crossview.datasets.tables import write_table
 from crossview.methods.method import Method, build
 from crossview.platform import checkpoint
 from crossview.platform.config import Data, Experiment, read
@@ -204,9 +204,7 @@ def _table(catalog: Catalog, vectors: dict[int, np.ndarray]) -> pa.Table:
 
 
 def _write(table: pa.Table, file: Path, facts: dict[str, str]) -> None:
-    temporary = file.with_name(f".{file.name}")
-    pq.write_table(table.replace_schema_metadata({"crossview": json.dumps(facts)}), temporary)
-    temporary.replace(file)
+    write_table(table.replace_schema_metadata({"crossview": json.dumps(facts)}), file)
 
 
 def _ordered(catalog: Catalog) -> Catalog:

@@ -15,6 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from crossview.datasets.catalog import Catalog
+from crossview.datasets.tables import write_table
 from crossview.downstream import ae2
 from crossview.downstream.controls import Margin, margin, time_only
 from crossview.downstream.embeddings import Embeddings
@@ -169,15 +170,15 @@ class _Result:
         notes = self.notes(times)
         facts = {"split": self.split, "fit_split": self.fit_split, "times": times, "notes": notes}
         table = to_arrow(rows).replace_schema_metadata({"crossview": json.dumps(facts)})
-        _replace(table, file)
+        write_table(table, file)
         if len(self.by_action) > 1:
             parts = [
                 to_arrow(scores).append_column("action", pa.array([action] * (len(scores) * len(scores[TRAINED]))))
                 for action, scores in self.by_action.items()
             ]
-            _replace(pa.concat_tables(parts), folder / f"{self.split}-actions.parquet")
+            write_table(pa.concat_tables(parts), folder / f"{self.split}-actions.parquet")
         if self.shots:
-            _replace(pa.Table.from_pylist(self.shots), folder / f"{self.split}-few-shot.parquet")
+            write_table(pa.Table.from_pylist(self.shots), folder / f"{self.split}-few-shot.parquet")
         (folder / f"{self.split}.md").write_text(markdown(rows, notes) + few_shot_markdown(self.shots))
         console.print(terminal(rows, f"{self.run.name}, split {self.split}"))
         for note in notes:
@@ -210,12 +211,6 @@ def _times(file: Path) -> int:
     if not file.exists():
         return 0
     return int(json.loads(pq.read_metadata(file).metadata[b"crossview"])["times"])
-
-
-def _replace(table: pa.Table, file: Path) -> None:
-    temporary = file.with_name(f".{file.name}")
-    pq.write_table(table, temporary)
-    temporary.replace(file)
 
 
 def lines(rows: Scores) -> list[tuple[str, dict[str, str], Margin]]:

@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch.utils.tensorboard import SummaryWriter
 
+from crossview.datasets.tables import write_table
+
 
 def read_metrics(run: Path) -> list[dict[str, float]]:
     """The rows logged so far, oldest first; empty where nothing was logged."""
@@ -34,9 +36,7 @@ class Metrics:
 
     def flush(self) -> None:
         """Write the table under a temporary name and rename it."""
-        temporary = self._file.with_name(f".{self._file.name}")
-        pq.write_table(pa.Table.from_pylist(self._rows), temporary)
-        temporary.replace(self._file)
+        write_table(pa.Table.from_pylist(self._rows), self._file)
         self._board.flush()
 
     def close(self) -> None:

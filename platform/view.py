@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from crossview.datasets import windows
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.video import decode
 from crossview.platform.plots import FONT_PX, save
@@ -33,7 +34,8 @@ def contact_sheet(catalog: Catalog, scene: str, out: Path, instants: int = 8) ->
     recordings = _recordings(catalog, scene)
     times = common_instants(recordings, instants)
     strips = [
-        Strip(f"{r.view} ({r.perspective})", list(thumbnails(catalog.file(r), frames_at(r, times)))) for r in recordings
+        Strip(f"{r.view} ({r.perspective})", list(thumbnails(catalog.file(r), windows.frames_at(r, times))))
+        for r in recordings
     ]
     figure = sheet(strips, times, f"Scene {scene}: {len(strips)} cameras at {len(times)} common instants")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -53,12 +55,10 @@ def _recordings(catalog: Catalog, scene: str) -> list[Recording]:
 
 
 def common_instants(recordings: list[Recording], count: int) -> np.ndarray:
-    """`count` instants in seconds, evenly over the span that all recordings cover, at frames of the slowest camera."""
+    """`windows.common_instants`, or ValueError where the recordings have none."""
     if count < 1:
         raise ValueError(f"instants is {count}; it must be at least 1")
-    start = max(r.start_offset_s for r in recordings)
-    end = min(r.start_offset_s + (r.num_frames - 1) / r.fps for r in recordings)
-    if end < start:
+    if not windows.run_together(recordings):
         spans = [
             f"{r.view} {r.start_offset_s:.2f}-{r.start_offset_s + (r.num_frames - 1) / r.fps:.2f} s" for r in recordings
         ]
@@ -66,15 +66,7 @@ def common_instants(recordings: list[Recording], count: int) -> np.ndarray:
             f"scene {recordings[0].scene!r}: its recordings never overlap in time ({', '.join(spans)}); "
             "check start_offset_s and fps in the catalog"
         )
-    slowest = min(recordings, key=lambda r: r.fps)
-    index = np.rint((np.linspace(start, end, count) - slowest.start_offset_s) * slowest.fps)
-    return slowest.start_offset_s + index / slowest.fps
-
-
-def frames_at(recording: Recording, times: np.ndarray) -> np.ndarray:
-    """Index of the frame nearest to each instant: float (n,) -> int64 (n,)."""
-    index = np.rint((times - recording.start_offset_s) * recording.fps).astype(np.int64)
-    return np.clip(index, 0, recording.num_frames - 1)
+    return windows.common_instants(recordings, count)
 
 
 def thumbnails(file: Path, frames: np.ndarray, height_px: int = THUMBNAIL_PX) -> list[np.ndarray]:

@@ -46,7 +46,6 @@ def printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_printed_method_is_found_by_its_folder_and_trains(printed: Path) -> None:
     assert "tcn" in method_names()
-    assert "tcn" in contract.names()
     assert next(iter(presets("tcn"))) == "paper"
     assert config_class("tcn")().sampling().pairing == "synchronized"
     config = preset("tcn", "debug").method

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from crossview.datasets.sampling import Sampling
-from crossview.methods.method import Method, build, names
+from crossview.methods.method import Method, build
 from crossview.methods.recipe import Optim, Recipe
 from crossview.platform.config import config_class, method_names, preset, presets
 
@@ -24,7 +24,7 @@ def _seeded() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=names())
+@pytest.fixture(params=method_names())
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -66,8 +66,7 @@ def clip_of(name: str) -> Tensor:
 
 
 def test_every_folder_is_a_method() -> None:
-    assert names() == method_names()
-    assert "byov" in names()
+    assert "byov" in method_names()
 
 
 def test_every_preset_builds_its_config(name: str) -> None:

@@ -15,12 +15,13 @@ from PIL import Image
 from tiny_run import train, write_catalog
 
 from crossview.datasets.catalog import Catalog
+from crossview.datasets.windows import frames_at
 from crossview.downstream.embeddings import Embeddings
 from crossview.platform import plots, quarantine
 from crossview.platform.evaluate import evaluate
 from crossview.platform.figures import draw, queries
 from crossview.platform.report import report
-from crossview.platform.view import common_instants, contact_sheet, frames_at, thumbnails
+from crossview.platform.view import common_instants, contact_sheet, thumbnails
 
 
 @pytest.fixture(scope="module")
