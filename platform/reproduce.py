@@ -66,7 +66,7 @@ def find(spec: str) -> tuple[str, str, Study]:
 def _studies(method: str) -> dict[str, Study]:
     if importlib.util.find_spec(f"crossview.methods.{method}.studies") is None:
         return {}
-    return importlib.import_module(f"crossview.methods.{method}.studies").studies()  # type: ignore[no-any-return]
+    return importlib.import_module(f"crossview.methods.{method}.studies").studies()
 
 
 def _claim_folder(out: Path, study: Study) -> None:
@@ -166,7 +166,8 @@ def _side_by_side(method: str, study: Study, arms: list[tuple[Path, Experiment[A
     first = arms[0][1]
     features = first.data.catalog / "features"
     cache(method, first.method, Catalog.load(first.data.catalog), features, data=first.data)
-    task = ray.remote(num_cpus=1, max_retries=2)(_one)
+    remote: Any = ray.remote(num_cpus=1, max_retries=2)
+    task = remote(_one)
     waiting = list(arms)
     running: dict[Any, Path] = {}
     steps = sum(experiment.optim.steps or 0 for _, experiment in arms)
