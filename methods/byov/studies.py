@@ -18,7 +18,9 @@ def studies() -> dict[str, Study]:
 
 def _quickstart() -> Study:
     return Study(
-        world=WorldConfig(actions=("pour_milk",), train_takes=8, val_takes=4, test_takes=1, size_px=128, workers=2),
+        world=WorldConfig(
+            actions=("pour_milk",), cut="cycle", train_takes=8, val_takes=4, test_takes=1, size_px=128, workers=2
+        ),
         layout="synchronized",
         arms={"byov": presets()["debug"]()},
         seeds=1,
