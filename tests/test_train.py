@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_feature_catalog(tmp_path_factory.mktemp("features"))
 
 
-def experiment(catalog: Path, **changes: object) -> Experiment:
+def experiment(catalog: Path, **changes: Any) -> Experiment[Any]:
     """A tiny run: BYOV's debug preset on features; `changes` name options by their path, with __ for the dot."""
     recipe = preset("byov", "debug")
     optim = dataclasses.replace(recipe.optim, steps=STEPS, batch=8, warmup_steps=3)
