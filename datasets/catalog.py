@@ -166,7 +166,10 @@ class Catalog:
                 raise ValueError(f"{folder}: no catalog here ({name} is missing); make one with `crossview prepare`")
         root = root or Path(json.loads((folder / "catalog.json").read_text())["root"])
         if not root.is_dir():
-            raise ValueError(f"{folder}: the catalog's files lay under {root}, which is missing; pass --data.root")
+            raise ValueError(
+                f"{folder}: the catalog's files lay under {root}, which is missing; make the catalog again with "
+                "`crossview prepare`, or train with --data.root"
+            )
         recordings = tuple(Recording(**row) for row in _read(folder / "recordings.parquet", RECORDINGS))
         segments = tuple(Segment(**row) for row in _read(folder / "segments.parquet", SEGMENTS))
         quarantined = tuple(Quarantined(**row) for row in _read(folder / "quarantine.parquet", QUARANTINED))
