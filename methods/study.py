@@ -45,5 +45,8 @@ class Study:
             raise ValueError(f"study: world.actions is {self.world.actions}; a study takes one action")
         if self.base is not None and self.base.world.seed == self.world.seed:
             raise ValueError(f"study: the base's world has the study's seed {self.world.seed}; give it another")
+        bases = {getattr(recipe.method, "base", None) for recipe in self.arms.values()}
+        if self.base is not None and (len(bases) != 1 or None in bases):
+            raise ValueError("study: it trains a base, so every arm's method must have the same option `base`")
         if self.seeds < 1 or not self.arms:
             raise ValueError(f"study: {self.seeds} seeds of {len(self.arms)} arms; there must be at least one of each")
