@@ -253,7 +253,7 @@ def _terminal(study: Study, scores: Scores) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("row")
     for metric in study.claims:
-        table.add_column(metric, justify="right")
+        table.add_column(metric.replace("/", "\n"), justify="right")
     for row, values in scores.items():
         style = "bold" if row in study.arms else ""
         table.add_row(row, *(cell(values[metric]) for metric in study.claims), style=style)
