@@ -451,3 +451,19 @@ def test_the_sampling_is_two_random_clips_of_one_action(pairs: str, perspectives
     assert sampling.pairing == "unpaired"
     assert [v.perspective for v in sampling.views.values()] == perspectives
     assert all(v.frames == 10 and v.spread == "random" and v.size_px == 64 for v in sampling.views.values())
+
+
+def test_centring_takes_away_what_never_changes_in_a_clip() -> None:
+    torch.manual_seed(0)
+    config = dataclasses.replace(TINY, input_norm="clip", target_norm="clip", stm_ratio=None)
+    model = Model(config).eval()
+    features = torch.randn(2, 9, 16, model.base.width, dtype=torch.float64).float()
+    shifted = features + torch.randn(2, 1, 1, model.base.width)
+    with torch.no_grad():
+        torch.testing.assert_close(model.embed(shifted), model.embed(features), rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(
+            Model(dataclasses.replace(config, input_norm="none")).merged(shifted), model.merged(shifted)
+        )
+        target = model._target(features.mean(2))
+    torch.testing.assert_close(target.mean(1), torch.zeros(2, model.base.width), rtol=0, atol=1e-5)
+    torch.testing.assert_close(target.square().mean((1, 2)), torch.ones(2), rtol=1e-3, atol=0)
