@@ -84,7 +84,7 @@ def test_what_load_refuses(tmp_path: Path) -> None:
     tables = tmp_path / "tables"
     full(tmp_path).save(tables)
     (tables / "catalog.json").write_text(json.dumps({"root": str(tmp_path / "gone")}))
-    with pytest.raises(ValueError, match=r"lay under .*gone, which is missing; .*`crossview prepare`, or train with --data\.root"):
+    with pytest.raises(ValueError, match=r"under .*gone, which is missing; .*`crossview prepare`, or .*--data\.root"):
         Catalog.load(tables)
     full(tmp_path).save(tables)
     (tables / "recordings.parquet").write_bytes((tables / "segments.parquet").read_bytes())
