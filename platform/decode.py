@@ -103,11 +103,6 @@ class RowDecoder:
             shape: tuple[int, ...] = (size * 3 // 2, size) if self.pixels == "yuv420" else (size, size, 3)
             kind = (shape, "uint8") if frame is None else (frame, "float16")
             slots.append(Slot("video" if self.group else name, view.frames, size, *kind))
-        if self.group and len({(s.frames, s.size_px) for s in slots}) > 1:
-            raise ValueError(
-                "sampling: the views of pairing 'group' differ in frames or size_px; they travel as one array: "
-                "make them equal"
-            )
         return slots
 
     def _feature_frame(self) -> tuple[int, int] | None:

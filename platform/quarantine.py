@@ -12,6 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from crossview.datasets.tables import write_table
+
 SCHEMA = pa.schema([("recording", pa.string()), ("path", pa.string()), ("reason", pa.string())])
 FILE = "quarantine.parquet"
 
@@ -70,9 +72,7 @@ def read(run_dir: Path) -> dict[str, dict[str, str]]:
 
 def write(run_dir: Path, files: dict[str, dict[str, str]]) -> None:
     """Replace the list in one step."""
-    temporary = run_dir / f".{FILE}.{os.getpid()}"
-    pq.write_table(pa.Table.from_pylist([files[name] for name in sorted(files)], schema=SCHEMA), temporary)
-    temporary.replace(run_dir / FILE)
+    write_table(pa.Table.from_pylist([files[name] for name in sorted(files)], schema=SCHEMA), run_dir / FILE)
 
 
 @contextmanager

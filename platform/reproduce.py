@@ -6,7 +6,6 @@ import dataclasses
 import importlib
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -169,20 +168,17 @@ def _side_by_side(method: str, study: Study, arms: list[tuple[Path, Experiment[A
     remote: Any = ray.remote(num_cpus=1, max_retries=2)
     task = remote(_one)
     waiting = list(arms)
-    running: dict[Any, Path] = {}
+    running: list[Any] = []
     steps = sum(experiment.optim.steps or 0 for _, experiment in arms)
     with Progress(f"{len(arms)} runs", steps, "steps", _steps_done(arms)) as line:
         while waiting or running:
             while waiting and len(running) < jobs:
                 run, experiment = waiting.pop(0)
-                running[task.remote(run, method, experiment, study.split, in_process=True)] = run
-            done, _ = ray.wait(list(running), timeout=1.0)
+                running.append(task.remote(run, method, experiment, study.split, in_process=True))
+            done, running = ray.wait(running, timeout=1.0)
             ray.get(done)
-            for reference in done:
-                running.pop(reference)
             finished = len(arms) - len(waiting) - len(running)
             line.update(_steps_done(arms), f"{finished} of {len(arms)} trained and scored")
-            time.sleep(0.2)
 
 
 def _steps_done(arms: list[tuple[Path, Experiment[Any]]]) -> int:
