@@ -9,7 +9,7 @@ import numpy as np
 from crossview.datasets.cameras import MISSING, Groups, Pairs, Singles
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.sampling import Sampling
-from crossview.datasets.windows import common_frames, frames_of, proportional
+from crossview.datasets.windows import Cut, Starts, common_frames, frames_of, proportional
 
 _FRAMES, _ORDER, _SEED = 1, 2, 3  # keep the streams of random numbers apart
 
@@ -24,11 +24,13 @@ class Clip:
     """Index into the catalog's recordings."""
     frames: np.ndarray
     """int64 (T,), sorted, with repeats where the recording is short."""
+    length: int | None = None
+    """Frames that count, where windows differ in length."""
 
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Clip)
-            and (self.view, self.recording) == (other.view, other.recording)
+            and (self.view, self.recording, self.length) == (other.view, other.recording, other.length)
             and np.array_equal(self.frames, other.frames)
         )
 
@@ -86,7 +88,8 @@ class Plan:
         seeds = np.random.SeedSequence((self.seed, i, _FRAMES))
         rng = np.random.Generator(np.random.Philox(seeds))
         row_seed = int(np.random.SeedSequence((self.seed, i, _SEED)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-        return Row(i, row_seed, tuple(self._window(recordings, rng) for _ in range(self.sampling.windows)))
+        starts = Starts(self.sampling.window_stride, rng)
+        return Row(i, row_seed, tuple(self._window(recordings, starts, rng) for _ in range(self.sampling.windows)))
 
     def _rows_of(self, epoch: int) -> np.ndarray:
         """Recordings of one epoch in its order, int64 (rows, slots); only the last epoch asked for is kept."""
@@ -96,20 +99,23 @@ class Plan:
             self._epoch = epoch
         return self._table
 
-    def _window(self, recordings: np.ndarray, rng: np.random.Generator) -> tuple[Clip | None, ...]:
+    def _window(self, recordings: np.ndarray, starts: Starts, rng: np.random.Generator) -> tuple[Clip | None, ...]:
         """One clip per slot."""
         present = [int(i) for i in recordings if i != MISSING]
         found = [self.catalog.recordings[i] for i in present]
         views = [self.sampling.views[slot] for slot in self.slots]
-        scale = float(rng.uniform(*self.sampling.window_scale))
+        cut = Cut.draw(self.sampling, views[0], starts, rng)
+        counts = [self.sampling.max_frames(view) for view in views]
         if self.sampling.pairing in ("synchronized", "group"):
-            frames = common_frames(found, views[0], scale, rng)
+            frames = common_frames(found, views[0], cut, counts[0])
         elif self.sampling.pairing == "paired":
-            anchor = frames_of(found[0], views[0], scale, rng)
-            frames = [anchor, proportional(anchor, found[0], found[1], views[1].frames)]
+            anchor = frames_of(found[0], views[0], cut, counts[0], rng)
+            frames = [anchor, proportional(anchor, found[0], found[1], counts[1])]
         else:
-            frames = [frames_of(recording, view, scale, rng) for recording, view in zip(found, views, strict=True)]
+            facts = zip(found, views, counts, strict=True)
+            frames = [frames_of(recording, view, cut, count, rng) for recording, view, count in facts]
         drawn = iter(zip(present, frames, strict=True))
         return tuple(
-            None if i == MISSING else Clip(slot, *next(drawn)) for slot, i in zip(self.slots, recordings, strict=True)
+            None if i == MISSING else Clip(slot, *next(drawn), cut.length)
+            for slot, i in zip(self.slots, recordings, strict=True)
         )

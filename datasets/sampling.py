@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Literal
 
 Pairing = Literal["single", "synchronized", "paired", "unpaired", "group"]
@@ -48,7 +49,22 @@ class Sampling:
     windows: int = 1
     """Clips of one recording (or scene) in one row of the plan."""
     window_scale: tuple[float, float] = (1.0, 1.0)
-    """A window's frame distance is scaled by one factor drawn from this range, shared by all its views."""
+    """A window is scaled by one factor drawn from this range, shared by all its views."""
+    window_scale_spread: Literal["uniform", "log"] = "uniform"
+    """How the factor is drawn; log gives halving and doubling the same chance."""
+    window_length: Literal["resampled", "true"] = "resampled"
+    """resampled scales the distance between T frames; true scales their number and keeps the distance: clips then have
+    `max_frames` frames, of which the batch's NAME/length count and the rest repeat the last."""
+    window_stride: int | None = None
+    """The windows of one row start at different points of a grid of so many frames, shifted by one jitter; None draws
+    each start by itself."""
+    labels: dict[str, int] = field(default_factory=dict)
+    """Labels that travel with each clip: kind to number of classes. Kinds are names of the catalog's segments,
+    "action", and "perspective" (exo 0, ego 1)."""
+    scores: dict[str, int] = field(default_factory=dict)
+    """Teachers' logits that travel with each clip: task of the teacher store to their number."""
+    boxes: int = 0
+    """Detections per frame that travel with each clip, the most certain first."""
 
     def __post_init__(self) -> None:
         if not self.views:
@@ -84,3 +100,22 @@ class Sampling:
             raise ValueError(f"sampling: window_scale is {self.window_scale}; it must satisfy 0 < low <= high")
         if self.windows < 1:
             raise ValueError(f"sampling: windows is {self.windows}; it must be at least 1")
+        if (self.window_length == "true" or self.window_stride is not None) and any(
+            view.fps is None for view in self.views.values()
+        ):
+            raise ValueError("sampling: window_length 'true' and window_stride need windows: give the views an fps")
+        if self.window_stride is not None and (self.window_stride < 1 or self.pairing == "unpaired"):
+            raise ValueError(
+                f"sampling: window_stride is {self.window_stride} with pairing {self.pairing!r}; it must be at least "
+                "1, and windows of unpaired videos have no common grid"
+            )
+        if self.boxes < 0 or any(count < 1 for count in (*self.labels.values(), *self.scores.values())):
+            raise ValueError(
+                f"sampling: labels {self.labels}, scores {self.scores} and boxes {self.boxes} must be counts above 0"
+            )
+        if self.pairing == "group" and (self.labels or self.scores or self.boxes):
+            raise ValueError("sampling: labels, scores and boxes travel with single views, not with pairing 'group'")
+
+    def max_frames(self, view: View) -> int:
+        """Frames that a clip of the view has in the batch (T)."""
+        return math.ceil(view.frames * self.window_scale[1]) if self.window_length == "true" else view.frames

@@ -2,17 +2,67 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from crossview.datasets.catalog import Recording
-from crossview.datasets.sampling import View
+from crossview.datasets.sampling import Sampling, View
 
 
-def frames_of(recording: Recording, view: View, scale: float, rng: np.random.Generator) -> np.ndarray:
-    """One clip of one recording by itself: int64 (T,), sorted; a short recording repeats its last frame."""
+class Starts:
+    """Where the windows of one row start: each by itself, or at different points of a grid with one jitter."""
+
+    def __init__(self, stride: int | None, rng: np.random.Generator) -> None:
+        self._stride, self._rng = stride, rng
+        self._points: list[int] = []
+
+    def draw(self, first: int, last: int, extent: int, longest: int) -> int:
+        """The start of a window that reaches `extent` frames on, where the row's longest window reaches `longest`.
+
+        A recording with fewer points than windows gives some of them again, and a short one its first frame.
+        """
+        if self._stride is None:
+            return first + int(self._rng.integers(0, max(0, last - first - extent) + 1))
+        if not self._points:
+            shift = int(self._rng.integers(self._stride))
+            points = np.arange(first + shift, last - longest + 1, self._stride)
+            if not len(points):  # too short for a jitter: whatever fits
+                points = np.arange(first, max(first, last - longest) + 1, self._stride)
+            self._points = [int(point) for point in self._rng.permutation(points)]
+        return self._points.pop()
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How one window is cut."""
+
+    starts: Starts
+    stretch: float = 1.0
+    """Factor of the distance between frames."""
+    length: int | None = None
+    """Frames that count; the rest of the clip repeats the last of them. None counts all."""
+    longest: float = 1.0
+    """Largest factor of a window's extent in the row."""
+
+    @staticmethod
+    def draw(sampling: Sampling, view: View, starts: Starts, rng: np.random.Generator) -> Cut:
+        """One factor from `sampling.window_scale`, for the distance or the number of frames."""
+        low, high = sampling.window_scale
+        if sampling.window_scale_spread == "log":
+            factor = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+        else:
+            factor = float(rng.uniform(low, high))
+        if sampling.window_length == "true":
+            return Cut(starts, 1.0, max(1, min(round(view.frames * factor), sampling.max_frames(view))), high)
+        return Cut(starts, factor, None, high)
+
+
+def frames_of(recording: Recording, view: View, cut: Cut, frames: int, rng: np.random.Generator) -> np.ndarray:
+    """One clip of one recording by itself: int64 (frames,), sorted; a short recording repeats its last frame."""
     last = recording.num_frames - 1
     if view.fps is not None:
-        return _window(0, last, view.frames, recording.fps / view.fps * scale, rng)
+        return _window(0, last, view.frames, frames, recording.fps / view.fps, cut)
     if view.spread == "even":
         return _even(0, last, view.frames)
     if recording.num_frames <= view.frames:
@@ -28,8 +78,8 @@ def proportional(frames: np.ndarray, source: Recording, target: Recording, count
     return np.rint(share * (target.num_frames - 1)).astype(np.int64)
 
 
-def common_frames(recordings: list[Recording], view: View, scale: float, rng: np.random.Generator) -> list[np.ndarray]:
-    """One clip per recording, all at the same instants of the scene's clock: int64 (T,) each.
+def common_frames(recordings: list[Recording], view: View, cut: Cut, count: int) -> list[np.ndarray]:
+    """One clip per recording, all at the same instants of the scene's clock: int64 (count,) each.
 
     Instants are frames of the slowest recording, drawn where all recordings run. The other recordings' frames lie at
     the very same instants where rates are multiples and offsets whole frames, else within half a frame.
@@ -38,7 +88,7 @@ def common_frames(recordings: list[Recording], view: View, scale: float, rng: np
     if view.fps is None:
         frames = _even(first, last, view.frames)
     else:
-        frames = _window(first, last, view.frames, slowest.fps / view.fps * scale, rng)
+        frames = _window(first, last, view.frames, count, slowest.fps / view.fps, cut)
     instants = slowest.start_offset_s + frames / slowest.fps
     return [frames if r is slowest else frames_at(r, instants) for r in recordings]
 
@@ -82,8 +132,10 @@ def _even(first: int, last: int, count: int) -> np.ndarray:
     return np.rint(np.linspace(first, last, count)).astype(np.int64)
 
 
-def _window(first: int, last: int, count: int, stride: float, rng: np.random.Generator) -> np.ndarray:
-    """A window at a stride in frames, its start uniform; the last frame is repeated where there are too few."""
-    steps = np.rint(np.arange(count) * stride).astype(np.int64)
-    start = first + rng.integers(0, max(0, last - first - steps[-1]) + 1)
+def _window(first: int, last: int, nominal: int, count: int, distance: float, cut: Cut) -> np.ndarray:
+    """`count` frames from a drawn start on, `distance` frames apart before stretching, within [first, last]."""
+    length = cut.length or count
+    steps = np.rint(np.minimum(np.arange(count), length - 1) * distance * cut.stretch).astype(np.int64)
+    longest = int(np.ceil((nominal * cut.longest - 1) * distance))
+    start = cut.starts.draw(first, last, int(steps[-1]), longest)
     return np.minimum(start + steps, last)

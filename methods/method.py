@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from crossview.methods.handover import take_over
 from crossview.methods.recipe import MethodConfig
 
 if TYPE_CHECKING:
@@ -19,14 +20,22 @@ Batch = Mapping[str, Tensor]
 
 NAME: uint8 (B, T, 3, H, W), or float16 (B, T, N, D) where the catalog holds features.
 NAME/frames: int64 (B, T), frame indices in the recording. NAME/num_frames: int64 (B,), the recording's length.
+NAME/length: int64 (B,), with `Sampling.window_length` "true": frames that count; the rest repeat the last of them.
+NAME/label/KIND: uint8 (B, C), for KIND of `Sampling.labels`: 1 for every class that the clip's span shows.
+NAME/scores/TASK: float32 (B, C), a teacher's logits, for TASK of `Sampling.scores`; NAME/scores/TASK/mask: bool (B,).
+NAME/boxes: float32 (B, T, `Sampling.boxes`, 6): kind (0 none, 1 hand, 2 object), x1, y1, x2, y2 as shares of the
+frame, score; NAME/boxes/mask: bool (B,), False where the recording has no detections.
 sample: int64 (B,), row of the plan. seed: int64 (B,), for `noise.uniform`.
 With pairing "group" there is one NAME, "video": (B, V, T, ...), and "video/mask": bool (B, V), False where a camera is
-missing.
+missing. With `Sampling.windows` W, W consecutive entries belong to one row of the plan.
 """
 
 
 class Method(nn.Module, ABC):
     """One published method as plain torch. A subclass is named `Model` and built as `Model(config)`."""
+
+    batch_dependent = False
+    """Whether a sample's loss depends on the others of its batch, as a contrastive one does."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -35,6 +44,26 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def embed(self, video: Tensor) -> Tensor:
         """Frame embeddings of whole recordings: uint8 (B, T, 3, H, W) or features (B, T, N, D) -> float (B, T, D')."""
+
+    def embed_clip(self, video: Tensor) -> Tensor:
+        """One vector per clip of the trained length: uint8 (B, T, 3, H, W) or features (B, T, N, D) -> float (B, D').
+
+        With gradients, where they are on: few-clip fine-tuning adapts what it goes through.
+        """
+        return self.embed(video).mean(1)
+
+    def measures(self, batch: Batch) -> dict[str, Tensor]:
+        """Scalars by name that tell on held-out samples whether what the loss claims is learnt; higher is better."""
+        del batch
+        return {}
+
+    def start_from(self, weights: dict[str, Tensor]) -> list[str]:
+        """Take over another run's weights, by parameter name; returns a line for all that was left out on purpose.
+
+        Raises ValueError where a weight is missing, unknown or of another shape. A method whose stages differ in some
+        parameters overrides this with `handover.take_over`.
+        """
+        return take_over(self, weights)
 
     def frozen_features(self, video: Tensor) -> Tensor | None:
         """What a frozen part computes: uint8 (B, T, 3, H, W) -> float16 (B, T, N, D); None where there is none.
@@ -54,7 +83,10 @@ class Method(nn.Module, ABC):
         return {}
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Trainable parameters for the optimiser, all with the same weight decay unless a method overrides this."""
+        """Trainable parameters for the optimiser, all with the same weight decay unless a method overrides this.
+
+        A group may have "lr_scale", a factor of the learning rate.
+        """
         return [{"params": [p for p in self.parameters() if p.requires_grad], "weight_decay": weight_decay}]
 
 

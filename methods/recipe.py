@@ -19,13 +19,23 @@ class MethodConfig(Protocol):
 class Optim:
     """How the loss is minimised."""
 
-    optimizer: Literal["adam", "adamw"] = "adamw"
-    """adam couples weight decay with the gradient (L2); adamw does not."""
+    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    """adam and sgd couple weight decay with the gradient (L2); adamw does not."""
     lr: float = 1e-3
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
-    schedule: Literal["constant", "cosine"] = "cosine"
+    """Of adam and adamw."""
+    momentum: float = 0.9
+    """Of sgd, which is Nesterov's."""
+    schedule: Literal["constant", "cosine", "steps"] = "cosine"
+    milestones: tuple[float, ...] = ()
+    """Of "steps": shares of the run after which the rate is multiplied by `gamma`."""
+    gamma: float = 0.1
     warmup_steps: int = 0
+    warmup_share: float | None = None
+    """The warm-up as a share of the run, in place of `warmup_steps`."""
+    warmup_lr: float | None = None
+    """Rate at step 0, from which the warm-up rises to `lr`; None takes the first of `warmup_steps` equal steps."""
     min_lr: float = 0.0
     """Where the cosine ends."""
     clip_norm: float | None = None
@@ -50,6 +60,20 @@ class Optim:
             raise ValueError(f"optim.ema_decay is {self.ema_decay}; it must lie between 0 and 1")
         if self.warmup_steps < 0:
             raise ValueError(f"optim.warmup_steps is {self.warmup_steps}; it must be 0 or more")
+        if self.warmup_share is not None and (self.warmup_steps or not 0 <= self.warmup_share < 1):
+            raise ValueError(
+                f"optim.warmup_share is {self.warmup_share} and warmup_steps {self.warmup_steps}; a share lies in "
+                "[0, 1) and stands in place of steps: set one of them"
+            )
+        if self.warmup_lr is not None and not 0 <= self.warmup_lr <= self.lr:
+            raise ValueError(f"optim.warmup_lr is {self.warmup_lr}; it must lie between 0 and optim.lr {self.lr}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"optim.momentum is {self.momentum}; it must lie in [0, 1)")
+        if (self.schedule == "steps") != bool(self.milestones) or any(not 0 < m < 1 for m in self.milestones):
+            raise ValueError(
+                f"optim.milestones is {self.milestones} with schedule {self.schedule!r}; 'steps' takes shares of the "
+                "run, each between 0 and 1, and the other schedules take none"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

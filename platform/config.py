@@ -17,6 +17,21 @@ M = TypeVar("M", bound=MethodConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Source:
+    """A further catalog to train on."""
+
+    catalog: Path
+    share: float
+    """Of all rows; the first catalog has what is left."""
+    pairing: Literal["single", "synchronized", "paired", "unpaired", "group"] | None = None
+    """In place of the method's own, such as "paired" where its views run one after the other."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise ValueError(f"data.mix: share is {self.share} for {self.catalog}; it must lie between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Data:
     """Where clips come from and how they are decoded."""
 
@@ -25,6 +40,12 @@ class Data:
     root: Path | None = None
     """Where the catalog's files lie now, if not where they lay when it was made."""
     split: str = "train"
+    views: tuple[str, ...] | None = None
+    """Cameras that train, by name; None takes all. One that is left out is a held-out camera in evaluations."""
+    mix: tuple[Source, ...] = ()
+    """Further catalogs to draw rows from, each with its share of them."""
+    cache_frames: bool = False
+    """Keep each recording's frames beside the catalog as they are decoded at the method's size, and read those."""
     cache_features: bool = False
     """Compute the method's frozen features once per recording and train on those."""
     decoder: Literal["pyav", "decord"] = "pyav"
@@ -40,6 +61,13 @@ class Data:
             raise ValueError(f"data.decode_actors is {self.decode_actors}; it must be at least 1")
         if self.time_limit_s <= 0:
             raise ValueError(f"data.time_limit_s is {self.time_limit_s}; it must be above 0 seconds")
+        if self.views is not None and not self.views:
+            raise ValueError("data.views is empty; name at least one camera, or leave it out to take all")
+        if sum(source.share for source in self.mix) >= 1:
+            raise ValueError(
+                f"data.mix: the shares {[source.share for source in self.mix]} leave nothing for the first catalog; "
+                "their sum must be below 1"
+            )
         if not 0 <= self.max_quarantined <= 1:
             raise ValueError(f"data.max_quarantined is {self.max_quarantined}; it is a share and must lie in [0, 1]")
 
