@@ -14,6 +14,7 @@ import tyro
 
 from crossview.methods.recipe import MethodConfig
 from crossview.platform.config import Data, Experiment, config_class, method_names, preset, presets, read
+from crossview.platform.task import Task
 
 M = TypeVar("M", bound=MethodConfig)
 Run = Annotated[Path, tyro.conf.Positional]
@@ -132,8 +133,10 @@ def evaluate(
     /,
     split: str = "val",
     fit_split: str = "train",
+    tasks: tuple[Task, ...] = ("phases",),
     few_shot: bool = False,
     k: int = 10,
+    clips_per_scene: int = 4,
     actors: int = 1,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     debug: bool = False,
@@ -144,8 +147,11 @@ def evaluate(
         run: The run folder.
         split: Choose models on val; run test once.
         fit_split: Split that classifiers and regressions are fitted on.
+        tasks: AE2's phases; retrieval of an instant between cameras; probes of actions; fine_tuning on few labelled
+            clips; what the method measures of itself.
         few_shot: Also phase classification from few labelled videos.
         k: Neighbours in frame retrieval.
+        clips_per_scene: Clips of each recording in retrieval, actions and fine_tuning.
         actors: Ray actors that decode and embed, each of one CPU, and of one GPU on cuda.
         device: What they compute on; auto takes a GPU where there is one.
         debug: In this one process, without Ray.
@@ -157,8 +163,10 @@ def evaluate(
         run,
         split=split,
         fit_split=fit_split,
+        tasks=tasks,
         few_shot=few_shot,
         k=k,
+        clips_per_scene=clips_per_scene,
         actors=actors,
         device=device,
         in_process=debug,

@@ -21,9 +21,9 @@ from crossview.downstream.embeddings import Embeddings
 from crossview.downstream.projection import nearest_across_views, tsne
 from crossview.platform import checkpoint, plots
 from crossview.platform.config import read
-from crossview.platform.embed import RANDOM_INIT, TRAINED
 from crossview.platform.metrics import read_metrics
 from crossview.platform.progress import Progress, console
+from crossview.platform.rows import RANDOM_INIT, TRAINED
 from crossview.platform.runs import require, write_json
 from crossview.platform.stream import Shard, Stream
 from crossview.platform.view import contact_sheet, thumbnails

@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 from crossview.downstream.controls import margin
 from crossview.downstream.table import from_arrow
 from crossview.platform.config import read
-from crossview.platform.embed import TRAINED
-from crossview.platform.evaluate import number
 from crossview.platform.metrics import read_metrics
 from crossview.platform.plots import NOT_LOSSES
+from crossview.platform.rows import TRAINED
 from crossview.platform.runs import require
+from crossview.platform.score_table import number
 
 
 def report(run: Path) -> Path:
@@ -56,7 +56,8 @@ def report(run: Path) -> Path:
 
 
 def _is_main(file: Path) -> bool:
-    return not file.stem.endswith(("-actions", "-few-shot"))
+    """Not one of the parts beside a split's table, such as the scores of each action."""
+    return b"crossview" in (pq.read_schema(file).metadata or {})
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def evaluation(file: Path) -> Evaluation:
     lines = []
     for metric, best in margins.items():
         cells = [
-            Cell(number(scores[metric]), "trained" if row == TRAINED else "best" if row == best.control else "")
+            Cell(number(scores.get(metric)), "trained" if row == TRAINED else "best" if row == best.control else "")
             for row, scores in rows.items()
         ]
         lines.append(Line(metric, cells, f"{best.mean:+.3f}", best.mean > 0))
