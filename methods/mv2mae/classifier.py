@@ -1,0 +1,68 @@
+"""Fine-tuning's head and its learning rates by layer (VideoMAE's recipe)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from crossview.methods.method import Batch
+from crossview.methods.mv2mae.config import Config
+
+
+class Classifier(nn.Module):
+    """The tokens' mean -> norm, dropout and a linear layer that starts near 0."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.options = config.finetuning
+        self.norm = nn.LayerNorm(config.encoder.width, eps=1e-6)
+        self.dropout = nn.Dropout(self.options.dropout)
+        self.head = nn.Linear(config.encoder.width, self.options.classes)
+        nn.init.trunc_normal_(self.head.weight, std=2e-5)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """(B, D) -> (B, C)."""
+        return self.head(self.dropout(self.norm(pooled)))
+
+    def losses(self, pooled: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Smoothed cross-entropy and top-1 accuracy against the batch's "video/label/action".
+
+        A clip that shows several classes has an equal share of each; either counts as right.
+        """
+        logits = self(pooled).float()
+        label = self._labels(batch)
+        share = label / label.sum(1, keepdim=True)
+        loss = nn.functional.cross_entropy(logits, share, label_smoothing=self.options.label_smoothing)
+        right = label.gather(1, logits.argmax(1, keepdim=True)).mean()
+        return {"loss": loss, "accuracy": right}
+
+    def _labels(self, batch: Batch) -> Tensor:
+        label = batch.get("video/label/action")
+        if label is None:
+            raise ValueError(
+                "the batch has no 'video/label/action'; fine-tuning needs a catalog whose clips have actions"
+            )
+        if label.shape[1] != self.options.classes:
+            raise ValueError(
+                f"the catalog has {label.shape[1]} classes of action and the classifier {self.options.classes}; set "
+                "finetuning.classes to the catalog's number"
+            )
+        if not torch.compiler.is_compiling() and not bool(label.any(1).all()):
+            samples = batch["sample"][~label.any(1)].tolist()
+            raise ValueError(
+                f"samples {samples} show no action; every clip of fine-tuning needs one: label the recordings or leave "
+                "them out of the split"
+            )
+        return label.float()
+
+
+def layer_scale(name: str, config: Config) -> float:
+    """Factor of the learning rate of a parameter: 1 in the head, times `layer_decay` for each layer below it."""
+    depth = config.encoder.depth
+    layer = depth + 1
+    if name.startswith("encoder.embed."):
+        layer = 0
+    elif name.startswith("encoder.blocks."):
+        layer = int(name.split(".")[2]) + 1
+    return config.finetuning.layer_decay ** (depth + 1 - layer)

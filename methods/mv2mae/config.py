@@ -1,0 +1,282 @@
+"""MV2MAE's options and the recipes of its tables. No torch: `--help` stays fast."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal
+
+from crossview.datasets.sampling import Sampling, View
+from crossview.methods.recipe import Optim, Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transformer:
+    """One stack of blocks."""
+
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: float = 4.0
+
+
+VIT_T = Transformer(width=192, depth=12, heads=3)
+VIT_S = Transformer(width=384, depth=12, heads=6)
+VIT_B = Transformer(width=768, depth=12, heads=12)
+DECODERS = {192: (96, 3), 384: (192, 3), 768: (384, 6)}
+"""Width and heads of VideoMAE's decoder for an encoder's width; ViT-T's, which it lacks, is half the encoder too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masking:
+    """Which tokens are hidden."""
+
+    ratio: float = 0.7
+    kind: Literal["random", "tube"] = "random"
+    """random hides tokens anywhere in space and time; tube hides the same places at all times, as VideoMAE does."""
+
+    def count(self, times: int, places: int) -> int:
+        """Hidden tokens of a clip, rounded down: 358 of 8 x 64 at 0.7, or 352 with tubes."""
+        if self.kind == "tube":
+            return times * math.floor(self.ratio * places + 1e-9)
+        return math.floor(self.ratio * times * places + 1e-9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Motion:
+    """How much each token's error counts: a softmax of its frame difference over the clip (the paper's equation 2).
+
+    The paper leaves scale, norm, softmax set and rescaling open. Its formula read to the letter, on 0-255 pixels, is
+    ``norm="l2", rescale=False``; a temperature of 60 then gives nearly all weight to one token.
+    """
+
+    temperature: float | None = 60.0
+    """None weighs all tokens alike."""
+    norm: Literal["rms", "l2"] = "rms"
+    """Of a token's differences: per value, or over all of them (39 times as much for 2 x 16 x 16 x 3 values)."""
+    scale: Literal["0-255", "0-1", "standardised"] = "0-255"
+    """Of the pixels that are compared; standardised divides 0-1 by ImageNet's deviation."""
+    over: Literal["all", "masked"] = "all"
+    """Tokens that share the softmax."""
+    rescale: bool = True
+    """Multiply the weights by the number of tokens that share the softmax, so that their mean is 1."""
+    first_frame: Literal["copy", "zero"] = "copy"
+    """The first frame has no difference: it takes the second's, or none."""
+
+    def __post_init__(self) -> None:
+        if self.temperature is not None and self.temperature <= 0:
+            raise ValueError(
+                f"motion.temperature is {self.temperature}; it must be above 0, or None to weigh all tokens alike"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Factors of the three reconstruction losses; a decoder whose losses all have factor 0 is not built."""
+
+    same_source: float = 1.0
+    same_target: float = 1.0
+    cross: float = 1.0
+
+    def __post_init__(self) -> None:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name, value in values.items():
+            if value < 0:
+                raise ValueError(f"weights.{name} is {value}; it must be 0 or more")
+        if not any(values.values()):
+            raise ValueError("weights: all three are 0; at least one must be above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuning:
+    """The classifier of the stage "finetune"; the defaults are VideoMAE's on Kinetics."""
+
+    classes: int = 60
+    dropout: float = 0.0
+    """Before the last layer."""
+    drop_path: float = 0.1
+    """Largest chance that a residual branch is left out; it grows from 0 with depth."""
+    label_smoothing: float = 0.1
+    layer_decay: float = 0.75
+    """The learning rate of a layer over that of the layer above."""
+
+    def __post_init__(self) -> None:
+        if self.classes < 2:
+            raise ValueError(f"finetuning.classes is {self.classes}; it must be at least 2")
+        for name in ("dropout", "drop_path", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"finetuning.{name} is {getattr(self, name)}; it must lie in [0, 1)")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"finetuning.layer_decay is {self.layer_decay}; it must lie in (0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of MV2MAE; the defaults are the paper's where it states them, else VideoMAE's."""
+
+    stage: Literal["pretrain", "finetune"] = "pretrain"
+    """finetune trains encoder and classifier on single labelled clips; start it with `--init-from` a pre-training."""
+    frames: int = 16
+    """Frames of a clip (T)."""
+    fps: float = 7.5
+    """Every fourth frame of 30 Hz."""
+    size_px: int = 128
+    patch_px: int = 16
+    """Side of a token's square."""
+    tubelet: int = 2
+    """Frames of a token."""
+    encoder: Transformer = VIT_S
+    same_decoder: Transformer = field(default_factory=lambda: Transformer(width=192, depth=4, heads=3))
+    cross_decoder: Transformer = field(default_factory=lambda: Transformer(width=192, depth=4, heads=3))
+    positions: Literal["index", "grid"] = "index"
+    """Fixed sin-cos code of a token's number, as VideoMAE's, or of its time, row and column, a third each."""
+    masking: Masking = field(default_factory=Masking)
+    motion: Motion = field(default_factory=Motion)
+    weights: Weights = field(default_factory=Weights)
+    swap_roles: bool = False
+    """Reconstruct the source from the target too, with the same cross-view decoder; the two errors are averaged."""
+    target_norm: Literal["none", "token", "channel"] = "none"
+    """none predicts standardised pixels; token brings each token to mean 0 and variance 1; channel does so for each of
+    its colours, as VideoMAE does."""
+    crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
+    """Sides of the random crops of training clips, as shares of the frame's; each view has its own, and () none."""
+    flip: float = 0.0
+    """Chance that a training clip is mirrored, both views of a pair together."""
+    embed_stride: int = 4
+    """Frames from one to the next when a whole recording is embedded; 4 is the trained 7.5 Hz at 30 Hz."""
+    finetuning: FineTuning = field(default_factory=FineTuning)
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "size_px", "patch_px", "tubelet", "embed_stride"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.frames % self.tubelet:
+            raise ValueError(
+                f"frames is {self.frames} and tubelet {self.tubelet}; a clip must hold whole tubelets: make frames a "
+                "multiple of tubelet"
+            )
+        if self.frames < 2:
+            raise ValueError(f"frames is {self.frames}; it must be at least 2, for a frame difference")
+        if self.size_px % self.patch_px:
+            raise ValueError(
+                f"size_px is {self.size_px} and patch_px {self.patch_px}; a frame must hold whole patches: make "
+                "size_px a multiple of patch_px"
+            )
+        self._check_masking()
+        for name in ("encoder", "same_decoder", "cross_decoder"):
+            stack = getattr(self, name)
+            if min(stack.width, stack.depth, stack.heads, stack.mlp_ratio) <= 0 or stack.width % stack.heads:
+                raise ValueError(f"{name} is {stack}; all must be above 0 and heads must divide the width")
+            if stack.width % (6 if self.positions == "grid" else 2):
+                rule = "a multiple of 6 for positions 'grid'" if self.positions == "grid" else "even"
+                raise ValueError(f"{name}.width is {stack.width}; it must be {rule}")
+        if not 0 <= self.flip <= 1 or not all(0 < s <= 1 for s in self.crop_scales):
+            raise ValueError(
+                f"flip is {self.flip} and crop_scales {self.crop_scales}; a chance lies in [0, 1], a share in (0, 1]"
+            )
+
+    def _check_masking(self) -> None:
+        hidden, tokens = self.masking.count(*self.grid[:2]), self.tokens
+        if not 0 < self.masking.ratio < 1 or not 0 < hidden < tokens:
+            raise ValueError(
+                f"masking.ratio is {self.masking.ratio}, which hides {hidden} of {tokens} tokens; it must lie between "
+                "0 and 1 and leave at least one token hidden and one visible: change the ratio, or make more tokens"
+            )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Tokens in time, and in space: 8 and 64."""
+        return self.frames // self.tubelet, (self.size_px // self.patch_px) ** 2
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a clip (N)."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def token_values(self) -> int:
+        """Colour values of a token: 1536 for 2 x 16 x 16 pixels."""
+        return self.tubelet * self.patch_px**2 * 3
+
+    def sampling(self) -> Sampling:
+        """The same T instants of two cameras of one scene; labelled clips of one camera to fine-tune."""
+        view = View(perspective="any", frames=self.frames, fps=self.fps, size_px=self.size_px)
+        if self.stage == "finetune":
+            return Sampling(views={"video": view}, pairing="single", labels={"action": self.finetuning.classes})
+        return Sampling(views={"source": view, "target": view}, pairing="synchronized")
+
+
+def presets() -> dict[str, Callable[[], Recipe]]:
+    """Pre-training per benchmark, fine-tuning per benchmark and transfer set, encoder sizes, and a small one."""
+    return {
+        "ntu60": _pretraining,
+        "ntu120": _pretraining,
+        "etri": _pretraining,
+        "ntu120-vit-t": lambda: _pretraining(VIT_T),
+        "ntu120-vit-b": lambda: _pretraining(VIT_B),
+        "ntu60-finetune": lambda: _fine_tuning(60),
+        "ntu120-finetune": lambda: _fine_tuning(120),
+        "ntu120-vit-t-finetune": lambda: _fine_tuning(120, VIT_T),
+        "ntu120-vit-b-finetune": lambda: _fine_tuning(120, VIT_B),
+        "etri-finetune": lambda: _fine_tuning(55),
+        "nucla-finetune": lambda: _fine_tuning(10, small=True),
+        "pkummd2-finetune": lambda: _fine_tuning(51, small=True),
+        "rocog-finetune": lambda: _fine_tuning(7, small=True),
+        "debug": _debug,
+    }
+
+
+def _sized(encoder: Transformer) -> Config:
+    width, heads = DECODERS[encoder.width]
+    decoder = Transformer(width=width, depth=4, heads=heads)
+    return Config(encoder=encoder, same_decoder=decoder, cross_decoder=decoder)
+
+
+def _pretraining(encoder: Transformer = VIT_S) -> Recipe:
+    """AdamW and 1600 epochs are the paper's; the rest, which it leaves out, is VideoMAE's for ViT-S on Kinetics."""
+    optim = Optim(
+        lr=1.5e-4 * 1024 / 256,
+        min_lr=1e-5 * 1024 / 256,
+        betas=(0.9, 0.95),
+        warmup_share=40 / 1600,
+        warmup_lr=0.0,
+        batch=1024,
+        epochs=1600,
+    )
+    return Recipe(method=_sized(encoder), optim=optim)
+
+
+def _fine_tuning(classes: int, encoder: Transformer = VIT_S, *, small: bool = False) -> Recipe:
+    """VideoMAE's recipe, the paper stating none: Kinetics', or UCF101's for sets as small as that one."""
+    head = FineTuning(classes=classes)
+    if small:
+        head = replace(head, dropout=0.5, drop_path=0.2, layer_decay=0.7)
+    batch = 64 if small else 512
+    epochs = 100 if small else 75 if encoder == VIT_B else 150
+    optim = Optim(
+        lr=5e-4 * batch / 256,
+        min_lr=(1e-5 if small else 1e-6) * batch / 256,
+        warmup_share=5 / epochs,
+        warmup_lr=0.0,
+        batch=batch,
+        epochs=epochs,
+    )
+    return Recipe(method=replace(_sized(encoder), stage="finetune", flip=0.5, finetuning=head), optim=optim)
+
+
+def _debug() -> Recipe:
+    """Small enough to train on a laptop's processor in about a minute."""
+    decoder = Transformer(width=48, depth=2, heads=4)
+    return Recipe(
+        method=Config(
+            frames=8,
+            size_px=64,
+            encoder=Transformer(width=96, depth=4, heads=4),
+            same_decoder=decoder,
+            cross_decoder=decoder,
+            positions="grid",
+            embed_stride=2,
+        ),
+        optim=Optim(lr=2e-3, betas=(0.9, 0.95), warmup_steps=10, clip_norm=1.0, batch=16, steps=150),
+    )

@@ -1,0 +1,52 @@
+"""How much each token's error counts, from frame differences of the real pixels (equation 2)."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange, reduce
+from torch import Tensor
+
+from crossview.methods.mv2mae.config import Config, Motion
+from crossview.methods.mv2mae.tokens import STD
+
+
+@torch.no_grad()
+def differences(video: Tensor, config: Config) -> Tensor:
+    """The norm of each token's absolute frame differences: pixels in [0, 255], (B, T, 3, H, W) -> float32 (B, N)."""
+    motion = config.motion
+    x = video.to(torch.float32)
+    if motion.scale != "0-255":
+        x = x / 255
+    if motion.scale == "standardised":
+        x = x / torch.tensor(STD, device=x.device).view(3, 1, 1)
+    later = (x[:, 1:] - x[:, :-1]).square()
+    first = later[:, :1] if motion.first_frame == "copy" else torch.zeros_like(later[:, :1])
+    square = reduce(
+        torch.cat([first, later], dim=1),
+        "B (t f) C (h p) (w q) -> B (t h w)",
+        "mean" if motion.norm == "rms" else "sum",
+        f=config.tubelet,
+        p=config.patch_px,
+        q=config.patch_px,
+    )
+    return square.sqrt()
+
+
+@torch.no_grad()
+def weigh(norms: Tensor, motion: Motion) -> Tensor:
+    """Weights of the tokens that share a softmax: (B, M) -> float32 (B, M), rows of mean 1 or, without `rescale`, sum 1."""
+    if motion.temperature is None:
+        return torch.ones_like(norms)
+    weights = (norms.float() / motion.temperature).softmax(dim=1)
+    return weights * norms.shape[1] if motion.rescale else weights
+
+
+def effective(weights: Tensor) -> Tensor:
+    """Tokens that as many equal weights would stand for, from 1 to M (Kish's sample size): (B, M) -> (B,)."""
+    return weights.sum(1).square() / weights.square().sum(1)
+
+
+def grid_map(values: Tensor, config: Config) -> Tensor:
+    """One value per token as a picture per tubelet: (B, N) -> (B, t, h, w)."""
+    side = config.size_px // config.patch_px
+    return rearrange(values, "B (t h w) -> B t h w", h=side, w=side)

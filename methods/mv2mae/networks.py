@@ -1,0 +1,208 @@
+"""The shared encoder, the same-view decoder and the cross-view decoder."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from crossview.methods.blocks import xavier_init
+from crossview.methods.mv2mae.config import Config, Transformer
+from crossview.methods.mv2mae.tokens import Split, positions
+
+_EPS = 1e-6
+
+
+def _heads(x: Tensor, heads: int) -> Tensor:
+    return rearrange(x, "B L (heads D) -> B heads L D", heads=heads)
+
+
+def _mlp(stack: Transformer) -> nn.Sequential:
+    hidden = round(stack.width * stack.mlp_ratio)
+    return nn.Sequential(nn.Linear(stack.width, hidden), nn.GELU(), nn.Linear(hidden, stack.width))
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention; keys have no bias, which would change nothing, as in VideoMAE."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.q_bias, self.v_bias = (nn.Parameter(torch.zeros(width)) for _ in range(2))
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, D)."""
+        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        q, k, v = (_heads(part, self.heads) for part in nn.functional.linear(x, self.qkv.weight, bias).chunk(3, dim=-1))
+        return self.proj(rearrange(nn.functional.scaled_dot_product_attention(q, k, v), "B heads L D -> B L (heads D)"))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention from one sequence to another, all four maps with bias, as in CroCo."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q, self.k, self.v, self.proj = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
+        """(B, L, D) and (B, S, D) -> (B, L, D)."""
+        q, k, v = (_heads(part, self.heads) for part in (self.q(x), self.k(memory), self.v(memory)))
+        return self.proj(rearrange(nn.functional.scaled_dot_product_attention(q, k, v), "B heads L D -> B L (heads D)"))
+
+    def map(self, x: Tensor, memory: Tensor) -> Tensor:
+        """Where each token looks, (B, heads, L, S) with rows of sum 1: what the fused kernel does not give out."""
+        q, k = _heads(self.q(x), self.heads), _heads(self.k(memory), self.heads)
+        return (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
+
+
+class DropPath(nn.Module):
+    """A residual branch that is left out of whole samples at random (Huang et al., ECCV 2016)."""
+
+    def __init__(self, chance: float) -> None:
+        super().__init__()
+        self.chance = chance
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, D)."""
+        if not self.training or not self.chance:
+            return x
+        keep = torch.rand(len(x), 1, 1, device=x.device) >= self.chance
+        return x * keep / (1 - self.chance)
+
+
+class Block(nn.Module):
+    """A pre-norm Transformer block."""
+
+    def __init__(self, stack: Transformer, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(stack.width, eps=_EPS)
+        self.attn = SelfAttention(stack.width, stack.heads)
+        self.norm2 = nn.LayerNorm(stack.width, eps=_EPS)
+        self.mlp = _mlp(stack)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, D)."""
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class CrossBlock(nn.Module):
+    """Pre-norm self-attention, cross-attention to a memory that stays as it is, MLP: CroCo's decoder block."""
+
+    def __init__(self, stack: Transformer) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(stack.width, eps=_EPS)
+        self.attn = SelfAttention(stack.width, stack.heads)
+        self.norm2 = nn.LayerNorm(stack.width, eps=_EPS)
+        self.norm_memory = nn.LayerNorm(stack.width, eps=_EPS)
+        self.cross = CrossAttention(stack.width, stack.heads)
+        self.norm3 = nn.LayerNorm(stack.width, eps=_EPS)
+        self.mlp = _mlp(stack)
+
+    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
+        """(B, L, D) and (B, S, D) -> (B, L, D)."""
+        x = x + self.attn(self.norm1(x))
+        x = x + self.cross(self.norm2(x), self.norm_memory(memory))
+        return x + self.mlp(self.norm3(x))
+
+    def map(self, x: Tensor, memory: Tensor) -> Tensor:
+        """The cross-attention's map for the same inputs, (B, heads, L, S)."""
+        x = x + self.attn(self.norm1(x))
+        return self.cross.map(self.norm2(x), self.norm_memory(memory))
+
+
+class Encoder(nn.Module):
+    """Tokens of any view -> latents, with joint attention over space and time; only the tokens it is given exist."""
+
+    positions: Tensor
+
+    def __init__(self, config: Config, *, norm: bool, drop_path: float = 0.0) -> None:
+        super().__init__()
+        stack = config.encoder
+        self.embed = nn.Linear(config.token_values, stack.width)
+        chances = torch.linspace(0, drop_path, stack.depth).tolist()
+        self.blocks = nn.ModuleList(Block(stack, chance) for chance in chances)
+        self.norm = nn.LayerNorm(stack.width, eps=_EPS) if norm else nn.Identity()
+        self.register_buffer("positions", positions(config, stack.width), persistent=False)
+        self.apply(xavier_init)
+
+    def forward(self, tokens: Tensor, index: Tensor | None = None) -> Tensor:
+        """Tokens that stand at `index` (B, n), or all in order: (B, n, P) -> (B, n, D)."""
+        x = self.embed(tokens) + (self.positions if index is None else self.positions[index])
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+
+class _Decoder(nn.Module):
+    """What both decoders have: a projection, a mask token, positions and a head, each with weights of its own."""
+
+    positions: Tensor
+
+    def __init__(self, config: Config, stack: Transformer, blocks: list[nn.Module]) -> None:
+        super().__init__()
+        self.project = nn.Linear(config.encoder.width, stack.width, bias=False)
+        self.mask_token = nn.Parameter(torch.empty(stack.width))
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = nn.LayerNorm(stack.width, eps=_EPS)
+        self.head = nn.Linear(stack.width, config.token_values)
+        self.register_buffer("positions", positions(config, stack.width), persistent=False)
+        self.apply(xavier_init)
+        nn.init.trunc_normal_(self.mask_token, std=0.02)
+
+    def sequence(self, latents: Tensor, split: Split) -> Tensor:
+        """The whole clip, visible tokens first: latents (B, N - M, D) -> (B, N, width); attention minds no order."""
+        visible = self.project(latents) + self.positions[split.visible]
+        hidden = self.mask_token + self.positions[split.hidden]
+        return torch.cat([visible, hidden.to(visible.dtype)], dim=1)
+
+    def predict(self, x: Tensor, split: Split) -> Tensor:
+        """Values of the hidden tokens: (B, N, width) -> (B, M, P)."""
+        return self.head(self.norm(x[:, split.visible.shape[1] :]))
+
+
+class SameDecoder(_Decoder):
+    """A clip's visible tokens -> its hidden ones: MAE's decoder."""
+
+    def __init__(self, config: Config) -> None:
+        stack = config.same_decoder
+        super().__init__(config, stack, [Block(stack) for _ in range(stack.depth)])
+
+    def forward(self, latents: Tensor, split: Split) -> Tensor:
+        """(B, N - M, D) -> (B, M, P)."""
+        x = self.sequence(latents, split)
+        for block in self.blocks:
+            x = block(x)
+        return self.predict(x, split)
+
+
+class CrossDecoder(_Decoder):
+    """The target's visible tokens and, as memory, the source's -> the target's hidden ones."""
+
+    def __init__(self, config: Config) -> None:
+        stack = config.cross_decoder
+        super().__init__(config, stack, [CrossBlock(stack) for _ in range(stack.depth)])
+
+    def forward(self, latents: Tensor, split: Split, source: Tensor, visible: Tensor) -> Tensor:
+        """The target's latents (B, N - M, D) and the source's (B, S, D), which stand at `visible` -> (B, M, P)."""
+        x, memory = self.sequence(latents, split), self._memory(source, visible)
+        for block in self.blocks:
+            x = block(x, memory)
+        return self.predict(x, split)
+
+    def attention(self, latents: Tensor, split: Split, source: Tensor, visible: Tensor, layer: int = -1) -> Tensor:
+        """Where every target token, in the grid's order, looks among the source's visible ones: (B, heads, N, S)."""
+        x, memory = self.sequence(latents, split), self._memory(source, visible)
+        chosen = range(len(self.blocks))[layer]
+        for block in list(self.blocks)[:chosen]:
+            x = block(x, memory)
+        attention = self.blocks[chosen].map(x, memory)  # type: ignore[operator]
+        rows = split.order[:, None, :, None].expand(-1, attention.shape[1], -1, attention.shape[3])
+        return attention.gather(2, rows)
+
+    def _memory(self, source: Tensor, visible: Tensor) -> Tensor:
+        return self.project(source) + self.positions[visible]

@@ -1,0 +1,103 @@
+"""Clips as tokens and back, which tokens are hidden, and where a token stands."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from crossview.methods import noise
+from crossview.methods.blocks import sincos
+from crossview.methods.mv2mae.config import Config, Masking
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""ImageNet's, of pixels in 0-1."""
+
+
+def patchify(video: Tensor, config: Config) -> Tensor:
+    """(B, T, 3, H, W) -> (B, N, P): tokens by time, row, column; values by frame, row, column, colour."""
+    return rearrange(
+        video,
+        "B (t f) C (h p) (w q) -> B (t h w) (f p q C)",
+        f=config.tubelet,
+        p=config.patch_px,
+        q=config.patch_px,
+    )
+
+
+def unpatchify(tokens: Tensor, config: Config) -> Tensor:
+    """The inverse of `patchify`: (B, N, P) -> (B, T, 3, H, W)."""
+    side = config.size_px // config.patch_px
+    return rearrange(
+        tokens,
+        "B (t h w) (f p q C) -> B (t f) C (h p) (w q)",
+        f=config.tubelet,
+        p=config.patch_px,
+        q=config.patch_px,
+        h=side,
+        w=side,
+    )
+
+
+def standardised(video: Tensor) -> Tensor:
+    """Pixels in [0, 255] by ImageNet's mean and deviation, float32 (..., 3, H, W)."""
+    mean, std = (torch.tensor(v, device=video.device).view(3, 1, 1) for v in (MEAN, STD))
+    return video.to(torch.float32).div(255).sub(mean).div(std)
+
+
+def moments(tokens: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (unbiased, plus 1e-6) that `target_norm` takes out: (B, N, P) -> twice (B, N, P or 1 or 3).
+
+    "channel" gives a value per colour, repeated over the token.
+    """
+    if kind == "token":
+        return tokens.mean(-1, keepdim=True), tokens.var(-1, keepdim=True).sqrt() + 1e-6
+    colours = rearrange(tokens, "B N (i C) -> B N i C", C=3)
+    mean = colours.mean(2, keepdim=True).expand_as(colours)
+    std = (colours.var(2, keepdim=True).sqrt() + 1e-6).expand_as(colours)
+    return mean.flatten(2), std.flatten(2)
+
+
+class Split(NamedTuple):
+    """The tokens of a clip as hidden and visible ones, equally many in every sample; both in the grid's order."""
+
+    hidden: Tensor
+    """int64 (B, M)."""
+    visible: Tensor
+    """int64 (B, N - M)."""
+
+    @property
+    def order(self) -> Tensor:
+        """Where each token of the grid stands in the sequence visible, hidden: int64 (B, N)."""
+        return torch.cat([self.visible, self.hidden], dim=1).argsort(dim=1)
+
+
+def split(seed: Tensor, masking: Masking, times: int, places: int, stream: int) -> Split:
+    """Hide tokens at random: seeds int64 (B,). A pure function of each sample's seed and of `stream`."""
+    draws = noise.uniform(seed, places if masking.kind == "tube" else times * places, stream)
+    count = masking.count(times, places)
+    if masking.kind == "tube":
+        count //= times
+    hidden, visible = (part.sort(dim=1).values for part in draws.argsort(dim=1, stable=True).tensor_split([count], 1))
+    if masking.kind == "tube":
+        start = torch.arange(times, device=seed.device)[None, :, None] * places
+        hidden, visible = ((part[:, None] + start).flatten(1) for part in (hidden, visible))
+    return Split(hidden, visible)
+
+
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """Tokens at `index`: (B, N, D) and (B, n) -> (B, n, D)."""
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def positions(config: Config, width: int) -> Tensor:
+    """Fixed code of every token's place, float32 (N, width)."""
+    if config.positions == "index":
+        return sincos(torch.arange(config.tokens), width)
+    side = config.size_px // config.patch_px
+    axes = [torch.arange(n) for n in (config.grid[0], side, side)]
+    grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
+    return sincos(grid, width // 3).flatten(1)
