@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import math
 import pickle
 from collections import OrderedDict
 from pathlib import Path
@@ -16,13 +17,38 @@ _PLAIN_KINDS = "biufcSU"
 
 def load(path: Path) -> Any:
     """The pickled plain containers, numbers, strings and numpy arrays; raises ValueError for anything else."""
+    return _load(path, io.BytesIO(_bytes(path)), _Restricted)
+
+
+def load_object_array(path: Path) -> np.ndarray:
+    """The array of plain objects in a .npy file, as `numpy.save` pickles them; raises ValueError for anything else."""
+    stream = io.BytesIO(_bytes(path))
     try:
-        data = path.read_bytes()
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        dtype = read(stream)[2]
+    except ValueError as error:
+        raise ValueError(f"{path}: not a .npy file ({error}); get the file again") from error
+    if not dtype.hasobject:
+        stream.seek(0)
+        return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+    found = _load(path, stream, _WithObjects)
+    if not isinstance(found, np.ndarray):
+        raise ValueError(f"{path}: it holds a {type(found).__name__}, not an array; get the file again")
+    return np.asarray(found)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise ValueError(f"{path}: the file is missing") from error
+
+
+def _load(path: Path, stream: io.BytesIO, kind: type[_Restricted]) -> Any:
     try:
         # Pickles of Python 2 hold byte strings; latin1 is what numpy asks for in them.
-        return _Restricted(io.BytesIO(data), encoding="latin1").load()
+        return kind(stream, encoding="latin1").load()
     except _RefusedError as error:
         raise ValueError(f"{path}: {error}") from error
     except Exception as error:  # a damaged pickle may raise nearly anything
@@ -52,6 +78,36 @@ class _Restricted(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Any:
         """No pickle of plain data refers outside itself."""
         raise _RefusedError(f"it refers to an object outside the file ({pid!r}); save plain data instead")
+
+
+class _WithObjects(_Restricted):
+    """Admits arrays whose entries are plain objects themselves."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """As for plain data, but an array's type may be "object"."""
+        if (module, name) == ("numpy", "dtype"):
+            return _plain_or_object_dtype
+        if (module.replace("numpy._core", "numpy.core"), name) == ("numpy.core.multiarray", "_reconstruct"):
+            return _empty_checked_array
+        return super().find_class(module, name)
+
+
+class _CheckedArray(np.ndarray):
+    """numpy fills an array of objects from a list without looking at the list's length."""
+
+    def __setstate__(self, state: Any) -> None:
+        shape, dtype, content = state[1], state[2], state[4]
+        if dtype.hasobject and not (isinstance(content, list) and len(content) == math.prod(shape)):
+            raise _RefusedError(f"an array of shape {shape} does not hold as many objects; get the file again")
+        super().__setstate__(state)
+
+
+def _empty_checked_array(*_: Any) -> np.ndarray:
+    return np.empty(0, np.int8).view(_CheckedArray)
+
+
+def _plain_or_object_dtype(code: Any, *rest: Any) -> np.dtype[Any]:
+    return np.dtype(object) if code in ("O", "O8", "|O") else _plain_dtype(code, *rest)
 
 
 def _plain_dtype(code: Any, *_: Any) -> np.dtype[Any]:
