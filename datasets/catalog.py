@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -128,12 +129,16 @@ class Catalog:
 
     def select(self, split: str) -> Catalog:
         """The recordings of one split, in their order; raises ValueError where there are none."""
-        kept = tuple(r for r in self.recordings if r.split == split)
-        if not kept:
+        if not any(r.split == split for r in self.recordings):
             known = sorted({r.split for r in self.recordings})
             raise ValueError(
                 f"catalog {self.root}: split {split!r} holds no recording; splits here: {', '.join(known)}"
             )
+        return self.keep(lambda r: r.split == split)
+
+    def keep(self, wanted: Callable[[Recording], bool]) -> Catalog:
+        """The recordings that are wanted, in their order, with their labels."""
+        kept = tuple(r for r in self.recordings if wanted(r))
         ids = {r.id for r in kept}
         labels = {n: {k: v for k, v in by.items() if k in ids} for n, by in self.frame_labels.items()}
         segments = tuple(s for s in self.segments if s.recording in ids)

@@ -8,6 +8,7 @@ import numpy as np
 
 from crossview.datasets.cameras import MISSING, Groups, Pairs, Singles
 from crossview.datasets.catalog import Catalog
+from crossview.datasets.labels import Labels
 from crossview.datasets.sampling import Sampling
 from crossview.datasets.windows import Cut, Starts, common_frames, frames_of, proportional
 
@@ -57,10 +58,11 @@ class Plan:
     `unpaired`, `synchronized`, `paired`: per action or scene a row per recording of its larger side. `group`: a row per
     scene, more where a scene has more cameras than slots. Recordings without a second camera of
     their scene, which for `synchronized` must run at the same time, stay out of pairs.
+    `labels` come from the whole dataset where `catalog` is a part of it.
     Raises ValueError where the catalog cannot give what the sampling asks for.
     """
 
-    def __init__(self, catalog: Catalog, sampling: Sampling, seed: int) -> None:
+    def __init__(self, catalog: Catalog, sampling: Sampling, seed: int, labels: Labels | None = None) -> None:
         if seed < 0:
             raise ValueError(f"seed is {seed}; it must be 0 or more")
         for recording in catalog.recordings:
@@ -70,6 +72,7 @@ class Plan:
                     "both must be above 0: catalogue the file again or drop it"
                 )
         self.catalog = catalog
+        self.labels = labels or Labels(catalog, sampling.labels)
         self.sampling = sampling
         self.seed = seed
         kinds: dict[str, type[Singles | Pairs | Groups]] = {"single": Singles, "group": Groups}

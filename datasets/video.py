@@ -49,6 +49,15 @@ class Decoder(Protocol):
         """The frames `frames`, which are sorted and unique; raises UnreadableVideo."""
 
 
+def file_state(file: Path) -> list[int]:
+    """Size in bytes and time of change in ns: other numbers once the file is another; empty where there is none."""
+    try:
+        facts = file.stat()
+    except OSError:
+        return []  # decoding will name the missing file
+    return [facts.st_size, facts.st_mtime_ns]
+
+
 def probe(path: Path, *, time_limit_s: float = 600.0) -> VideoInfo:
     """Decode the whole file once, without keeping pixels, and count its frames; raises UnreadableVideo."""
     count, start_s, end_s, stated, size = 0, 0.0, 0.0, 0.0, (0, 0)

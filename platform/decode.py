@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from crossview.datasets.mixture import Mixture
 from crossview.datasets.plan import Clip, Plan, Row
-from crossview.datasets.video import UnreadableVideo, decode
+from crossview.datasets.video import Pixels, UnreadableVideo, decode
 from crossview.platform.config import Data
+from crossview.platform.frame_cache import frame_cache
 
 Arrays = dict[str, np.ndarray]
 
@@ -87,11 +90,13 @@ class RowDecoder:
     was read before, and is the same in every worker and after a resume.
     """
 
-    def __init__(self, plan: Plan, data: Data, shard: Shard) -> None:
+    def __init__(self, plan: Plan | Mixture, data: Data, shard: Shard) -> None:
         self.plan, self.data, self.shard = plan, data, shard
-        self.pixels = "yuv420" if data.decoder == "pyav" else "rgb"
+        self.pixels: Pixels = "yuv420" if data.decoder == "pyav" else "rgb"
         self.group = plan.sampling.pairing == "group"
         self.slots = self._slots()
+        wanted = plan.sampling.scores or plan.sampling.boxes
+        self.teachers = _teachers(data.catalog / "teachers") if wanted else None
         self._failed: dict[int, int] = {}
 
     def _slots(self) -> list[Slot]:
@@ -102,7 +107,7 @@ class RowDecoder:
             size = view.size_px
             shape: tuple[int, ...] = (size * 3 // 2, size) if self.pixels == "yuv420" else (size, size, 3)
             kind = (shape, "uint8") if frame is None else (frame, "float16")
-            slots.append(Slot("video" if self.group else name, view.frames, size, *kind))
+            slots.append(Slot("video" if self.group else name, self.plan.sampling.max_frames(view), size, *kind))
         return slots
 
     def _feature_frame(self) -> tuple[int, int] | None:
@@ -131,6 +136,23 @@ class RowDecoder:
             out[f"{slot.name}/num_frames"] = np.zeros((rows, W, *cameras), np.int64)
             if self.group:
                 out["video/mask"] = np.zeros((rows, W, V), np.uint8)
+            out |= self._empty_facts(slot, (rows, W))
+        return out
+
+    def _empty_facts(self, slot: Slot, shape: tuple[int, int]) -> Arrays:
+        """What travels beside a slot's frames, as the sampling declares it."""
+        sampling, name = self.plan.sampling, slot.name
+        out: Arrays = {}
+        if sampling.window_length == "true":
+            out[f"{name}/length"] = np.zeros(shape, np.int64)
+        for kind, count in sampling.labels.items():
+            out[f"{name}/label/{kind}"] = np.zeros((*shape, count), np.uint8)
+        for task, count in sampling.scores.items():
+            out[f"{name}/scores/{task}"] = np.zeros((*shape, count), np.float32)
+            out[f"{name}/scores/{task}/mask"] = np.zeros(shape, np.uint8)
+        if sampling.boxes:
+            out[f"{name}/boxes"] = np.zeros((*shape, slot.frames, sampling.boxes, 6), np.float32)
+            out[f"{name}/boxes/mask"] = np.zeros(shape, np.uint8)
         return out
 
     def __call__(self, positions: Arrays) -> Arrays:
@@ -183,6 +205,29 @@ class RowDecoder:
         out[f"{slot.name}/num_frames"][at] = self.plan.catalog.recordings[clip.recording].num_frames
         if self.group:
             out["video/mask"][at] = 1
+        self._place_facts(out, slot.name, clip, at[:2])
+
+    def _place_facts(self, out: Arrays, name: str, clip: Clip, at: tuple[int, ...]) -> None:
+        sampling, recording = self.plan.sampling, self.plan.catalog.recordings[clip.recording]
+        if clip.length is not None:
+            out[f"{name}/length"][at] = clip.length
+        for kind in sampling.labels:
+            out[f"{name}/label/{kind}"][at] = self.plan.labels.of(recording, kind, clip.frames)
+        for task, count in sampling.scores.items():
+            logits = self.teachers.scores(recording.id, task) if self.teachers else None
+            if logits is not None:
+                if logits.shape != (count,):
+                    raise ValueError(
+                        f"{self.data.catalog}/teachers: {len(logits)} scores of task {task!r} for {recording.id}, but "
+                        f"the method is configured for {count}; import that teacher's scores anew, or set the number"
+                    )
+                out[f"{name}/scores/{task}"][at] = logits
+                out[f"{name}/scores/{task}/mask"][at] = 1
+        if sampling.boxes and self.teachers:
+            boxes = self.teachers.boxes(recording.id, clip.frames, sampling.boxes)
+            if boxes is not None:
+                out[f"{name}/boxes"][at] = boxes
+                out[f"{name}/boxes/mask"][at] = 1
 
     def _files(self, row: Row, reports: list[dict[str, Any]]) -> dict[Any, Any]:
         """(recording, size) -> (frame indices, frames) of everything that the row needs."""
@@ -215,14 +260,24 @@ class RowDecoder:
         path = self.plan.catalog.file(facts)
         if facts.kind == "features":
             return _feature_rows(path, frames, self.slots[0].shape)
+        if self.data.cache_frames:
+            # A file that cannot be read to its end gives what can be read of it below.
+            with contextlib.suppress(UnreadableVideo):
+                return frame_cache(path, facts, size_px, self.pixels, self.data)[frames]
         return decode(
             path,
             frames,
             size_px=size_px,
-            pixels=self.pixels,  # type: ignore[arg-type]
+            pixels=self.pixels,
             decoder=self.data.decoder,
             time_limit_s=self.data.time_limit_s,
         )
+
+
+def _teachers(folder: Path) -> Any:
+    from crossview.datasets.teachers import Teachers
+
+    return Teachers.load(folder)
 
 
 def _features(path: Path) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from crossview.datasets.catalog import Catalog, Recording
-from crossview.datasets.video import UnreadableVideo
+from crossview.datasets.video import UnreadableVideo, file_state
 from crossview.methods.method import Method, build
 from crossview.methods.recipe import MethodConfig
 from crossview.platform import checkpoint
@@ -21,7 +21,7 @@ from crossview.platform.config import Data
 from crossview.platform.per_recording import Arrays, Where, each
 from crossview.platform.progress import Progress
 from crossview.platform.quarantine import Quarantine
-from crossview.platform.recording import clips, file_state, read_features, size_px
+from crossview.platform.recording import clips, read_features, size_px
 
 
 def cache(

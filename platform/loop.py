@@ -8,21 +8,24 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from crossview.datasets.catalog import Catalog
+from crossview.datasets.labels import Labels
+from crossview.datasets.mixture import Mixture
 from crossview.datasets.plan import Plan
 from crossview.methods.method import Method, build
 from crossview.methods.recipe import Optim
 from crossview.platform import checkpoint
-from crossview.platform.config import Compute, Experiment, read
+from crossview.platform.config import Compute, Data, Experiment, read
 from crossview.platform.metrics import Metrics
 from crossview.platform.stream import Shard, Stream
 
@@ -70,12 +73,17 @@ def total_steps(optim: Optim, rows_per_epoch: int) -> int:
 
 
 def learning_rate(optim: Optim, step: int, total: int) -> float:
-    """Linear warm-up, then constant or half a cosine down to min_lr; a pure function of the step."""
-    if step < optim.warmup_steps:
-        return optim.lr * (step + 1) / optim.warmup_steps
+    """Linear warm-up, then constant, in steps, or half a cosine down to min_lr; a pure function of the step."""
+    warmup = optim.warmup_steps if optim.warmup_share is None else round(optim.warmup_share * total)
+    if step < warmup:
+        if optim.warmup_lr is None:
+            return optim.lr * (step + 1) / warmup
+        return optim.warmup_lr + (optim.lr - optim.warmup_lr) * step / warmup
     if optim.schedule == "constant":
         return optim.lr
-    done = (step - optim.warmup_steps) / max(1, total - optim.warmup_steps)
+    if optim.schedule == "steps":
+        return optim.lr * optim.gamma ** sum(step >= round(share * total) for share in optim.milestones)
+    done = (step - warmup) / max(1, total - warmup)
     return optim.min_lr + 0.5 * (optim.lr - optim.min_lr) * (1 + math.cos(math.pi * min(1.0, done)))
 
 
@@ -96,25 +104,33 @@ def shares(optim: Optim, compute: Compute) -> tuple[int, int]:
 
 
 def optimizer_for(model: Method, optim: Optim) -> torch.optim.Optimizer:
-    """Adam with coupled, or AdamW with decoupled weight decay."""
+    """Adam with coupled, or AdamW with decoupled weight decay, or SGD with Nesterov's momentum."""
     groups = model.parameter_groups(optim.weight_decay)
+    if optim.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.momentum > 0)
     kind = torch.optim.Adam if optim.optimizer == "adam" else torch.optim.AdamW
     return kind(groups, lr=optim.lr, betas=optim.betas)
 
 
-def initial_model(name: str, experiment: Experiment[Any]) -> Method:
-    """The model before its first step; raises ValueError where the weights that it starts from do not fit it."""
+def initial_model(name: str, experiment: Experiment[Any], tell: Callable[[str], None] | None = None) -> Method:
+    """The model before its first step; raises ValueError where the weights that it starts from do not fit it.
+
+    `tell` is told what of those weights it does not take over.
+    """
     if experiment.init_from is None:
         return build(name, experiment.method)
     source = checkpoint.resolve(experiment.init_from)
     model = build(name, checkpoint.without_pretrained(experiment.method))
     try:
-        model.load_state_dict(checkpoint.read_weights(source), strict=True)
-    except RuntimeError as error:
+        left_out = model.start_from(checkpoint.read_weights(source))
+    except ValueError as error:
         raise ValueError(
             f"init_from is {source}; its weights do not fit this configuration of {name} ({error}): configure the "
             "network as that run's, or leave --init-from out"
         ) from error
+    if tell:
+        for line in left_out:
+            tell(f"from {source.parent.parent.name}: {line}")
     return model
 
 
@@ -182,7 +198,7 @@ class Training:
         """One optimiser step over `passes` micro batches; returns the losses (means over workers) and gradient norm."""
         optim, compute = self.experiment.optim, self.experiment.compute
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(optim, self.step, total)
+            group["lr"] = learning_rate(optim, self.step, total) * group.get("lr_scale", 1.0)
         dtype = getattr(torch, compute.precision)
         sums: dict[str, Tensor] = {}
         for i in range(passes):
@@ -228,13 +244,45 @@ def _mean_over_workers(values: dict[str, Tensor]) -> dict[str, Tensor]:
     return dict(zip(values, stacked / dist.get_world_size(), strict=True))
 
 
-def plan_for(experiment: Experiment[Any]) -> Plan:
-    """The plan that the run executes; raises ValueError where the catalog cannot give what the method asks for."""
-    catalog = Catalog.load(experiment.data.catalog, experiment.data.root).select(experiment.data.split)
-    return Plan(catalog, experiment.method.sampling(), experiment.seed)
+def plan_for(experiment: Experiment[Any], features: Callable[[Catalog, Path], Catalog] | None = None) -> Plan | Mixture:
+    """The plan that the run executes; raises ValueError where a catalog cannot give what the method asks for.
+
+    `features`, called with a catalog and its folder, gives the catalog of its cached features.
+    """
+    data, seed = experiment.data, experiment.seed
+    sampling = experiment.method.sampling()
+    whole = Catalog.load(data.catalog, data.root)
+    chosen = features(whole, data.catalog) if features else whole
+    plans = [Plan(training_part(chosen, data), sampling, seed, Labels(whole, sampling.labels))]
+    for k, source in enumerate(data.mix):
+        more = Catalog.load(source.catalog)
+        chosen = features(more, source.catalog) if features else more
+        asked = replace(sampling, pairing=source.pairing or sampling.pairing)
+        plans.append(
+            Plan(chosen.select(data.split), asked, int(np.random.SeedSequence((seed, k + 1)).generate_state(1)[0]))
+        )
+    if len(plans) == 1:
+        return plans[0]
+    shares = [source.share for source in data.mix]
+    return Mixture(plans, [1 - sum(shares), *shares], seed)
 
 
-def train(run: Path, worker: Worker, plan: Plan, on_step: Callable[[Status], None]) -> None:
+def training_part(catalog: Catalog, data: Data) -> Catalog:
+    """The recordings of the training split and cameras; raises ValueError for a camera that is not there."""
+    part = catalog.select(data.split)
+    if data.views is None:
+        return part
+    known = {r.view for r in part.recordings}
+    if not set(data.views) <= known:
+        raise ValueError(
+            f"data.views is {', '.join(data.views)}; split {data.split!r} of catalog {catalog.root} has the cameras "
+            f"{', '.join(sorted(known))}: name some of these"
+        )
+    views = set(data.views)
+    return part.keep(lambda r: r.view in views)
+
+
+def train(run: Path, worker: Worker, plan: Plan | Mixture, on_step: Callable[[Status], None]) -> None:
     """Train the run in folder `run` from its newest checkpoint, or from the start, to its end."""
     training = Training(run, worker)
     optim, compute, every = training.experiment.optim, training.experiment.compute, training.experiment.every

@@ -106,15 +106,6 @@ def model_input(
         return torch.cat(list(video(file, recording, size, data, batch))).unsqueeze(0).to(device)
 
 
-def file_state(file: Path) -> list[int]:
-    """Size in bytes and time of change in ns: other numbers once the file is another; empty where there is none."""
-    try:
-        facts = file.stat()
-    except OSError:
-        return []  # decoding will name the missing file
-    return [facts.st_size, facts.st_mtime_ns]
-
-
 def read_features(file: Path, recording: Recording) -> Tensor:
     """The float16 (L, N, D) array of a features file; raises UnreadableVideo where it is cut or of another shape."""
     try:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crossview.datasets.mixture import Mixture
 from crossview.datasets.plan import Plan
 from crossview.methods.method import Batch
 from crossview.platform.config import Data
@@ -51,7 +52,7 @@ class Stream:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: Plan | Mixture,
         data: Data,
         shard: Shard,
         *,
@@ -182,7 +183,7 @@ class Stream:
         batch: dict[str, Tensor] = {}
         for name, array in rows.items():
             tensor = _tensor(array.reshape(-1, *array.shape[2:]))
-            if name == "video/mask":
+            if name.endswith("/mask"):
                 tensor = tensor.bool()
             if "/" in name or name in ("sample", "seed") or tensor.dtype != torch.uint8:
                 batch[name] = tensor.to(self.device, copy=True)

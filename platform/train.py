@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from crossview.datasets.catalog import Catalog
+from crossview.datasets.mixture import Mixture
 from crossview.datasets.plan import Plan
 from crossview.platform import checkpoint, runs
 from crossview.platform.config import Compute, Experiment, read
@@ -35,7 +36,9 @@ def start(run: Path, method: str, experiment: Experiment[Any], *, in_process: bo
     shares(experiment.optim, experiment.compute)
     total_steps(experiment.optim, plan.rows_per_epoch)
     _device(experiment.compute)
-    initial_model(method, experiment)  # bad weights are found here, and fetched once rather than by every worker
+    initial_model(
+        method, experiment, console.print
+    )  # bad weights are found here, and fetched once rather than by every worker
     runs.create(run, method, experiment)
     try:
         return resume(run, in_process=in_process)
@@ -50,7 +53,7 @@ def resume(run: Path, *, in_process: bool) -> Path:
     name, experiment = read(run)
     plan = plan_for(experiment)
     if experiment.data.cache_features:
-        plan = _on_features(run, name, experiment, plan, in_process)
+        plan = _on_features(run, name, experiment, in_process)
     _same_recordings(run, plan)
     total = total_steps(experiment.optim, plan.rows_per_epoch)
     begun = checkpoint.latest(run)
@@ -73,7 +76,7 @@ def resume(run: Path, *, in_process: bool) -> Path:
     return run
 
 
-def _same_recordings(run: Path, plan: Plan) -> None:
+def _same_recordings(run: Path, plan: Plan | Mixture) -> None:
     """Note in run.json which recordings the plan draws from; later, refuse others: the samples would be others too."""
     facts = [{k: v for k, v in asdict(r).items() if k not in ("path", "kind")} for r in plan.catalog.recordings]
     now = hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
@@ -90,26 +93,31 @@ def _same_recordings(run: Path, plan: Plan) -> None:
 
 def _absolute(data: Any) -> Any:
     """Workers run elsewhere: a relative path would mean another folder there."""
-    return replace(data, catalog=data.catalog.resolve(), root=data.root.resolve() if data.root else None)
+    mix = tuple(replace(source, catalog=source.catalog.resolve()) for source in data.mix)
+    return replace(data, catalog=data.catalog.resolve(), root=data.root.resolve() if data.root else None, mix=mix)
 
 
-def _on_features(run: Path, name: str, experiment: Experiment[Any], plan: Plan, in_process: bool) -> Plan:
+def _on_features(run: Path, name: str, experiment: Experiment[Any], in_process: bool) -> Plan | Mixture:
     """The plan on features of the frozen part that the run trains with, computed where the run computes."""
     from crossview.platform.features import cache
 
     begin = experiment.init_from
-    cached = cache(
-        name,
-        experiment.method,
-        Catalog.load(experiment.data.catalog, experiment.data.root),
-        experiment.data.catalog / "features",
-        in_process=in_process,
-        device=_device(experiment.compute).type,
-        actors=experiment.compute.workers,
-        data=experiment.data,
-        weights=checkpoint.latest(run) or (checkpoint.resolve(begin) if begin else None),
-    )
-    return Plan(cached.select(experiment.data.split), plan.sampling, experiment.seed)
+    weights = checkpoint.latest(run) or (checkpoint.resolve(begin) if begin else None)
+
+    def cached(catalog: Catalog, folder: Path) -> Catalog:
+        return cache(
+            name,
+            experiment.method,
+            catalog,
+            folder / "features",
+            in_process=in_process,
+            device=_device(experiment.compute).type,
+            actors=experiment.compute.workers,
+            data=experiment.data,
+            weights=weights,
+        )
+
+    return plan_for(experiment, cached)
 
 
 def _device(compute: Compute) -> torch.device:
@@ -143,7 +151,7 @@ def check_room(compute: Compute, decode_actors: int, resources: dict[str, float]
         )
 
 
-def _fit(run: Path, experiment: Experiment[Any], plan: Plan, line: Progress) -> None:
+def _fit(run: Path, experiment: Experiment[Any], plan: Plan | Mixture, line: Progress) -> None:
     """Run the loop in Ray Train workers while this process shows their progress."""
     from crossview.platform.cluster import connect
 

@@ -95,7 +95,7 @@ def test_unknown_names_and_missing_folders(
     [
         ("--optim.lrr 3", "Unrecognized options: --optim.lrr, 3 "),
         ("--optim.lr high", "--optim.lr: could not convert string to float: 'high'"),
-        ("--optim.optimizer sgd", "invalid choice 'sgd' for argument '--optim.optimizer'"),
+        ("--optim.optimizer lion", "invalid choice 'lion' for argument '--optim.optimizer'"),
         ("--optim.epochs 2", "epochs is 2 and steps is 1; give exactly one of them"),
         ("--optim.batch 0", "optim.batch is 0; it must be above 0"),
         (

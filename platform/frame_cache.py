@@ -1,0 +1,39 @@
+"""A recording's frames as they were decoded once, memory-mapped. No torch: decoding processes read it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from crossview.datasets.catalog import Recording
+from crossview.datasets.video import Pixels, decode, file_state
+from crossview.platform.config import Data
+
+
+def frame_cache(file: Path, recording: Recording, size_px: int, pixels: Pixels, data: Data) -> np.ndarray:
+    """Every frame of a video at `size_px`, uint8 (L, ...) as `decode` gives them, from `data.catalog/frames`.
+
+    What is not there is decoded and written; a file's name holds its video's size and time of change, so that nothing
+    stale is read. Raises UnreadableVideo.
+    """
+    folder = data.catalog / "frames" / f"{data.decoder}-{size_px}"
+    state = f"{recording.id} {recording.num_frames} {file_state(file)}"
+    tail = hashlib.blake2b(state.encode(), digest_size=5).hexdigest()
+    kept = folder / f"{recording.id.replace('/', '__')}-{tail}.npy"
+    if not kept.exists():
+        limit_s = data.time_limit_s * max(1.0, recording.num_frames / 1800)
+        every = np.arange(recording.num_frames)
+        array = decode(file, every, size_px=size_px, pixels=pixels, decoder=data.decoder, time_limit_s=limit_s)
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = kept.with_name(f".{kept.name}.{os.getpid()}")
+        try:
+            with temporary.open("wb") as out:
+                np.save(out, array)
+            temporary.replace(kept)
+        finally:
+            temporary.unlink(missing_ok=True)
+    frames: np.ndarray = np.load(kept, mmap_mode="r", allow_pickle=False)
+    return frames
