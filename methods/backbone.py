@@ -1,0 +1,171 @@
+"""A frozen timm model as a source of frame features; `base.py` holds the one that gives patch tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from einops import rearrange
+from safetensors.torch import load_file
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor, nn
+
+from crossview.methods.base_config import Base
+
+
+class Frozen(nn.Module):
+    """A model of single frames in eval mode and without gradients, applied to video in chunks.
+
+    The model stands under the attribute that `name` gives, and its weights under that name. `tokens` is what a subclass
+    makes of frames.
+    """
+
+    name = "model"
+    scale: Tensor
+    shift: Tensor
+    width: int
+    """Channels of a token (D)."""
+
+    def __init__(self, config: Base, model: nn.Module) -> None:
+        super().__init__()
+        self.add_module(self.name, model.eval().requires_grad_(False))
+        self.size_px, self.chunk = config.size_px, config.chunk
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (config.mean, config.std))
+        self.register_buffer("scale", 1 / (255 * std), persistent=False)
+        self.register_buffer("shift", -mean / std, persistent=False)
+
+    def train(self, mode: bool = True) -> Frozen:
+        """The model stays in eval mode whatever its owner does."""
+        super().train(mode)
+        self.get_submodule(self.name).eval()
+        return self
+
+    @torch.no_grad()
+    def forward(self, video: Tensor) -> Tensor:
+        """uint8 (B, T, 3, H, W) -> (B, T, N, D)."""
+        frames = rearrange(video, "B T C H W -> (B T) C H W")
+        tokens = [self.tokens(part) for part in frames.split(self.chunk)]
+        return rearrange(torch.cat(tokens), "(B T) N D -> B T N D", B=len(video))
+
+    def tokens(self, frames: Tensor) -> Tensor:
+        """Colours in [0, 255], (n, 3, H, W) -> (n, N, D), with gradients where the model has them."""
+        raise NotImplementedError
+
+    def normalised(self, frames: Tensor) -> Tensor:
+        """Colours in [0, 255], (n, 3, H, W) -> what the model takes, (n, 3, size_px, size_px)."""
+        x = frames.to(self.scale.dtype)
+        if x.shape[-2:] != (self.size_px, self.size_px):
+            x = nn.functional.interpolate(x, (self.size_px, self.size_px), mode="bicubic", antialias=True).clamp(0, 255)
+        return torch.addcmul(self.shift, x, self.scale)
+
+
+class Pooled(Frozen):
+    """Any timm model's output before its classifier: one token per frame."""
+
+    def __init__(self, config: Base) -> None:
+        model = create(config, "any timm image model")
+        super().__init__(config, model)
+        width = getattr(model, "head_hidden_size", None) or model.num_features
+        self.width = int(width)  # type: ignore[arg-type]
+
+    def tokens(self, frames: Tensor) -> Tensor:
+        """(n, 3, H, W) -> (n, 1, D)."""
+        pooled: Tensor = self.get_submodule(self.name)(self.normalised(frames))
+        return pooled[:, None]
+
+
+def create(config: Base, must_be: str) -> nn.Module:
+    """The timm model of `config` without classifier, with its weights; `must_be` words the rule in errors."""
+    shape = {"embed_dim": config.width, "depth": config.depth, "num_heads": config.heads, "patch_size": config.patch_px}
+    options: dict[str, Any] = {k: v for k, v in shape.items() if v is not None}
+    if not timm.is_model(config.model):
+        raise ValueError(f"base.model is {config.model!r}; timm knows no such model: see timm.list_models('vit_*')")
+    with torch.random.fork_rng(devices=[]):  # the base's random numbers are its own: the trained weights' stay the same
+        torch.default_generator.manual_seed(config.seed)
+        try:
+            model = _sized(config, options)
+        except TypeError as error:  # a convolutional network knows no width, for one
+            raise ValueError(f"base.model is {config.model!r} ({error}); it must be {must_be}") from error
+    if config.weights not in ("hub", "random"):
+        load_weights(model, Path(config.weights))
+    return model
+
+
+def _sized(config: Base, options: dict[str, Any]) -> nn.Module:
+    """The model for frames of `size_px`, which only some families have to be told."""
+    make = _from_hub if config.weights == "hub" else _at_random
+    try:
+        return make(config, options | {"img_size": config.size_px})
+    except TypeError:
+        return make(config, options)
+
+
+def _at_random(config: Base, options: dict[str, Any]) -> nn.Module:
+    model: nn.Module = timm.create_model(config.model, num_classes=0, **options)
+    return model
+
+
+def _from_hub(config: Base, options: dict[str, Any]) -> nn.Module:
+    try:
+        model: nn.Module = timm.create_model(config.model, pretrained=True, num_classes=0, **options)
+    except TypeError:
+        raise
+    except Exception as error:  # the hub's client raises a dozen kinds: offline, timeout, no such file, no such tag
+        raise ValueError(
+            f"base.weights is 'hub', but the weights of {config.model} cannot be fetched ({type(error).__name__}: "
+            f"{error}); pass base.weights=FILE with a local .safetensors or .pt file, or base.weights=random for an "
+            "untrained base"
+        ) from error
+    facts = getattr(model, "pretrained_cfg", {})
+    for name in ("mean", "std"):
+        trained, given = facts.get(name), getattr(config, name)
+        if trained is not None and max(abs(a - b) for a, b in zip(trained, given, strict=True)) > 1e-3:
+            raise ValueError(
+                f"base.{name} is {given}, but the weights of {config.model} were trained with {tuple(trained)}; pass "
+                f"that as base.{name}"
+            )
+    return model
+
+
+def load_weights(model: nn.Module, file: Path) -> None:
+    """Load a model's weights strictly; a classifier in the file is dropped, everything else must match."""
+    if not file.is_file():
+        raise ValueError(
+            f"base.weights is {str(file)!r}; no such file: give a .safetensors or .pt file, 'hub' or 'random'"
+        )
+    if file.suffix not in (".safetensors", ".pt", ".pth", ".bin"):
+        raise ValueError(f"base.weights is {str(file)!r}; its name must end in .safetensors, .pt, .pth or .bin")
+    try:
+        state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
+    except Exception as error:  # safetensors, zip and unpickler each have their own kinds
+        raise ValueError(
+            f"{file}: not a readable file of tensors ({error}); save the model's state_dict again"
+        ) from error
+    wanted = model.state_dict()
+    if isinstance(model, VisionTransformer) and not wanted.keys() <= state.keys():
+        state = checkpoint_filter_fn(state, model)  # other layouts that timm can read, e.g. OpenAI's and open_clip's
+    classifier = _classifier(model)
+    state = {k: v for k, v in state.items() if k in wanted or not k.startswith(classifier)}
+    wrong = [f"{k} is missing" for k in wanted.keys() - state.keys()]
+    wrong += [f"{k} is unknown" for k in state.keys() - wanted.keys()]
+    wrong += [
+        f"{k} is {tuple(state[k].shape)}, not {tuple(wanted[k].shape)}"
+        for k in wanted.keys() & state.keys()
+        if wanted[k].shape != state[k].shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise ValueError(
+            f"{file}: the weights do not fit the base ({'; '.join(sorted(wrong)[:5])}{more}); "
+            "every tensor must match: give base.model, size_px and width as the file was made with"
+        )
+    model.load_state_dict(state)
+
+
+def _classifier(model: nn.Module) -> tuple[str, ...]:
+    """Prefixes of what a published file holds beyond the features: a ViT's heads, or what timm names as classifier."""
+    named = getattr(model, "default_cfg", {}).get("classifier") or ()
+    heads = (named,) if isinstance(named, str) else tuple(named)
+    return tuple(f"{name}." for name in (*heads, "head", "head_dist", "fc_norm"))

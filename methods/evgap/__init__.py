@@ -1,0 +1,1 @@
+"""EVGAP: ego-exo view-group alignment for procedural video."""

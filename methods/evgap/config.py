@@ -1,0 +1,185 @@
+"""EVGAP's options and the recipes of its two steps. No torch: `--help` stays fast."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from crossview.datasets.sampling import Sampling, View
+from crossview.methods.base_config import Base
+from crossview.methods.recipe import Optim, Recipe
+
+CLIP_SCALE = 1 / 0.07
+"""CLIP's first logit scale."""
+MAX_SCALE = 100.0
+"""A learned scale stays in [1, 100], as CLIP's does."""
+TEXT = math.log10(1 / 0.7)
+"""What the paper gives as the start of step 2's temperature."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """The trained encoder of both views; its class token is the clip's embedding."""
+
+    width: int = 512
+    depth: int = 6
+    heads: int = 8
+    hidden: int = 2048
+    """Of a block's feed-forward part, with ReLU."""
+    dropout: float = 0.1
+    """On attention weights and on what a block adds, in training."""
+    norm: Literal["post", "pre"] = "post"
+    """post is PyTorch's default Transformer layer, whose output is normalised; pre puts the norm before each part and
+    one more on the class token of every layer."""
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.depth, self.heads, self.hidden) < 1 or self.width % self.heads:
+            raise ValueError(f"encoder is {self}; sizes must be at least 1 and heads must divide the width")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"encoder.dropout is {self.dropout}; it must lie in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of EVGAP; the defaults are the paper's, or say where it is silent what stands in for it."""
+
+    step: Literal["pairs", "groups"] = "pairs"
+    """pairs aligns one ego with one exo clip (step 1); groups all cameras of an instant (step 2)."""
+    input: Literal["features", "video"] = "features"
+    """What the catalog holds: frozen features per frame, or video, which the frozen `base` turns into features."""
+    feature_width: int = 2048
+    """With input "features": numbers per frame, over all tokens (N x D)."""
+    base: Base = field(default_factory=Base)
+    """With input "video": the frozen timm model."""
+    base_grid: int | None = None
+    """None takes the pooled output of any timm model; g averages a plain ViT's patch tokens within g x g equal parts of
+    the frame and joins them, so that it stays known where something is."""
+    encoder: Encoder = field(default_factory=Encoder)
+    ego_views: int = 4
+    """Ego cameras of a group (M); one that is missing is left out of the loss."""
+    exo_views: int = 8
+    """Exo cameras of a group (N)."""
+    frames: int = 20
+    """Of a window of scale 1, and of the window around each frame when embedding."""
+    fps: float = 30.0
+    """Rate at which windows are read; recordings of another rate are read at the frames nearest to it."""
+    window_scale: tuple[float, float] = (0.5, 2.0)
+    """A window's length in units of `frames`, drawn per instant, log-uniform, the same for all its cameras."""
+    window_length: Literal["true", "resampled"] = "true"
+    """true gives clips of 10 to 40 frames, padding masked; resampled takes 20 frames at another distance."""
+    window_stride: int | None = 100
+    """Windows of one recording start on a grid of so many frames; None draws each by itself."""
+    clips_per_video: int = 10
+    """Windows of one recording (or scene) that stand in one batch."""
+    scale: Literal["learned", "fixed"] = "learned"
+    """The factor of the similarities: learned in the log domain within [1, 100], or fixed."""
+    scale_init: float = CLIP_SCALE
+    bias: Literal["learned", "none"] = "learned"
+    """What is added to the scaled similarities of step 2; the printed loss has none, and a wrong optimum with it."""
+    bias_init: float = -math.log(59)
+    """Minus the log of the scenes that oppose each one in a batch."""
+    auxiliary: float = 0.2
+    """Weight of the loss on each layer's class token but the last; 0 leaves those out."""
+    gather: bool = True
+    """Step 1's negatives come from all workers, with gradient; step 2's always from the worker's own share."""
+
+    def __post_init__(self) -> None:
+        for name in ("feature_width", "ego_views", "exo_views", "frames", "clips_per_video"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.base_grid is not None and self.base_grid < 1:
+            raise ValueError(f"base_grid is {self.base_grid}; it must be at least 1, or None for the pooled output")
+        if self.auxiliary < 0:
+            raise ValueError(f"auxiliary is {self.auxiliary}; it must be 0 or more")
+        low = 1.0 if self.scale == "learned" else 0.0
+        if not (low <= self.scale_init <= MAX_SCALE and self.scale_init > 0):
+            raise ValueError(
+                f"scale_init is {self.scale_init} with scale {self.scale!r}; a learned one must lie in [1, 100], a "
+                "fixed one in (0, 100]"
+            )
+        self.sampling()  # windows that cannot be are refused here
+
+    def sampling(self) -> Sampling:
+        """`clips_per_video` windows of an ego and an exo camera of one scene, or of all of them, at the same time."""
+
+        def view(perspective: Literal["ego", "exo"], count: int) -> View:
+            size_px, groups = self.base.size_px, self.step == "groups"
+            return View(
+                perspective=perspective,
+                frames=self.frames,
+                fps=self.fps,
+                size_px=size_px,
+                count=count if groups else 1,
+            )
+
+        return Sampling(
+            views={"ego": view("ego", self.ego_views), "exo": view("exo", self.exo_views)},
+            pairing="group" if self.step == "groups" else "synchronized",
+            windows=self.clips_per_video,
+            window_scale=self.window_scale,
+            window_scale_spread="log",
+            window_length=self.window_length,
+            window_stride=self.window_stride,
+        )
+
+    def without_pretrained(self) -> Config:
+        """The same network with a random base, for weights that a checkpoint brings."""
+        return replace(self, base=replace(self.base, weights="random"))
+
+    def features_key(self) -> dict[str, Any]:
+        """What decides the frozen features: runs that differ elsewhere share one cache of them."""
+        return {"grid": self.base_grid} | {k: v for k, v in asdict(self.base).items() if k != "chunk"}
+
+
+def presets() -> dict[str, Callable[[], Recipe]]:
+    """The paper's two steps, step 2 with the printed loss in its four readings, and a small one for a laptop."""
+    return {
+        "paper_step1": _step1,
+        "paper_step2": _step2,
+        "paper_literal_raw": lambda: _literal(TEXT),
+        "paper_literal_exp": lambda: _literal(math.exp(TEXT)),
+        "paper_literal_ten": lambda: _literal(10**TEXT),
+        "paper_literal_clip": lambda: _literal(CLIP_SCALE),
+        "debug": _debug,
+    }
+
+
+def _step1() -> Recipe:
+    """200 pairs: 20 recordings x 10 windows. The paper gives Adam, its rate and the batch, nothing else."""
+    return Recipe(
+        method=Config(step="pairs"),
+        optim=Optim(optimizer="adam", lr=5e-4, weight_decay=0.0, warmup_share=0.05, batch=20, epochs=50),
+    )
+
+
+def _step2(method: Config | None = None) -> Recipe:
+    """60 groups: 6 recordings x 10 windows (64 in the paper, which is no multiple of 10); from step 1's weights."""
+    return Recipe(
+        method=method or Config(step="groups"),
+        optim=Optim(optimizer="adamw", lr=1e-4, weight_decay=0.05, warmup_share=0.05, batch=6, epochs=30),
+    )
+
+
+def _literal(scale: float) -> Recipe:
+    """Equation 2 as printed: no bias, and the scale fixed at one reading of "log10(1/0.7)"."""
+    return _step2(Config(step="groups", scale="fixed", scale_init=scale, bias="none"))
+
+
+def _debug() -> Recipe:
+    """Small enough to train on a laptop's processor in about a minute, with a random base that needs no download."""
+    base = Base(model="vit_tiny_patch16_224", weights="random", size_px=96, width=96, depth=2, heads=3)
+    method = Config(
+        input="video",
+        base=base,
+        base_grid=3,
+        encoder=Encoder(width=64, depth=3, heads=4, hidden=128, dropout=0.0),
+        ego_views=1,
+        exo_views=4,
+        frames=8,
+        fps=15.0,
+        window_stride=8,
+        clips_per_video=4,
+    )
+    return Recipe(method=method, optim=Optim(lr=1e-3, warmup_steps=10, clip_norm=1.0, batch=4, steps=60))

@@ -1,0 +1,58 @@
+"""How alike the clips of a batch are, across perspectives, at each layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from crossview.methods.evgap.losses import indicators
+from crossview.methods.method import Batch
+
+if TYPE_CHECKING:
+    from crossview.methods.evgap.model import Model, Views
+
+
+@torch.no_grad()
+def draw(model: Model, batch: Batch) -> dict[str, Figure]:
+    """Figures of all samples of a batch."""
+    views = model.views(batch)
+    return {"similarity": similarity(views, batch["sample"]), "layers": layers(views)}
+
+
+def similarity(views: Views, sample: Tensor) -> Figure:
+    """Cosine of every ego with every exo clip by the last layer; lines part the recordings, the diagonal is right."""
+    ego, exo = views.ego[-1], views.exo[-1]  # (B, M, D), (B, N, D)
+    cosine = (ego.flatten(0, 1) @ exo.flatten(0, 1).mT).float().cpu().numpy()
+    if views.ego_mask is not None and views.exo_mask is not None:
+        pairs = views.ego_mask.flatten()[:, None] & views.exo_mask.flatten()
+        cosine = np.where(pairs.cpu().numpy(), cosine, np.nan)
+    figure = Figure(figsize=(7.0, 5.6), layout="constrained")
+    axis = figure.subplots()
+    image = axis.imshow(cosine, vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest", aspect="auto")
+    axis.set_facecolor("#dddddd")
+    for at in np.flatnonzero(np.diff(sample.cpu().numpy())) + 1:
+        axis.axhline(at * ego.shape[1] - 0.5, color="black", linewidth=0.6)
+        axis.axvline(at * exo.shape[1] - 0.5, color="black", linewidth=0.6)
+    axis.set(xlabel="exo clips", ylabel="ego clips", title="Cosine similarity; lines part the recordings")
+    figure.colorbar(image, ax=axis, shrink=0.8)
+    return figure
+
+
+def layers(views: Views) -> Figure:
+    """Mean similarity within and across scenes, and the share of clips that find their scene, by layer."""
+    by_layer = [
+        indicators(ego, exo, views.ego_mask, views.exo_mask) for ego, exo in zip(views.ego, views.exo, strict=True)
+    ]
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axis = figure.subplots()
+    number = np.arange(1, len(by_layer) + 1)
+    for name, label in (("positive", "same scene"), ("negative", "other scenes"), ("R@1", "R@1 in the batch")):
+        axis.plot(number, [float(found[name]) for found in by_layer], marker="o", label=label)
+    axis.set(xlabel="layer", xticks=number, ylim=(-1.05, 1.05), title="Class tokens of ego and exo clips, by layer")
+    axis.axhline(0, color="grey", linewidth=0.5)
+    axis.legend()
+    return figure
