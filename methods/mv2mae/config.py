@@ -168,9 +168,8 @@ class Config:
             stack = getattr(self, name)
             if min(stack.width, stack.depth, stack.heads, stack.mlp_ratio) <= 0 or stack.width % stack.heads:
                 raise ValueError(f"{name} is {stack}; all must be above 0 and heads must divide the width")
-            if stack.width % (6 if self.positions == "grid" else 2):
-                rule = "a multiple of 6 for positions 'grid'" if self.positions == "grid" else "even"
-                raise ValueError(f"{name}.width is {stack.width}; it must be {rule}")
+            if stack.width % 2 or stack.width < 6:
+                raise ValueError(f"{name}.width is {stack.width}; it must be even, and 6 or more for its positions")
         if not 0 <= self.flip <= 1 or not all(0 < s <= 1 for s in self.crop_scales):
             raise ValueError(
                 f"flip is {self.flip} and crop_scales {self.crop_scales}; a chance lies in [0, 1], a share in (0, 1]"

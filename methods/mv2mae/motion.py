@@ -34,7 +34,7 @@ def differences(video: Tensor, config: Config) -> Tensor:
 
 @torch.no_grad()
 def weigh(norms: Tensor, motion: Motion) -> Tensor:
-    """Weights of the tokens that share a softmax: (B, M) -> float32 (B, M), rows of mean 1 or, without `rescale`, sum 1."""
+    """Weights of tokens that share a softmax: (B, M) -> float32 (B, M), with mean 1, or sum 1 without `rescale`."""
     if motion.temperature is None:
         return torch.ones_like(norms)
     weights = (norms.float() / motion.temperature).softmax(dim=1)

@@ -124,8 +124,8 @@ class Encoder(nn.Module):
         super().__init__()
         stack = config.encoder
         self.embed = nn.Linear(config.token_values, stack.width)
-        chances = torch.linspace(0, drop_path, stack.depth).tolist()
-        self.blocks = nn.ModuleList(Block(stack, chance) for chance in chances)
+        chance = drop_path / max(1, stack.depth - 1)
+        self.blocks = nn.ModuleList(Block(stack, chance * i) for i in range(stack.depth))
         self.norm = nn.LayerNorm(stack.width, eps=_EPS) if norm else nn.Identity()
         self.register_buffer("positions", positions(config, stack.width), persistent=False)
         self.apply(xavier_init)

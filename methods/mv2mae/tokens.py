@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from crossview.methods import noise
 from crossview.methods.blocks import sincos
@@ -100,4 +100,5 @@ def positions(config: Config, width: int) -> Tensor:
     side = config.size_px // config.patch_px
     axes = [torch.arange(n) for n in (config.grid[0], side, side)]
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
-    return sincos(grid, width // 3).flatten(1)
+    code = sincos(grid, width // 6 * 2).flatten(1)
+    return nn.functional.pad(code, (0, width - code.shape[1]))
