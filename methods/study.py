@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from crossview.datasets.synthetic.config import WorldConfig
@@ -21,28 +21,46 @@ class BaseTraining:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What a study is to show in one metric; higher is better in all of them."""
+
+    metric: str
+    arm: str | None = None
+    """The arm that it is about; None is the first."""
+    over: tuple[str, ...] | None = None
+    """Rows that the arm must beat by more than the spread over seeds; None takes all others that have the metric."""
+    at_least: float | None = None
+    """What the arm's score must exceed by more than its spread; then no row is compared unless `over` names some."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
-    """Recipes trained on one action of the synthetic world, scored beside their controls."""
+    """Recipes trained on the synthetic world, scored beside their controls."""
 
     world: WorldConfig
     layout: Literal["ae2", "synchronized"] = "ae2"
-    """ae2 exports unpaired videos in AE2's layout; synchronized writes every camera of each take."""
+    """ae2 exports unpaired videos of one action in AE2's layout; synchronized writes every camera of each take."""
+    train_views: tuple[str, ...] | None = None
+    """Cameras that train; the others are held out. None takes all."""
     base: BaseTraining | None = None
     """None leaves the base of the recipes as they say."""
     arms: dict[str, Recipe]
     """The first is the method; the others are what it is made of and has to beat."""
+    starts: dict[str, str] = field(default_factory=dict)
+    """Arm to the arm whose weights, of the same seed, it starts from."""
     seeds: int
-    claims: tuple[str, ...]
-    """Metrics on which the first arm must beat every control and every other arm by more than the spread over seeds."""
+    tasks: tuple[str, ...] = ("phases",)
+    """What every run is scored by, as in `crossview evaluate --tasks`."""
+    claims: tuple[Claim, ...]
     split: str = "test"
     """Scored once, at the end; recipes are chosen on val."""
-    cached: bool = True
-    """Train the runs side by side on frozen features that are computed once; False streams the video files, run by run,
-    through Ray Data and Ray Train, and draws each run's page."""
+    cache: Literal["features", "frames", "none"] = "features"
+    """features trains the runs side by side on frozen features that are computed once, frames on decoded frames; none
+    streams the video files, run by run, through Ray Data and Ray Train, and draws each run's page."""
 
     def __post_init__(self) -> None:
-        if len(self.world.actions) != 1:
-            raise ValueError(f"study: world.actions is {self.world.actions}; a study takes one action")
+        if self.layout == "ae2" and len(self.world.actions) != 1:
+            raise ValueError(f"study: world.actions is {self.world.actions}; layout 'ae2' takes one action")
         if self.base is not None and self.base.world.seed == self.world.seed:
             raise ValueError(f"study: the base's world has the study's seed {self.world.seed}; give it another")
         bases = {getattr(recipe.method, "base", None) for recipe in self.arms.values()}
@@ -50,3 +68,13 @@ class Study:
             raise ValueError("study: it trains a base, so every arm's method must have the same option `base`")
         if self.seeds < 1 or not self.arms:
             raise ValueError(f"study: {self.seeds} seeds of {len(self.arms)} arms; there must be at least one of each")
+        order = list(self.arms)
+        for arm, start in self.starts.items():
+            if arm not in order or start not in order or start in self.starts:
+                raise ValueError(
+                    f"study: {arm!r} starts from {start!r}; both must be arms ({', '.join(order)}), and the second one "
+                    "must start from nothing"
+                )
+        unknown = {claim.arm for claim in self.claims} - {None, *order}
+        if unknown:
+            raise ValueError(f"study: a claim is about {unknown}; the arms are {', '.join(order)}")

@@ -6,29 +6,29 @@ import dataclasses
 import importlib
 import json
 import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow.parquet as pq
 import torch
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from crossview.datasets import ae2
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.synthetic.ae2_layout import export_ae2
 from crossview.datasets.synthetic.parts import part_frames
 from crossview.datasets.synthetic.world import write
-from crossview.downstream.controls import margin
-from crossview.downstream.table import cell, from_arrow, markdown, to_arrow
+from crossview.downstream.table import from_arrow
 from crossview.methods.recipe import Recipe
 from crossview.methods.study import Study
 from crossview.platform import runs
 from crossview.platform.config import Cadence, Compute, Data, Experiment, method_names
 from crossview.platform.prepare import ticking
 from crossview.platform.progress import Progress, console
-
-Scores = dict[str, dict[str, list[float]]]
+from crossview.platform.rows import TRAINED
+from crossview.platform.study_table import Scores, publish
+from crossview.platform.task import Task
 
 
 def reproduce(spec: str, out: Path | None, jobs: int | None) -> Path:
@@ -38,19 +38,19 @@ def reproduce(spec: str, out: Path | None, jobs: int | None) -> Path:
     _claim_folder(out, study)
     catalog = _data(study, out)
     recipes = _with_base(study, out)
-    arms = {
-        (arm, seed): (out / f"{arm.replace(' ', '-')}-seed{seed}", _experiment(recipe, catalog, study, seed))
-        for arm, recipe in recipes.items()
+    planned = [
+        _planned(study, arm, seed, recipe, catalog, out)
         for seed in range(study.seeds)
-    }
-    if study.cached:
-        _side_by_side(method, study, list(arms.values()), jobs or os.cpu_count() or 1)
+        for arm, recipe in recipes.items()
+    ]
+    if study.cache == "none":
+        for one in sorted(planned, key=lambda one: one.experiment.init_from is not None):
+            _one(one.run, method, one.experiment, study, in_process=False)
+            _page(one.run, study.split)
     else:
-        for run, experiment in arms.values():
-            _one(run, method, experiment, study.split, in_process=False)
-            _page(run, study.split)
-    scores = _collect(study, {key: run for key, (run, _) in arms.items()})
-    return _publish(spec, study, scores, out)
+        _side_by_side(method, study, planned, jobs or os.cpu_count() or 1)
+    scores = _collect(study, planned)
+    return publish(spec, study, scores, out)
 
 
 def find(spec: str) -> tuple[str, str, Study]:
@@ -121,18 +121,39 @@ def _with_base(study: Study, out: Path) -> dict[str, Recipe]:
     }
 
 
-def _experiment(recipe: Recipe, catalog: Path, study: Study, seed: int) -> Experiment[Any]:
-    return Experiment(
-        data=Data(catalog=catalog, cache_features=study.cached),
+@dataclass(frozen=True)
+class _Planned:
+    """One run of a study."""
+
+    arm: str
+    run: Path
+    experiment: Experiment[Any]
+
+
+def _planned(study: Study, arm: str, seed: int, recipe: Recipe, catalog: Path, out: Path) -> _Planned:
+    start = study.starts.get(arm)
+    experiment: Experiment[Any] = Experiment(
+        data=Data(
+            catalog=catalog,
+            views=study.train_views,
+            cache_features=study.cache == "features",
+            cache_frames=study.cache == "frames",
+        ),
         method=recipe.method,
         optim=recipe.optim,
-        compute=Compute(device="auto", threads=1 if study.cached else None),
+        compute=Compute(device="auto", threads=None if study.cache == "none" else 1),
         every=Cadence(log=20, checkpoint=500, keep=1),
         seed=seed,
+        init_from=_folder(out, start, seed) if start else None,
     )
+    return _Planned(arm, _folder(out, arm, seed), experiment)
 
 
-def _one(run: Path, method: str, experiment: Experiment[Any], split: str, *, in_process: bool) -> None:
+def _folder(out: Path, arm: str, seed: int) -> Path:
+    return out / f"{re.sub(r'[^0-9A-Za-z+.]+', '-', arm)}-seed{seed}"
+
+
+def _one(run: Path, method: str, experiment: Experiment[Any], study: Study, *, in_process: bool) -> None:
     """Train one run to its end and score it, or what is left of that."""
     from crossview.platform import evaluate, train
 
@@ -140,8 +161,9 @@ def _one(run: Path, method: str, experiment: Experiment[Any], split: str, *, in_
         train.resume(run, in_process=in_process)
     else:
         train.start(run, method, experiment, in_process=in_process)
-    if not (run / "evaluations" / f"{split}.parquet").exists():
-        evaluate.evaluate(run, split=split, in_process=in_process)
+    if not (run / "evaluations" / f"{study.split}.parquet").exists():
+        tasks = cast(tuple[Task, ...], study.tasks)
+        evaluate.evaluate(run, split=study.split, tasks=tasks, in_process=in_process)
 
 
 def _page(run: Path, split: str) -> None:
@@ -154,48 +176,58 @@ def _page(run: Path, split: str) -> None:
     console.print(f"The page with its figures lies in {run / 'report.html'}", highlight=False)
 
 
-def _side_by_side(method: str, study: Study, arms: list[tuple[Path, Experiment[Any]]], jobs: int) -> None:
-    """Train the runs as Ray tasks, `jobs` at a time, on features that are computed once before."""
+def _side_by_side(method: str, study: Study, planned: list[_Planned], jobs: int) -> None:
+    """Train the runs as Ray tasks, `jobs` at a time, each after the one that it starts from."""
     from crossview.platform.cluster import connect
-    from crossview.platform.features import cache
 
     connect()
     import ray
 
-    first = arms[0][1]
-    features = first.data.catalog / "features"
-    cache(method, first.method, Catalog.load(first.data.catalog), features, data=first.data)
+    if study.cache == "features":
+        _cache_features(method, planned[0].experiment)
     remote: Any = ray.remote(num_cpus=1, max_retries=2)
     task = remote(_one)
-    waiting = list(arms)
-    running: list[Any] = []
-    steps = sum(experiment.optim.steps or 0 for _, experiment in arms)
-    with Progress(f"{len(arms)} runs", steps, "steps", _steps_done(arms)) as line:
+    waiting, running = list(planned), dict[Any, Path]()
+    steps = sum(one.experiment.optim.steps or 0 for one in planned)
+    with Progress(f"{len(planned)} runs", steps, "steps", _steps_done(planned)) as line:
         while waiting or running:
-            while waiting and len(running) < jobs:
-                run, experiment = waiting.pop(0)
-                running.append(task.remote(run, method, experiment, study.split, in_process=True))
-            done, running = ray.wait(running, timeout=1.0)
+            busy = {*running.values(), *(one.run for one in waiting)}
+            ready = [one for one in waiting if one.experiment.init_from not in busy]
+            for one in ready[: jobs - len(running)]:
+                waiting.remove(one)
+                running[task.remote(one.run, method, one.experiment, study, in_process=True)] = one.run
+            done, _ = ray.wait(list(running), timeout=1.0)
             ray.get(done)
-            finished = len(arms) - len(waiting) - len(running)
-            line.update(_steps_done(arms), f"{finished} of {len(arms)} trained and scored")
+            for reference in done:
+                del running[reference]
+            finished = len(planned) - len(waiting) - len(running)
+            line.update(_steps_done(planned), f"{finished} of {len(planned)} trained and scored")
 
 
-def _steps_done(arms: list[tuple[Path, Experiment[Any]]]) -> int:
-    files = [run / "progress.json" for run, _ in arms]
+def _cache_features(method: str, experiment: Experiment[Any]) -> None:
+    """Once, before runs side by side would each begin to."""
+    from crossview.platform.features import cache
+
+    data = experiment.data
+    cache(method, experiment.method, Catalog.load(data.catalog), data.catalog / "features", data=data)
+
+
+def _steps_done(planned: list[_Planned]) -> int:
+    files = [one.run / "progress.json" for one in planned]
     return sum(json.loads(file.read_text())["step"] for file in files if file.exists())
 
 
-def _collect(study: Study, folders: dict[tuple[str, int], Path]) -> Scores:
+def _collect(study: Study, planned: list[_Planned]) -> Scores:
     """Scores by row over seeds: the arms' trained rows, then the first arm's controls."""
-    scores: Scores = {}
+    scores: Scores = {arm: {} for arm in study.arms}
     method_arm = next(iter(study.arms))
     controls: Scores = {}
-    for (arm, _), run in folders.items():
-        for row, values in from_arrow(pq.read_table(run / "evaluations" / f"{study.split}.parquet")).items():
-            if row == "trained":
-                _append(scores, arm, values)
-            elif arm == method_arm:
+    for one in planned:
+        table = pq.read_table(one.run / "evaluations" / f"{study.split}.parquet")
+        for row, values in from_arrow(table).items():
+            if row == TRAINED:
+                _append(scores, one.arm, values)
+            elif one.arm == method_arm:
                 _append(controls, row, values)
     return scores | controls
 
@@ -203,54 +235,3 @@ def _collect(study: Study, folders: dict[tuple[str, int], Path]) -> Scores:
 def _append(scores: Scores, row: str, values: dict[str, list[float]]) -> None:
     for metric, value in values.items():
         scores.setdefault(row, {}).setdefault(metric, []).extend(value)
-
-
-def verdicts(study: Study, scores: Scores) -> list[tuple[str, str, float, float, bool]]:
-    """(metric, rival row, mean margin, its spread, whether the margin exceeds it) for each claimed metric."""
-    best = next(iter(study.arms))
-    found = []
-    for metric in study.claims if study.seeds > 1 else ():
-        for rival in (row for row in scores if row != best):
-            pair = {best: {metric: scores[best][metric]}, rival: {metric: scores[rival][metric]}}
-            m = margin(pair, trained=best)[metric]
-            found.append((metric, rival, m.mean, m.spread, m.holds))
-    return found
-
-
-def _publish(spec: str, study: Study, scores: Scores, out: Path) -> Path:
-    """Print and store the scores of every row, and of the claims what they are worth."""
-    best = next(iter(study.arms))
-    file = out / "table.md"
-    seeds = f"{study.seeds} seed{'s' if study.seeds > 1 else ''}"
-    title = f"`crossview reproduce {spec}`: {study.split} split, mean ± standard deviation over {seeds}."
-    found = verdicts(study, scores)
-    text = [title, "", markdown(scores)]
-    if found:
-        text += [f"Margin of **{best}** over each rival, paired by seed; it holds where it exceeds its spread.", ""]
-        text += ["| metric | rival | margin | spread | holds |", "|---|---|---:|---:|---|"]
-        text += [
-            f"| {m} | {r} | {mean:+.3f} | {sd:.3f} | {'yes' if ok else '**no**'} |" for m, r, mean, sd, ok in found
-        ]
-    file.write_text("\n".join(text) + "\n")
-    pq.write_table(to_arrow(scores), out / "table.parquet")
-    if found:
-        console.print(_terminal(study, scores))
-        kept = sum(ok for *_, ok in found)
-        console.print(f"{best} beats its rivals by more than the spread in {kept} of {len(found)} comparisons.")
-        for metric, rival, mean, sd, ok in found:
-            if not ok:
-                console.print(f"  not shown: {metric} against {rival}: {mean:+.3f}, spread {sd:.3f}", highlight=False)
-    console.print(f"The table lies in {file}", highlight=False)
-    return file
-
-
-def _terminal(study: Study, scores: Scores) -> Table:
-    """The claimed metrics, a line per row."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("row")
-    for metric in study.claims:
-        table.add_column(metric.replace("/", "\n"), justify="right")
-    for row, values in scores.items():
-        style = "bold" if row in study.arms else ""
-        table.add_row(row, *(cell(values[metric]) for metric in study.claims), style=style)
-    return table

@@ -11,8 +11,9 @@ from crossview.datasets.synthetic.config import WorldConfig
 from crossview.downstream.table import from_arrow
 from crossview.methods.byov.config import Config, Decoder, Encoder, Weights
 from crossview.methods.byov.config import presets as byov_presets
-from crossview.methods.study import BaseTraining, Study
+from crossview.methods.study import BaseTraining, Claim, Study
 from crossview.platform import checkpoint, reproduce
+from crossview.platform.study_table import verdicts
 
 CLAIMS = ("phase_f1/ego2exo", "map@10/ego2exo")
 
@@ -49,7 +50,7 @@ def tiny_study() -> Study:
         base=BaseTraining(world=dataclasses.replace(world, seed=5, train_takes=1), every=8, steps=2),
         arms={"both losses": full, "MSM alone": msm},
         seeds=2,
-        claims=CLAIMS,
+        claims=tuple(Claim(metric=metric) for metric in CLAIMS),
     )
 
 
@@ -98,7 +99,7 @@ def test_a_claim_holds_only_beyond_its_spread() -> None:
         "MSM alone": {CLAIMS[0]: [0.6, 0.7], CLAIMS[1]: [0.5, 0.5]},
         "time only": {CLAIMS[0]: [0.3, 0.3], CLAIMS[1]: [0.9, 0.9]},
     }
-    found = {(metric, rival): (mean, holds) for metric, rival, mean, _, holds in reproduce.verdicts(study, scores)}
+    found = {(v.metric, v.rival): (v.mean, v.holds) for v in verdicts(study, scores)}
     assert found[CLAIMS[0], "MSM alone"] == (pytest.approx(0.2), True)
     assert found[CLAIMS[0], "time only"] == (pytest.approx(0.55), True)
     assert found[CLAIMS[1], "MSM alone"] == (pytest.approx(0.2), False)

@@ -8,7 +8,7 @@ from crossview.datasets.synthetic.config import WorldConfig
 from crossview.methods.base_config import Base
 from crossview.methods.byov.config import Config, Decoder, Encoder, Weights, presets
 from crossview.methods.recipe import Optim, Recipe
-from crossview.methods.study import BaseTraining, Study
+from crossview.methods.study import BaseTraining, Claim, Study
 
 
 def studies() -> dict[str, Study]:
@@ -26,7 +26,7 @@ def _quickstart() -> Study:
         seeds=1,
         claims=(),
         split="val",
-        cached=False,
+        cache="none",
     )
 
 
@@ -65,5 +65,8 @@ def _synthetic() -> Study:
             "MCM alone": arm(Weights(msm_ego=0, msm_exo=0)),
         },
         seeds=3,
-        claims=("phase_f1/ego2exo", "phase_f1/exo2ego", "map@10/ego2exo", "map@10/exo2ego"),
+        claims=tuple(
+            Claim(metric=metric)
+            for metric in ("phase_f1/ego2exo", "phase_f1/exo2ego", "map@10/ego2exo", "map@10/exo2ego")
+        ),
     )
