@@ -38,6 +38,9 @@ class Optim:
     """Rate at step 0, from which the warm-up rises to `lr`; None takes the first of `warmup_steps` equal steps."""
     min_lr: float = 0.0
     """Where the cosine ends."""
+    cosine_over: Literal["rest", "run"] = "rest"
+    """rest starts the cosine after the warm-up; run lets it span the whole run, and the warm-up rises to its value
+    there, as in PySlowFast."""
     clip_norm: float | None = None
     """Largest norm of the whole gradient."""
     ema_decay: float | None = None

@@ -75,15 +75,21 @@ def total_steps(optim: Optim, rows_per_epoch: int) -> int:
 def learning_rate(optim: Optim, step: int, total: int) -> float:
     """Linear warm-up, then constant, in steps, or half a cosine down to min_lr; a pure function of the step."""
     warmup = optim.warmup_steps if optim.warmup_share is None else round(optim.warmup_share * total)
+    begin = 0 if optim.cosine_over == "run" else warmup
     if step < warmup:
+        top = _decayed(optim, warmup, total, begin)
         if optim.warmup_lr is None:
-            return optim.lr * (step + 1) / warmup
-        return optim.warmup_lr + (optim.lr - optim.warmup_lr) * step / warmup
+            return top * (step + 1) / warmup
+        return optim.warmup_lr + (top - optim.warmup_lr) * step / warmup
+    return _decayed(optim, step, total, begin)
+
+
+def _decayed(optim: Optim, step: int, total: int, begin: int) -> float:
     if optim.schedule == "constant":
         return optim.lr
     if optim.schedule == "steps":
         return optim.lr * optim.gamma ** sum(step >= round(share * total) for share in optim.milestones)
-    done = (step - warmup) / max(1, total - warmup)
+    done = (step - begin) / max(1, total - begin)
     return optim.min_lr + 0.5 * (optim.lr - optim.min_lr) * (1 + math.cos(math.pi * min(1.0, done)))
 
 

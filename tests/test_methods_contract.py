@@ -52,7 +52,26 @@ def random_batch(sampling: Sampling, size: int = BATCH) -> dict[str, Tensor]:
         batch[view] = torch.randint(0, 256, shape, dtype=torch.uint8)
         batch[f"{view}/frames"] = (torch.rand(size, spec.frames).sort(1).values * length[:, None]).long()
         batch[f"{view}/num_frames"] = length
+        batch |= random_signals(sampling, view, size)
     return batch
+
+
+def random_signals(sampling: Sampling, view: str, size: int) -> dict[str, Tensor]:
+    """One class per kind of label, logits of every teacher, and boxes in all frames."""
+    T, signals = sampling.views[view].frames, {}
+    for kind, count in sampling.labels.items():
+        one = torch.nn.functional.one_hot(torch.randint(0, count, (size,)), count)
+        signals[f"{view}/label/{kind}"] = one.to(torch.uint8)
+    for task, count in sampling.scores.items():
+        signals[f"{view}/scores/{task}"] = 2 * torch.randn(size, count)
+        signals[f"{view}/scores/{task}/mask"] = torch.ones(size, dtype=torch.bool)
+    if sampling.boxes:
+        low, span = 0.6 * torch.rand(2, size, T, sampling.boxes, 2)
+        kind = torch.randint(0, 3, (size, T, sampling.boxes, 1)).float()
+        score = torch.rand(size, T, sampling.boxes, 1)
+        signals[f"{view}/boxes"] = torch.cat([kind, low, (low + span).clamp(max=1), score], dim=-1)
+        signals[f"{view}/boxes/mask"] = torch.ones(size, dtype=torch.bool)
+    return signals
 
 
 def sampling_of(name: str) -> Sampling:

@@ -1,0 +1,288 @@
+"""Ego-Exo's options and the recipes of its tables. No torch: `--help` stays fast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal
+
+from crossview.datasets.sampling import Sampling, View
+from crossview.methods.recipe import Optim, Recipe
+
+Stages = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """A SlowFast network, or its slow pathway alone (Feichtenhofer et al., ICCV 2019); the defaults are R50's."""
+
+    pathways: Literal["slow", "slowfast"] = "slowfast"
+    blocks: Stages = (3, 4, 6, 3)
+    """Bottleneck blocks of the four stages; R101 has (3, 4, 23, 3), and as many temporal_blocks."""
+    temporal_blocks: Stages = (3, 4, 6, 3)
+    """How many of them, the first ones, have the stage's temporal kernel; the others see one frame."""
+    strides: Stages = (1, 2, 2, 2)
+    """Of each stage in space; the stem has 4."""
+    width: int = 64
+    """Channels of the slow stem."""
+    alpha: int = 4
+    """Fast frames per slow frame."""
+    beta_inverse: int = 8
+    """Slow channels per fast channel."""
+    fusion_ratio: int = 2
+    """Channels that go from fast to slow, per fast channel."""
+    fusion_kernel: int = 7
+    """Frames that one of them sees; R101 has 5."""
+    zero_init_residual: bool = True
+    """Every residual branch starts as zero, by its last BatchNorm's weight."""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "alpha", "beta_inverse", "fusion_ratio", "fusion_kernel"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"backbone.{name} is {getattr(self, name)}; it must be at least 1")
+        if min(self.blocks) < 1 or min(self.strides) < 1 or min(self.temporal_blocks) < 0:
+            raise ValueError(
+                f"backbone: blocks {self.blocks}, temporal_blocks {self.temporal_blocks}, strides {self.strides}; "
+                "every stage must have a block and a stride of at least 1"
+            )
+        if self.width % self.beta_inverse or self.fusion_kernel % 2 == 0:
+            raise ValueError(
+                f"backbone: width {self.width}, beta_inverse {self.beta_inverse}, fusion_kernel {self.fusion_kernel}; "
+                "beta_inverse must divide the width, and the kernel must be odd"
+            )
+
+    @property
+    def stride(self) -> int:
+        """Pixels from one cell of the last map to the next."""
+        first, second, third, fourth = self.strides
+        return 4 * first * second * third * fourth
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Factors of the losses; one of 0 builds no head and needs no file. The defaults are those of pre-training."""
+
+    action: float = 0.5
+    ego: float = 0.1
+    object: float = 0.5
+    hand_map: float = 1.0
+    object_map: float = 1.0
+
+    def __post_init__(self) -> None:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name, value in values.items():
+            if value < 0:
+                raise ValueError(f"weights.{name} is {value}; it must be 0 or more")
+        if not any(values.values()):
+            raise ValueError("weights: all are 0; at least one must be above 0")
+
+    @property
+    def maps(self) -> bool:
+        """Whether there is an interaction map."""
+        return self.hand_map > 0 or self.object_map > 0
+
+
+ACTIONS_ALONE = Weights(ego=0, object=0, hand_map=0, object_map=0)
+"""The action loss as in pre-training, without the three signals."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of Ego-Exo; the defaults are those of pre-training SlowFast R50 on Kinetics-400."""
+
+    stage: Literal["pretrain", "finetune"] = "pretrain"
+    """finetune takes over the backbone of `--init-from`, and the map's head where a map weight is above 0 (Ego-Exo*);
+    the classifier is new."""
+    backbone: Backbone = field(default_factory=Backbone)
+    weights: Weights = field(default_factory=Weights)
+    classes: dict[str, int] = field(default_factory=lambda: {"action": 400})
+    """Label kinds of the catalog and their numbers of classes; each has its own classifier, and their losses add up."""
+    action_loss: Literal["cross_entropy", "binary"] = "cross_entropy"
+    """cross_entropy is for one class per clip (softmax), binary for any number (sigmoid)."""
+    object_classes: int = 1000
+    """Logits of the object teacher."""
+    ego_temperature: float = 1.0
+    object_temperature: float = 1.0
+    frames: int = 32
+    """Frames of a clip (T); the slow pathway takes every alpha-th of them."""
+    fps: float = 15.0
+    perspective: Literal["ego", "exo", "any"] = "any"
+    """Recordings that are trained on."""
+    frame_px: int = 256
+    """Side of the frames as decoded, and of the whole frames that are embedded."""
+    crop_px: int = 224
+    """Side of a training crop."""
+    short_side_px: tuple[int, int] = (256, 320)
+    """Frames are scaled to a side drawn from this range before the crop."""
+    flip: float = 0.5
+    """Chance of a mirrored clip."""
+    boxes: int = 16
+    """Detections per frame that the map is painted from, the most certain first."""
+    map_target: Literal["soft", "hard"] = "soft"
+    """soft paints a box's confidence, hard 1."""
+    map_width: int = 512
+    """Channels between the two layers of the map's head."""
+    dropout: float = 0.0
+    """Before the classifiers and the score heads."""
+
+    def __post_init__(self) -> None:
+        w = self.weights
+        if w.action > 0 and (not self.classes or min(self.classes.values()) < 2):
+            raise ValueError(f"classes is {self.classes} with weights.action {w.action}; name label kinds of 2 or more")
+        if self.stage == "finetune" and (w.ego or w.object):
+            raise ValueError(
+                f"weights.ego is {w.ego} and weights.object {w.object} with stage 'finetune'; the scores are distilled "
+                "in pre-training alone: set both to 0"
+            )
+        if self.stage == "finetune" and not w.action:
+            raise ValueError("weights.action is 0 with stage 'finetune'; there would be no new classifier to train")
+        if self.backbone.pathways == "slowfast" and self.frames % self.backbone.alpha:
+            raise ValueError(
+                f"frames is {self.frames} with backbone.alpha {self.backbone.alpha}; alpha must divide the frames"
+            )
+        low, high = self.short_side_px
+        if not 0 < self.crop_px <= low <= high:
+            raise ValueError(
+                f"crop_px is {self.crop_px} and short_side_px {self.short_side_px}; they must satisfy "
+                "0 < crop <= low <= high: lower the crop or raise the sides"
+            )
+        if min(self.crop_px, self.frame_px) < self.backbone.stride:
+            raise ValueError(
+                f"crop_px is {self.crop_px} and frame_px {self.frame_px} with a backbone of stride "
+                f"{self.backbone.stride}; both must be at least as large: raise them or lower backbone.strides"
+            )
+        for name, low_end, high_end in (("flip", 0, 1), ("dropout", 0, 0.999)):
+            if not low_end <= getattr(self, name) <= high_end:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [{low_end}, {high_end}]")
+        for name in ("frames", "boxes", "map_width", "ego_temperature", "object_temperature"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if self.object_classes < 2:
+            raise ValueError(f"object_classes is {self.object_classes}; it must be at least 2")
+
+    def sampling(self) -> Sampling:
+        """One clip of one recording, with the labels and teachers' signals that have a weight."""
+        w = self.weights
+        view = View(perspective=self.perspective, frames=self.frames, fps=self.fps, size_px=self.frame_px)
+        scores = {"ego": 2} if w.ego else {}
+        if w.object:
+            scores["object"] = self.object_classes
+        return Sampling(
+            views={"clip": view},
+            pairing="single",
+            labels=dict(self.classes) if w.action else {},
+            scores=scores,
+            boxes=self.boxes if w.maps else 0,
+        )
+
+
+def presets() -> dict[str, Callable[[], Recipe]]:
+    """Pre-training, and each table's fine-tuning: `_star` keeps the map's loss, `_baseline` has none of the signals."""
+    made: dict[str, Callable[[], Recipe]] = {
+        "kinetics400": lambda: _kinetics(R50),
+        "kinetics400_slow_r50": lambda: _kinetics(SLOW_R50),
+        "kinetics400_r101": lambda: _kinetics(R101),
+        "kinetics400_baseline": lambda: _kinetics(R50, baseline=True),
+        "kinetics400_slow_r50_baseline": lambda: _kinetics(SLOW_R50, baseline=True),
+        "kinetics400_r101_baseline": lambda: _kinetics(R101, baseline=True),
+        "charades_ego_slow_r50": lambda: _charades(SLOW_R50, 0.0),
+        "charades_ego": lambda: _charades(R50, 0.0),
+        "charades_ego_star": lambda: _charades(R50, 0.1),
+        "charades_ego_r101": lambda: _charades(R101, 0.0),
+        "charades_ego_r101_star": lambda: _charades(R101, 0.1),
+        "epic55": lambda: _epic(R50, 0.0, {"verb": 125, "noun": 352}, lr=0.01, batch=64),
+        "epic55_star": lambda: _epic(R50, 3.0, {"verb": 125, "noun": 352}, lr=0.01, batch=64),
+        "epic100": lambda: _epic(R50, 0.0, {"verb": 97, "noun": 300}, lr=0.02, batch=128),
+        "epic100_star": lambda: _epic(R50, 3.0, {"verb": 97, "noun": 300}, lr=0.02, batch=128),
+        "epic100_r101": lambda: _epic(R101, 0.0, {"verb": 97, "noun": 300}, lr=0.02, batch=128),
+        "epic100_r101_star": lambda: _epic(R101, 3.0, {"verb": 97, "noun": 300}, lr=0.02, batch=128),
+        "ego_teacher": _ego_teacher,
+        "debug": _debug,
+    }
+    return made
+
+
+R50 = Backbone()
+R101 = Backbone(blocks=(3, 4, 23, 3), temporal_blocks=(3, 4, 23, 3), fusion_kernel=5)
+SLOW_R50 = Backbone(pathways="slow")
+
+
+def _clips(backbone: Backbone, fps: float) -> Config:
+    """32 frames at half a source's rate, or 8 at an eighth of it for the slow pathway alone."""
+    if backbone.pathways == "slow":
+        return Config(backbone=backbone, frames=8, fps=fps / 8)
+    return Config(backbone=backbone, frames=32, fps=fps / 2)
+
+
+def _kinetics(backbone: Backbone, *, baseline: bool = False) -> Recipe:
+    """200 epochs from scratch; the plain network has dropout and a full action loss."""
+    method = _clips(backbone, 30.0)
+    if baseline:
+        method = replace(method, weights=replace(ACTIONS_ALONE, action=1.0), dropout=0.5)
+    return Recipe(
+        method=method,
+        optim=_sgd(
+            lr=0.8,
+            batch=512,
+            epochs=200,
+            schedule="cosine",
+            cosine_over="run",
+            warmup_share=34 / 200,
+            warmup_lr=0.08,
+        ),
+    )
+
+
+def _charades(backbone: Backbone, map_weight: float) -> Recipe:
+    method = replace(
+        _finetuned(_clips(backbone, 24.0), map_weight), classes={"action": 157}, action_loss="binary", perspective="ego"
+    )
+    return Recipe(method=method, optim=_sgd(lr=0.25, batch=64, epochs=60, schedule="cosine"))
+
+
+def _epic(backbone: Backbone, map_weight: float, classes: dict[str, int], *, lr: float, batch: int) -> Recipe:
+    method = replace(_finetuned(_clips(backbone, 60.0), map_weight), classes=classes, perspective="ego")
+    milestones = (20 / 30, 25 / 30)
+    return Recipe(method=method, optim=_sgd(lr=lr, batch=batch, epochs=30, schedule="steps", milestones=milestones))
+
+
+def _finetuned(config: Config, map_weight: float) -> Config:
+    weights = Weights(action=1.0, ego=0, object=0, hand_map=map_weight, object_map=map_weight)
+    return replace(config, stage="finetune", weights=weights, dropout=0.5)
+
+
+def _sgd(**options: object) -> Optim:
+    return Optim(optimizer="sgd", momentum=0.9, weight_decay=1e-4, **options)  # type: ignore[arg-type]
+
+
+def _ego_teacher() -> Recipe:
+    """Ego against exo by the catalog's perspective; its scores are what `weights.ego` distils (exo 0, ego 1)."""
+    method = replace(
+        _clips(SLOW_R50, 24.0), classes={"perspective": 2}, weights=replace(ACTIONS_ALONE, action=1.0), dropout=0.5
+    )
+    return Recipe(method=method, optim=_sgd(lr=0.1, batch=64, epochs=10, schedule="cosine"))
+
+
+def _debug() -> Recipe:
+    """Small enough to train on a laptop's processor; needs labels and teachers of the synthetic world."""
+    backbone = Backbone(
+        blocks=(1, 1, 1, 1),
+        temporal_blocks=(1, 1, 1, 1),
+        strides=(1, 2, 2, 1),
+        width=16,
+        beta_inverse=4,
+        fusion_kernel=5,
+        zero_init_residual=False,
+    )
+    method = Config(
+        backbone=backbone,
+        classes={"action": 4},
+        object_classes=11,
+        frames=8,
+        frame_px=64,
+        crop_px=56,
+        short_side_px=(64, 80),
+        boxes=8,
+        map_width=32,
+    )
+    return Recipe(method=method, optim=_sgd(lr=0.05, batch=8, steps=150, schedule="cosine", warmup_share=0.1))

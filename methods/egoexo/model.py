@@ -1,0 +1,237 @@
+"""Ego-Exo as plain torch: what it minimises, what it hands over and how it embeds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from crossview.methods.augment import crop_boxes, crop_video, scale_crop
+from crossview.methods.egoexo import losses
+from crossview.methods.egoexo.config import Config
+from crossview.methods.egoexo.slowfast import SlowFast, slow_indices
+from crossview.methods.handover import take_over
+from crossview.methods.method import Batch, Method
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CLIP = "clip"
+MEAN, STD = 0.45, 0.225
+"""Of all three colours."""
+MAPS = ("hand_map", "object_map")
+"""Channels of the interaction map."""
+_SAME = 1e-6
+"""Below this loss of the best constant the targets of a batch do not differ, and nothing is measured."""
+
+
+class Model(Method):
+    """A SlowFast network with a classifier per label kind and the heads of the three signals (arXiv 2104.07905).
+
+    The state under `backbone.` embeds. In training mode clips are cropped and mirrored at random; in evaluation mode
+    they are taken whole.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = SlowFast(config.backbone)
+        width, w = sum(self.backbone.widths), config.weights
+        self.dropout = nn.Dropout(config.dropout)
+        kinds = config.classes if w.action else {}
+        self.classifier = nn.ModuleDict({kind: _linear(width, count) for kind, count in kinds.items()})
+        tasks = {"ego": (w.ego, 2), "object": (w.object, config.object_classes)}
+        self.score_heads = nn.ModuleDict({t: _linear(width, count) for t, (weight, count) in tasks.items() if weight})
+        self.map_head = _MapHead(self.backbone.widths[0], config.map_width) if w.maps else None
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses that have a weight, and their weighted sum.
+
+        A sample without a teacher's signal adds nothing to that loss, which is a mean over those that have it.
+        """
+        clips, boxes = self.inputs(batch)
+        return self.losses(batch, boxes, self.predict(clips))
+
+    def losses(self, batch: Batch, boxes: Tensor | None, predictions: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Losses of `predict`'s logits against the batch's labels and scores, and boxes as `inputs` gives them."""
+        config, parts, factors = self.config, {}, {}
+        for kind in self.classifier:
+            loss = losses.binary if config.action_loss == "binary" else losses.cross_entropy
+            parts[f"action/{kind}"] = loss(predictions[f"action/{kind}"], batch[f"{CLIP}/label/{kind}"])
+            factors[f"action/{kind}"] = config.weights.action
+        for task in self.score_heads:
+            teacher, valid = batch[f"{CLIP}/scores/{task}"], batch[f"{CLIP}/scores/{task}/mask"]
+            parts[task] = losses.distill(predictions[task], teacher, valid, getattr(config, f"{task}_temperature"))
+            factors[task] = getattr(config.weights, task)
+        if boxes is not None:
+            logits = predictions["map"]
+            target = self.paint(boxes, logits)
+            for channel, name in enumerate(MAPS):
+                parts[name] = losses.map_error(logits[:, channel], target[:, channel], batch[f"{CLIP}/boxes/mask"])
+                factors[name] = getattr(config.weights, name)
+        total = sum(factors[name] * value for name, value in parts.items())
+        return {"loss": torch.as_tensor(total), **parts}
+
+    def inputs(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Clips uint8 (B, T, 3, H, W) and, where there is a map, boxes (B, T, K, 6), under the same crop."""
+        clips, boxes = self._video(batch[CLIP]), batch[f"{CLIP}/boxes"] if self.map_head is not None else None
+        if not self.training:
+            return clips, boxes
+        c = self.config
+        crop = scale_crop(batch["seed"], crop_px=c.crop_px, short_side_px=c.short_side_px, flip=c.flip)
+        return crop_video(clips, crop, c.crop_px), None if boxes is None else crop_boxes(boxes, crop)
+
+    def predict(self, clips: Tensor) -> dict[str, Tensor]:
+        """Logits by name: "action/KIND" (B, C), "ego", "object" (B, C) and "map" (B, 2, T', h, w), of uint8 clips."""
+        maps = self.backbone(_normalised(clips))
+        pooled = self.dropout(torch.cat([x.mean((2, 3, 4)) for x in maps], dim=1))
+        out = {f"action/{kind}": head(pooled) for kind, head in self.classifier.items()}
+        out |= {task: head(pooled) for task, head in self.score_heads.items()}
+        if self.map_head is not None:
+            out["map"] = self.map_head(maps[0])
+        return out
+
+    def paint(self, boxes: Tensor, logits: Tensor) -> Tensor:
+        """The target of the map's logits (B, 2, T', h, w), at the slow pathway's frames."""
+        if logits.shape[2] != boxes.shape[1]:
+            boxes = boxes.index_select(1, slow_indices(boxes.shape[1], self.config.backbone.alpha, boxes.device))
+        return losses.paint(boxes, logits.shape[-1], self.config.map_target)
+
+    def class_scores(self, clips: Tensor) -> dict[str, Tensor]:
+        """Probabilities of each label kind, uint8 (B, T, 3, H, W) -> (B, C), for `losses.fuse_views`.
+
+        Frames larger than the training crop are seen by a pooling window of the crop's size at every place, and the
+        probabilities of all places are averaged.
+        """
+        window = self.config.crop_px // self.config.backbone.stride
+        maps = self.backbone(_normalised(self._video(clips)))
+        places = torch.cat(
+            [nn.functional.avg_pool2d(x.mean(2), min(window, *x.shape[-2:]), stride=1) for x in maps], dim=1
+        )
+        places = rearrange(places, "B D h w -> B h w D")
+        sigmoid = self.config.action_loss == "binary"
+        logits = {kind: head(places).float() for kind, head in self.classifier.items()}
+        return {k: (x.sigmoid() if sigmoid else x.softmax(-1)).mean((1, 2)) for k, x in logits.items()}
+
+    def embed_clip(self, video: Tensor) -> Tensor:
+        """What the classifiers read: uint8 (B, T, 3, H, W) of the trained length -> (B, D')."""
+        if video.shape[1] != self.config.frames:
+            raise ValueError(
+                f"a clip of {video.shape[1]} frames; Ego-Exo is configured for {self.config.frames}: repeat the last "
+                "frame of a shorter clip, and cut a longer one"
+            )
+        maps = self.backbone(_normalised(self._video(video)))
+        return torch.cat([x.float().mean((2, 3, 4)) for x in maps], dim=1)
+
+    def embed(self, video: Tensor) -> Tensor:
+        """Per frame, its fast map and the slow map of its place in the window, each averaged over space.
+
+        The recording is cut into windows of the trained length; the last one is moved back to end with the recording,
+        and a recording shorter than a window repeats its last frame. The mean over one window is `embed_clip`.
+        """
+        video, size = self._video(video), self.config.frames
+        T = video.shape[1]
+        starts = [*range(0, T - size, size), max(0, T - size)]
+        parts, done = [], 0
+        for start in starts:
+            window = video[:, start : start + size]
+            short = size - window.shape[1]
+            if short:
+                window = torch.cat([window, repeat(window[:, -1:], "B 1 C H W -> B t C H W", t=short)], dim=1)
+            parts.append(self._per_frame(window)[:, done - start : T - start])
+            done = start + size
+        return torch.cat(parts, dim=1)
+
+    @torch.no_grad()
+    def measures(self, batch: Batch) -> dict[str, Tensor]:
+        """1 - distillation loss / that of the best constant, both less the teacher's own entropy: 1 is perfect.
+
+        The constant is the batch's own mean target (per cell in the maps), which no prediction that ignores its input
+        can beat on it: 0 is as good as that, less than 0 worse. Left out where the batch's targets are all the same.
+        """
+        clips, boxes = self.inputs(batch)
+        predictions, out = self.predict(clips), {}
+        for task in self.score_heads:
+            valid = batch[f"{CLIP}/scores/{task}/mask"]
+            if valid.any():
+                teacher, student = batch[f"{CLIP}/scores/{task}"][valid], predictions[task][valid]
+                mean = teacher.float().softmax(1).mean(0, keepdim=True).clamp(min=1e-30).log()
+                constant = losses.divergence(teacher, mean.expand_as(teacher)).mean()
+                if constant > _SAME:
+                    out[f"{task}_score"] = 1 - losses.divergence(teacher, student).mean() / constant
+        if boxes is not None and batch[f"{CLIP}/boxes/mask"].any():
+            valid = batch[f"{CLIP}/boxes/mask"]
+            logits = predictions["map"][valid]
+            target = self.paint(boxes[valid], logits)
+            mean_map = target.mean((0, 2), keepdim=True).expand_as(target)
+            constants = losses.binary_divergence(target, mean_map).mean((0, 2, 3, 4))
+            errors = losses.binary_divergence(target, logits.float().sigmoid()).mean((0, 2, 3, 4))
+            for channel, name in enumerate(MAPS):
+                if getattr(self.config.weights, name) and constants[channel] > _SAME:
+                    out[name] = 1 - errors[channel] / constants[channel]
+        return out
+
+    def start_from(self, weights: dict[str, Tensor]) -> list[str]:
+        """Pre-training takes everything; fine-tuning the backbone, and the map's head where it goes on (Ego-Exo*)."""
+        if self.config.stage == "pretrain":
+            return take_over(self, weights)
+        dropped = ["score_heads."] if self.map_head is not None else ["score_heads.", "map_head."]
+        return take_over(self, weights, fresh=["classifier."], dropped=dropped)
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """No decay on BatchNorm's weights and biases."""
+        norms = {id(p) for m in self.modules() if isinstance(m, nn.BatchNorm3d) for p in m.parameters()}
+        decayed = [p for p in self.parameters() if id(p) not in norms]
+        kept = [p for p in self.parameters() if id(p) in norms]
+        return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+
+    def figures(self, batch: Batch) -> dict[str, Figure]:
+        """Interaction maps over the frames of a clip, and the teachers' distributions beside the student's."""
+        from crossview.methods.egoexo import figures
+
+        return figures.draw(self, batch)
+
+    def _per_frame(self, window: Tensor) -> Tensor:
+        maps = [x.float().mean((3, 4)).transpose(1, 2) for x in self.backbone(_normalised(window))]  # (B, T', D)
+        frames = window.shape[1]
+        slow = maps[0][:, torch.arange(frames, device=window.device) * maps[0].shape[1] // frames]
+        return torch.cat([slow, *maps[1:]], dim=2)
+
+    def _video(self, clips: Tensor) -> Tensor:
+        if clips.ndim != 5 or clips.shape[2] != 3:
+            raise ValueError(
+                f"an input of shape {tuple(clips.shape)}; Ego-Exo takes video, (B, T, 3, H, W): train on a catalog of "
+                "videos, not of features"
+            )
+        return clips
+
+
+class _MapHead(nn.Module):
+    """Kernels (1, 3, 3) and (1, 1, 1) on the slow map: (B, D, T', h, w) -> logits (B, 2, T', h, w)."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(channels, width, (1, 3, 3), padding=(0, 1, 1))
+        self.projection = nn.Conv3d(width, 2, 1)
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.normal_(self.projection.weight, std=0.01)
+        for conv in (self.conv, self.projection):
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Hand and object."""
+        return self.projection(nn.functional.relu(self.conv(x)))
+
+
+def _linear(width: int, count: int) -> nn.Linear:
+    layer = nn.Linear(width, count)
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _normalised(clips: Tensor) -> Tensor:
+    """uint8 (B, T, 3, H, W), RGB -> float (B, 3, T, H, W)."""
+    return (clips.transpose(1, 2).float() / 255 - MEAN) / STD
