@@ -91,18 +91,22 @@ def embed(
     controls: bool = False,
     catalog: Path | None = None,
     out: Path | None = None,
+    weights: str = "hub",
+    size_px: int | None = None,
     actors: int = 1,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     debug: bool = False,
 ) -> None:
-    """Write the embeddings of every frame of a split as Parquet.
+    """Write the embeddings of every frame of a split as Parquet, or a backbone's features as a catalog.
 
     Args:
-        run: The run folder.
+        run: The run folder; or timm:NAME, any timm model, which makes of --catalog a catalog of features in --out.
         split: Split of the run's catalog.
         controls: Also the embeddings that the trained one has to beat.
         catalog: All recordings of this catalog in place of a split of the run's own.
-        out: The table of `catalog`, by default RUN/embeddings/CATALOG.parquet.
+        out: The table of `catalog`, by default RUN/embeddings/CATALOG.parquet; the folder of a backbone's features.
+        weights: Of a backbone: "hub", "random", or a .safetensors or .pt file.
+        size_px: Of a backbone: frame size; by default what its weights were trained with.
         actors: Ray actors that decode and embed, each of one CPU, and of one GPU on cuda.
         device: What they compute on; auto takes a GPU where there is one.
         debug: In this one process, without Ray.
@@ -111,6 +115,11 @@ def embed(
     from crossview.platform.embed import embed as write
     from crossview.platform.embed import export
 
+    if str(run).startswith("timm:"):
+        _embed_backbone(str(run).removeprefix("timm:"), weights, size_px, catalog, out, actors, device, debug)
+        return
+    if weights != "hub" or size_px is not None:
+        raise ValueError("--weights and --size-px: they are a backbone's; a run has its own: leave them out")
     if catalog is None:
         if out is not None:
             raise ValueError(f"--out {out}: it names the table of another catalog; give --catalog with it")
@@ -126,6 +135,29 @@ def embed(
     file = out or run / "embeddings" / f"{catalog.resolve().name}.parquet"
     loaded = Catalog.load(catalog)
     print(f"trained: {export(run, loaded, file, actors=actors, device=device, in_process=debug)}")
+
+
+def _embed_backbone(
+    name: str,
+    weights: str,
+    size_px: int | None,
+    catalog: Path | None,
+    out: Path | None,
+    actors: int,
+    device: str,
+    debug: bool,
+) -> None:
+    """`crossview embed timm:NAME`."""
+    if catalog is None or out is None:
+        raise ValueError(f"timm:{name}: say which videos and where to with --catalog CATALOG --out FOLDER")
+    from crossview.datasets.catalog import Catalog
+    from crossview.platform.backbone_features import backbone, write_features
+    from crossview.platform.per_recording import Where
+    from crossview.platform.rows import device_name
+
+    where = Where(debug, actors, device_name(device))
+    found = write_features(backbone(name, weights, size_px), Catalog.load(catalog), out, where, Data(catalog=catalog))
+    print(f"Features of {len(found.recordings)} recordings lie in {out}; train on them with --data.catalog {out}")
 
 
 def evaluate(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.video import UnreadableVideo, file_state
@@ -18,7 +20,7 @@ from crossview.methods.method import Method, build
 from crossview.methods.recipe import MethodConfig
 from crossview.platform import checkpoint
 from crossview.platform.config import Data
-from crossview.platform.per_recording import Arrays, Where, each
+from crossview.platform.per_recording import Arrays, Where, Work, each
 from crossview.platform.progress import Progress
 from crossview.platform.quarantine import Quarantine
 from crossview.platform.recording import clips, read_features, size_px
@@ -53,11 +55,12 @@ def cache(
     folder = out.resolve() / _key(method_name, method_config, job.model(torch.device("cpu")), data)
     folder.mkdir(parents=True, exist_ok=True)
     kept = [replace(r, kind="features", path=_file_name(catalog.file(r), r)) for r in catalog.recordings]
-    missing = [i for i, r in enumerate(kept) if not _is_complete(folder / r.path, r)]
+    missing = [i for i, r in enumerate(kept) if not is_complete(folder / r.path, r)]
     if missing:
         todo = Catalog(catalog.root, tuple(catalog.recordings[i] for i in missing))
         files = [folder / kept[i].path for i in missing]
-        lost = _compute(replace(job, todo=todo, files=files), folder, len(kept), Where(in_process, actors, device))
+        options = {"job": replace(job, todo=todo, files=files), "device": device}
+        lost = compute(todo, _Writer, options, folder, len(kept), data, Where(in_process, actors, device))
         kept = [r for r in kept if r.id not in lost]
     _check_shapes(folder, kept)
     ids = {r.id for r in kept}
@@ -91,17 +94,22 @@ class _Job:
             return build(self.name, self.config).to(device).eval()
 
 
-def _compute(job: _Job, folder: Path, recordings: int, where: Where) -> set[str]:
-    """Write the features of every recording of the job; returns the ids of unreadable ones."""
-    quarantine = Quarantine(folder, recordings, job.data.max_quarantined)
+def compute(
+    todo: Catalog, make: Callable[..., Work], options: dict[str, Any], out: Path, total: int, data: Data, where: Where
+) -> set[str]:
+    """Do the work for every recording of `todo`; returns the ids of unreadable ones, which are quarantined in `out`.
+
+    Raises ValueError where more than `data.max_quarantined` of `total` recordings are.
+    """
+    quarantine = Quarantine(out, total, data.max_quarantined)
     quarantine.files = {}  # what failed before is tried again: the file may have been mended
     lost: set[str] = set()
-    with Progress("frozen features", sum(r.num_frames for r in job.todo.recordings), "frames") as line:
-        for done in each(len(job.files), _Writer, {"job": job, "device": where.device}, where):
-            recording = job.todo.recordings[done.index]
+    with Progress("frozen features", sum(r.num_frames for r in todo.recordings), "frames") as line:
+        for done in each(len(todo.recordings), make, options, where):
+            recording = todo.recordings[done.index]
             if done.unreadable is not None:
                 lost.add(recording.id)
-                report = {"recording": recording.id, "path": str(job.todo.file(recording)), "reason": done.unreadable}
+                report = {"recording": recording.id, "path": str(todo.file(recording)), "reason": done.unreadable}
                 quarantine.add([json.dumps([report])])
             line.advance(recording.num_frames, f"{len(lost)} files quarantined" if lost else "")
     return lost
@@ -115,29 +123,35 @@ class _Writer:
         self.model = job.model(self.device)
 
     def __call__(self, index: int) -> Arrays:
-        recording, target = self.job.todo.recordings[index], self.job.files[index]
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            self._write(recording, temporary)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        job, recording = self.job, self.job.todo.recordings[index]
+        source, size = job.todo.file(recording), size_px(job.config, recording)
+        parts = clips(self.model, source, recording, size, job.data, batch=job.batch, device=self.device)
+        write_file(job.files[index], recording, source, (self._checked(part) for part in parts))
         return {}
 
-    def _write(self, recording: Recording, file: Path) -> None:
-        job, first = self.job, 0
-        array: np.memmap[Any, Any] | None = None
-        source, size = job.todo.file(recording), size_px(job.config, recording)
-        for clip in clips(self.model, source, recording, size, job.data, batch=job.batch, device=self.device):
-            if clip.dtype != torch.float16:
-                raise ValueError(
-                    f"data.cache_features is on, but {job.name} has no frozen features to cache; "
-                    "pass --data.no-cache-features"
-                )
+    def _checked(self, clip: Tensor) -> Tensor:
+        if clip.dtype != torch.float16:
+            raise ValueError(
+                f"data.cache_features is on, but {self.job.name} has no frozen features to cache; "
+                "pass --data.no-cache-features"
+            )
+        return clip
+
+
+def write_file(target: Path, recording: Recording, source: Path, parts: Iterable[Tensor]) -> None:
+    """Features of a whole recording, in parts float16 (1, n, N, D), as one array (L, N, D); whole or not at all.
+
+    Raises UnreadableVideo where they are not as many as the recording has frames.
+    """
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    array: np.memmap[Any, Any] | None = None
+    first = 0
+    try:
+        for clip in parts:
             part = clip[0].cpu().numpy()  # (n, N, D)
             if array is None:
                 shape = (recording.num_frames, *part.shape[1:])
-                array = np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape)
+                array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
             array[first : first + len(part)] = part
             first += len(part)
         if array is None or first != recording.num_frames:
@@ -145,8 +159,11 @@ class _Writer:
                 f"{source}: {first} frames came of the {recording.num_frames} that the catalog states"
             )
         array.flush()
-        with file.open("rb") as written:
+        with temporary.open("rb") as written:
             os.fsync(written.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _key(name: str, config: MethodConfig, model: Method, data: Data) -> str:
@@ -183,7 +200,8 @@ def _file_name(source: Path, recording: Recording) -> str:
     return f"{recording.id.replace('/', '__')}-{tail}.npy"
 
 
-def _is_complete(file: Path, recording: Recording) -> bool:
+def is_complete(file: Path, recording: Recording) -> bool:
+    """Whether a file of the recording's features is there and whole; a cut one is removed."""
     if not file.exists():
         return False
     try:
