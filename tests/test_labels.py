@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crossview.datasets.catalog import Catalog, Recording, Segment
+from crossview.datasets.labels import Labels, classes_of
+
+ONE = Recording(
+    dataset="d", split="train", scene="s", view="ego", perspective="ego", subject="p", action="wave", path="a.mp4",
+    kind="video", fps=10.0, num_frames=100, height_px=8, width_px=8,
+)  # fmt: skip
+TWO = replace(ONE, split="val", view="exo", perspective="exo", action="stir", path="b.mp4")
+SEGMENTS = (
+    Segment(ONE.id, 0.0, 2.0, "verb", "c10"),
+    Segment(ONE.id, 1.0, 4.0, "verb", "c2"),
+    Segment(ONE.id, 6.0, 6.0, "verb", "c7"),
+    Segment(TWO.id, 0.0, 9.0, "verb", "c7"),
+)
+CATALOG = Catalog(Path("root"), (ONE, TWO), SEGMENTS)
+
+
+def verbs(first: int, last: int) -> list[int]:
+    return Labels(CATALOG, {"verb": 3}).of(ONE, "verb", np.arange(first, last + 1)).tolist()
+
+
+def test_classes_are_those_of_every_split_in_natural_order() -> None:
+    assert classes_of(CATALOG, "verb") == ("c2", "c7", "c10")
+    assert classes_of(CATALOG, "action") == ("stir", "wave")
+    assert classes_of(CATALOG, "perspective") == ("exo", "ego")
+
+
+def test_a_clip_has_every_class_that_its_span_shows() -> None:
+    assert verbs(0, 5) == [0, 0, 1]
+    assert verbs(9, 10) == [1, 0, 1]
+    assert verbs(0, 9) == [0, 0, 1]
+    assert verbs(20, 39) == [1, 0, 0]
+    assert verbs(40, 99) == [0, 0, 0]
+
+
+def test_empty_segments_label_nothing() -> None:
+    assert verbs(55, 65) == [0, 0, 0]
+    assert Labels(CATALOG, {"verb": 3}).of(TWO, "verb", np.arange(3)).tolist() == [0, 1, 0]
+
+
+def test_actions_and_perspectives_come_from_the_recording() -> None:
+    labels = Labels(CATALOG, {"action": 2, "perspective": 2})
+    assert labels.of(ONE, "action", np.arange(3)).tolist() == [0, 1]
+    assert labels.of(ONE, "perspective", np.arange(3)).tolist() == [0, 1]
+    assert labels.of(TWO, "perspective", np.arange(3)).tolist() == [1, 0]
+
+
+def test_another_number_of_classes_is_refused_with_the_right_one() -> None:
+    with pytest.raises(ValueError, match=r"kind 'verb' have 3 classes \(c2, c7, c10\).*configured for 5; set .* to 3"):
+        Labels(CATALOG, {"verb": 5})
+    with pytest.raises(ValueError, match=r"no labels of kind 'noun'; kinds here: action, perspective, verb"):
+        Labels(CATALOG, {"noun": 5})

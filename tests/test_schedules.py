@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from crossview.methods.recipe import Optim
+from crossview.platform.loop import learning_rate, optimizer_for
+
+
+def test_a_warm_up_may_start_at_any_rate_and_be_a_share_of_the_run() -> None:
+    optim = Optim(lr=6e-4, warmup_share=0.1, warmup_lr=0.0, min_lr=4e-5, steps=1000)
+    assert learning_rate(optim, 0, 1000) == 0
+    assert learning_rate(optim, 50, 1000) == pytest.approx(3e-4)
+    assert learning_rate(optim, 100, 1000) == pytest.approx(6e-4)
+    assert learning_rate(optim, 1000, 1000) == pytest.approx(4e-5)
+
+
+def test_steps_multiply_the_rate_at_shares_of_the_run() -> None:
+    optim = Optim(optimizer="sgd", lr=0.02, schedule="steps", milestones=(20 / 30, 25 / 30), epochs=30)
+    rates = {epoch: learning_rate(optim, epoch * 10, 300) for epoch in (0, 19, 20, 24, 25, 29)}
+    assert [round(rate, 6) for rate in rates.values()] == [0.02, 0.02, 0.002, 0.002, 0.0002, 0.0002]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"warmup_share": 1.0}, r"warmup_share is 1.0"),
+        ({"warmup_share": 0.1, "warmup_steps": 5}, r"set one of them"),
+        ({"warmup_lr": 2.0}, r"warmup_lr is 2.0; it must lie between 0 and optim.lr"),
+        ({"milestones": (0.5,)}, r"milestones is \(0.5,\) with schedule 'cosine'"),
+        ({"schedule": "steps"}, r"milestones is \(\) with schedule 'steps'"),
+        ({"schedule": "steps", "milestones": (20.0,)}, r"shares of the run"),
+        ({"momentum": 1.0}, r"momentum is 1.0"),
+    ],
+)
+def test_impossible_schedules_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(Optim(steps=10), **changes)
+
+
+def test_sgd_is_nesterovs_with_the_groups_of_the_method() -> None:
+    from crossview.methods.method import build
+    from crossview.platform.config import preset
+
+    model = build("byov", preset("byov", "debug").method)
+    optimizer = optimizer_for(model, Optim(optimizer="sgd", lr=0.1, weight_decay=1e-4, steps=1))
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert all(g["nesterov"] and g["momentum"] == 0.9 and g["weight_decay"] == 1e-4 for g in optimizer.param_groups)

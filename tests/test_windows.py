@@ -1,0 +1,107 @@
+"""Windows of several lengths on a grid, as EVGAP's batches ask for them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crossview.datasets.catalog import Catalog, Recording
+from crossview.datasets.plan import Plan
+from crossview.datasets.sampling import Sampling, View
+
+EGO = View(perspective="ego", frames=20, fps=30.0, count=4)
+GROUPS = Sampling(
+    views={"ego": EGO, "exo": replace(EGO, perspective="exo", count=8)},
+    pairing="group",
+    windows=10,
+    window_scale=(0.5, 2.0),
+    window_scale_spread="log",
+    window_length="true",
+    window_stride=100,
+)
+
+
+def recording(scene: int, view: str, frames: int) -> Recording:
+    return Recording(
+        dataset="d", split="train", scene=f"s{scene}", view=view, perspective="ego" if view[0] == "e" else "exo",
+        subject="p", action="a", path=f"{scene}/{view}", kind="features", fps=30.0, num_frames=frames, height_px=1,
+        width_px=1,
+    )  # fmt: skip
+
+
+def catalog(scenes: int = 6, frames: int = 3000) -> Catalog:
+    names = [*(f"e{k}" for k in range(1, 5)), *(f"v{k}" for k in range(1, 9))]
+    cameras = [recording(s, n, frames + 37 * s + 5 * k) for s in range(scenes) for k, n in enumerate(names)]
+    return Catalog(Path("root"), tuple(cameras))
+
+
+def test_a_row_holds_ten_windows_on_the_grid_with_one_jitter() -> None:
+    plan = Plan(catalog(), GROUPS, seed=3)
+    for i in range(12):
+        row = plan.row(i)
+        assert len(row.clips) == 10
+        starts = np.array([int(clips[0].frames[0]) for clips in row.clips if clips[0]])
+        assert len(set(starts.tolist())) == 10
+        assert len({start % 100 for start in starts.tolist()}) == 1
+
+
+def test_all_cameras_of_a_window_show_the_same_frames_in_slot_order() -> None:
+    found = catalog()
+    plan = Plan(found, GROUPS, seed=0)
+    shortest = {s: min(r.num_frames for r in found.recordings if r.scene == s) for s in {"s0", "s1", "s2"}}
+    for i in range(plan.rows_per_epoch):
+        for clips in plan.row(i).clips:
+            present = [clip for clip in clips if clip]
+            names = [found.recordings[clip.recording].view for clip in present]
+            assert names == ["e1", "e2", "e3", "e4", *(f"v{k}" for k in range(1, 9))]
+            assert all(np.array_equal(clip.frames, present[0].frames) for clip in present)
+            scene = found.recordings[present[0].recording].scene
+            assert present[0].frames[0] >= 0
+            assert present[0].frames[-1] < shortest.get(scene, 10**9)
+
+
+def test_true_lengths_lie_between_half_and_double_and_the_rest_repeats_the_last_frame() -> None:
+    plan = Plan(catalog(), GROUPS, seed=1)
+    lengths = []
+    for i in range(30):
+        for clips in plan.row(i).clips:
+            clip = clips[0]
+            assert clip is not None
+            assert clip.length is not None
+            assert clip.frames.shape == (40,)
+            assert np.array_equal(np.diff(clip.frames[: clip.length]), np.ones(clip.length - 1))
+            assert (clip.frames[clip.length :] == clip.frames[clip.length - 1]).all()
+            lengths.append(clip.length)
+    assert min(lengths) >= 10
+    assert max(lengths) <= 40
+    # Log-uniform between 10 and 40: as many windows below 20 as above.
+    assert abs(np.mean(np.array(lengths) < 20) - 0.5) < 0.1
+
+
+def test_resampled_windows_keep_their_number_of_frames() -> None:
+    plan = Plan(catalog(), replace(GROUPS, window_length="resampled"), seed=1)
+    clips = [clips[0] for i in range(10) for clips in plan.row(i).clips]
+    assert {len(clip.frames) for clip in clips if clip} == {20}
+    assert {clip.length for clip in clips if clip} == {None}
+    assert len({int(clip.frames[-1] - clip.frames[0]) for clip in clips if clip}) > 5
+
+
+def test_a_recording_with_fewer_grid_points_than_windows_gives_some_twice() -> None:
+    for frames in (25, 130, 450):
+        row = Plan(catalog(2, frames), GROUPS, seed=0).row(0)
+        starts = [int(clips[0].frames[0]) for clips in row.clips if clips[0]]
+        assert len(starts) == 10
+        assert max(int(clips[0].frames[-1]) for clips in row.clips if clips[0]) < frames + 37
+
+
+def test_impossible_windows_are_refused() -> None:
+    spread = replace(GROUPS.views["ego"], fps=None, count=1)
+    with pytest.raises(ValueError, match=r"give the views an fps"):
+        Sampling(views={"a": spread}, pairing="single", window_stride=10)
+    with pytest.raises(ValueError, match=r"window_stride is 0"):
+        replace(GROUPS, window_stride=0)
+    with pytest.raises(ValueError, match=r"not with pairing 'group'"):
+        replace(GROUPS, labels={"action": 2})
