@@ -114,11 +114,29 @@ class _Embedder:
     @torch.inference_mode()
     def __call__(self, index: int) -> Arrays:
         job, recording = self.job, self.job.catalog.recordings[index]
-        frames = job.windows[recording.id].frames
+        file, frames = job.catalog.file(recording), job.windows[recording.id].frames
         size = job.views[recording.perspective].size_px
-        pixels = clip_frames(job.catalog.file(recording), recording, frames, size, job.data)
-        clips = _frozen(self.model, pixels, job.batch, self.device)[_places(frames)]  # (K, T, ...)
+        clips = clip_tensor(self.model, file, recording, frames, size, job.data, job.batch, self.device)
         return {row: _vectors(function(clips), row, recording, len(frames)) for row, function in self.rows.items()}
+
+
+@torch.no_grad()
+def clip_tensor(
+    model: Method,
+    file: Path,
+    recording: Recording,
+    frames: np.ndarray,
+    size_px: int,
+    data: Data,
+    batch: int,
+    device: torch.device,
+) -> Tensor:
+    """The clips `frames`, int64 (K, T), as `Method.embed_clip` takes them: (K, T, 3, H, W) or features (K, T, N, D).
+
+    The frozen part, where the method has one, sees each frame once. Raises UnreadableVideo.
+    """
+    pixels = clip_frames(file, recording, frames, size_px, data)
+    return _frozen(model, pixels, batch, device)[_places(frames)]
 
 
 def clip_frames(file: Path, recording: Recording, frames: np.ndarray, size_px: int, data: Data) -> Tensor:

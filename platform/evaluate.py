@@ -41,16 +41,18 @@ def evaluate(
     few_shot: bool = False,
     k: int = 10,
     clips_per_scene: int = 4,
+    controls: bool = True,
     in_process: bool = False,
     actors: int = 1,
     device: str = "auto",
 ) -> pa.Table:
-    """Scores of the trained row and of every control, in the form of `downstream.table.to_arrow`.
+    """Scores of the trained row and, with `controls`, of what it has to beat, as `downstream.table.to_arrow` has them.
 
     Embeds what is missing, prints and stores. Phases are scored by action, as AE2 does, and the table holds their mean;
     `evaluations/<split>.parquet` and `.md` in the run's folder hold the same, `<split>-actions.parquet` each action,
-    `<split>-retrieval.parquet` each pair of cameras. Raises ValueError for an unknown task, where a task lacks what it
-    needs, such as phase labels, and where classifiers would be fitted on evaluated videos.
+    `<split>-retrieval.parquet` each pair of cameras, `<split>-fine-tuning.parquet` each draw. Raises ValueError for an
+    unknown task, where a task lacks what it needs, such as phase labels, and where classifiers would be fitted on
+    evaluated videos.
     """
     run = require(run)
     name, experiment = read(run)
@@ -66,6 +68,7 @@ def evaluate(
         few_shot=few_shot,
         k=k,
         clips_per_scene=clips_per_scene,
+        controls=controls,
         in_process=in_process,
         actors=actors,
         device=device,

@@ -27,11 +27,11 @@ def measures(question: Question) -> Answer:
     source = checkpoint.resolve(question.run).resolve()
     batch = held_out_batch(question, source, device)
     trained = checkpoint.load(source, device)
+    models = {TRAINED: trained}
+    if question.controls:
+        models[RANDOM_INIT] = random_init(question.name, question.experiment, trained)
     rows: Scores = {}
-    for row, model in (
-        (TRAINED, trained),
-        (RANDOM_INIT, random_init(question.name, question.experiment, trained)),
-    ):
+    for row, model in models.items():
         with torch.no_grad():
             found = model.measures(batch)
         rows[row] = {f"measures/{name}": float(value) for name, value in found.items()}

@@ -34,7 +34,7 @@ def phases(question: Question) -> Answer:
     for name in (q.split, q.fit_split):
         _require_labels(q.catalog.select(name))
     fit, scored = (
-        embed(q.run, split=name, in_process=q.in_process, actors=q.actors, device=q.device)
+        embed(q.run, split=name, controls=q.controls, in_process=q.in_process, actors=q.actors, device=q.device)
         for name in (q.fit_split, q.split)
     )
     by_action, shots = _score(fit, scored, q.few_shot, q.k)

@@ -12,14 +12,13 @@ from typing import Any
 import jinja2
 import pyarrow.parquet as pq
 
-from crossview.downstream.controls import margin
 from crossview.downstream.table import from_arrow
+from crossview.platform import score_table
 from crossview.platform.config import read
 from crossview.platform.metrics import read_metrics
 from crossview.platform.plots import NOT_LOSSES
 from crossview.platform.rows import TRAINED
 from crossview.platform.runs import require
-from crossview.platform.score_table import number
 
 
 def report(run: Path) -> Path:
@@ -96,14 +95,13 @@ def evaluation(file: Path) -> Evaluation:
     table = pq.read_table(file)
     facts = json.loads(table.schema.metadata[b"crossview"])
     rows = {row: {m: v[0] for m, v in scores.items()} for row, scores in from_arrow(table).items()}
-    margins = margin(rows, trained=TRAINED)
     lines = []
-    for metric, best in margins.items():
+    for metric, texts, best in score_table.lines(rows):
+        control = best.control if best else None
         cells = [
-            Cell(number(scores.get(metric)), "trained" if row == TRAINED else "best" if row == best.control else "")
-            for row, scores in rows.items()
+            Cell(text, "trained" if row == TRAINED else "best" if row == control else "") for row, text in texts.items()
         ]
-        lines.append(Line(metric, cells, f"{best.mean:+.3f}", best.mean > 0))
+        lines.append(Line(metric, cells, score_table.difference(best), best is not None and best.mean > 0))
     won = sum(line.good for line in lines)
     verdict = (
         f"The trained embedding lies above every control in {won} of {len(lines)} metrics on split {facts['split']}."

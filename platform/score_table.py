@@ -12,10 +12,22 @@ from crossview.platform.rows import TRAINED
 from crossview.platform.task import Scores
 
 
-def lines(rows: Scores) -> list[tuple[str, dict[str, str], Margin]]:
-    """(metric, formatted score by row, margin over the best control) for every metric."""
-    margins = margin(rows, trained=TRAINED)
-    return [(m, {row: number(scores.get(m)) for row, scores in rows.items()}, margins[m]) for m in rows[TRAINED]]
+def lines(rows: Scores) -> list[tuple[str, dict[str, str], Margin | None]]:
+    """(metric, formatted score by row, margin over the best control or None without one) for every trained metric."""
+    found = []
+    for metric, value in rows[TRAINED].items():
+        cells = {row: number(scores.get(metric)) for row, scores in rows.items()}
+        scored = {row: {metric: s[metric]} for row, s in rows.items() if not math.isnan(s.get(metric, math.nan))}
+        best = (
+            margin({**scored, TRAINED: {metric: value}}, trained=TRAINED)[metric] if scored.keys() - {TRAINED} else None
+        )
+        found.append((metric, cells, best))
+    return found
+
+
+def difference(best: Margin | None) -> str:
+    """The margin as text."""
+    return f"{best.mean:+.3f}" if best else ""
 
 
 def number(value: float | None) -> str:
@@ -31,8 +43,8 @@ def markdown(rows: Scores, notes: list[str]) -> str:
     """A line per metric, a column per row; the best control is bold."""
     text = [f"| metric | {' | '.join(rows)} | margin |", f"|---|{'---:|' * (len(rows) + 1)}"]
     for metric, cells, best in lines(rows):
-        marked = [f"**{cell}**" if row == best.control else cell for row, cell in cells.items()]
-        text.append(f"| {metric} | {' | '.join(marked)} | {best.mean:+.3f} |")
+        marked = [f"**{cell}**" if best and row == best.control else cell for row, cell in cells.items()]
+        text.append(f"| {metric} | {' | '.join(marked)} | {difference(best)} |")
     text += ["", "Bold: the best control. Margin: trained minus the best control.", ""]
     return "\n".join([*text, *(f"- {note}" for note in notes)]) + "\n"
 
@@ -53,7 +65,7 @@ def terminal(rows: Scores, title: str) -> Table:
         width = max(6, *(len(word) for word in row.split()))
         table.add_column(row, justify="right", style="bold" if row == TRAINED else "", min_width=width)
     for metric, cells, best in lines(rows):
-        marked = [f"[underline]{c}[/]" if row == best.control else c for row, c in cells.items()]
-        colour = "green" if best.mean > 0 else "red"
-        table.add_row(metric, *marked, f"[{colour}]{best.mean:+.3f}[/]")
+        marked = [f"[underline]{c}[/]" if best and row == best.control else c for row, c in cells.items()]
+        colour = "green" if best and best.mean > 0 else "red"
+        table.add_row(metric, *marked, f"[{colour}]{difference(best)}[/]")
     return table

@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import videos
+from synchronized import SEEN, camera, write_synchronized
 from tiny_run import train
 
-from crossview.datasets.catalog import Catalog, Recording
+from crossview.datasets.catalog import Catalog
 from crossview.datasets.evaluation_clips import evaluation_clips
 from crossview.datasets.sampling import Sampling, View
 from crossview.downstream.clip_retrieval import clip_retrieval
@@ -27,25 +28,6 @@ from crossview.platform.config import Data
 from crossview.platform.evaluate import evaluate
 from crossview.platform.recording import video
 from crossview.platform.report import report
-
-
-def camera(view: str, **facts) -> Recording:
-    defaults = {
-        "dataset": "d",
-        "split": "val",
-        "scene": "s",
-        "subject": "p",
-        "action": "wave",
-        "kind": "video",
-        "fps": 30.0,
-        "num_frames": 60,
-        "height_px": 64,
-        "width_px": 96,
-    }
-    path = f"{facts.get('scene', 's')}_{view}.mp4"
-    return Recording(
-        **(defaults | {"view": view, "perspective": "ego" if view == "ego" else "exo", "path": path} | facts)
-    )
 
 
 def both(**facts) -> dict:
@@ -104,26 +86,9 @@ def test_a_clip_of_a_perspective_is_the_first_view_that_fits() -> None:
     assert clip_views(Sampling(views={"v": ego}, pairing="single")) == {"ego": ego, "exo": ego}
 
 
-CAMERAS, SEEN = ("ego", "exo1", "exo2"), ("ego", "exo1")
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two actions by two people in train and two others in val, three cameras each; exo2 starts late."""
-    root = tmp_path_factory.mktemp("synchronized")
-    recordings = []
-    for split in ("train", "val"):
-        for action in ("wave", "nod"):
-            for k in range(2):
-                for view in CAMERAS:
-                    path = f"{split}/{action}{k}_{view}.mp4"
-                    frames = 12 + 2 * k
-                    videos.write(root / path, frames=frames)
-                    late = 2 / 30 if view == "exo2" else 0.0
-                    facts = {"scene": f"{action}{k}", "subject": f"{split}{k}", "action": action, "path": path}
-                    recordings.append(camera(view, split=split, num_frames=frames, start_offset_s=late, **facts))
-    Catalog(root, tuple(recordings)).save(root / "catalog")
-    return root
+    return write_synchronized(tmp_path_factory.mktemp("synchronized")).root
 
 
 @pytest.fixture(scope="module")
@@ -272,6 +237,10 @@ def test_measures_are_taken_on_seen_cameras_of_the_split(
     assert set(rows) == {"trained", "random init"}
     assert rows["trained"]["measures/gain"] != rows["random init"]["measures/gain"]
     assert from_arrow(evaluate(run, tasks=("measures",), in_process=True)) == rows
+    alone = from_arrow(evaluate(run, tasks=("measures",), controls=False, in_process=True))
+    assert alone == {"trained": rows["trained"]}  # no margin, and nothing to mark
+    assert "| measures/gain | " in (run / "evaluations" / "val.md").read_text()
+    assert "measures/gain" in report(run).read_text()
 
 
 @pytest.mark.ray

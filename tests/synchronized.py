@@ -1,0 +1,49 @@
+"""A small catalog of synchronized files: two actions, two people per split, three cameras, one of which starts late."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import videos
+
+from crossview.datasets.catalog import Catalog, Recording
+
+CAMERAS, SEEN = ("ego", "exo1", "exo2"), ("ego", "exo1")
+LATE_S = 2 / 30
+"""How much later exo2 starts."""
+
+
+def camera(view: str, **facts) -> Recording:
+    defaults = {
+        "dataset": "d",
+        "split": "val",
+        "scene": "s",
+        "subject": "p",
+        "action": "wave",
+        "kind": "video",
+        "fps": 30.0,
+        "num_frames": 60,
+        "height_px": 64,
+        "width_px": 96,
+        "view": view,
+        "perspective": "ego" if view == "ego" else "exo",
+        "path": f"{facts.get('scene', 's')}_{view}.mp4",
+    }
+    return Recording(**(defaults | facts))
+
+
+def write_synchronized(root: Path) -> Catalog:
+    recordings = []
+    for split in ("train", "val"):
+        for action in ("wave", "nod"):
+            for k in range(2):
+                for view in CAMERAS:
+                    path = f"{split}/{action}{k}_{view}.mp4"
+                    frames = 12 + 2 * k
+                    videos.write(root / path, frames=frames)
+                    late_s = LATE_S if view == "exo2" else 0.0
+                    facts = {"scene": f"{action}{k}", "subject": f"{split}{k}", "action": action, "path": path}
+                    recordings.append(camera(view, split=split, num_frames=frames, start_offset_s=late_s, **facts))
+    catalog = Catalog(root, tuple(recordings))
+    catalog.save(root / "catalog")
+    return catalog
