@@ -70,11 +70,17 @@ def map_error(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     return masked_mean(error.flatten(1).mean(1), valid)
 
 
-def binary_divergence(target: Tensor, prediction: Tensor) -> Tensor:
-    """KL divergence of Bernoulli(prediction) from Bernoulli(target) in nats, by element; both in [0, 1]."""
-    return F.binary_cross_entropy(prediction.float(), target.float(), reduction="none") - F.binary_cross_entropy(
-        target.float(), target.float(), reduction="none"
-    )
+def probability_divergence(target: Tensor, prediction: Tensor, *, binary: bool) -> Tensor:
+    """Mean KL divergence in nats of `prediction` from `target`, probabilities (n, C) or, with `binary`, of any shape.
+
+    A prediction of 0 counts as 1e-7.
+    """
+    q = prediction.clamp(1e-7, 1)
+    terms = target.xlogy(target) - target * q.log()
+    if not binary:
+        return terms.sum(1).mean()
+    rest, other = 1 - target, (1 - prediction).clamp(1e-7, 1)
+    return (terms + rest.xlogy(rest) - rest * other.log()).mean()
 
 
 def fuse_views(scores: Tensor, how: Literal["sum", "max"]) -> Tensor:

@@ -23,6 +23,8 @@ MEAN, STD = 0.45, 0.225
 """Of all three colours."""
 MAPS = ("hand_map", "object_map")
 """Channels of the interaction map."""
+MEASURED_TOGETHER = 16
+"""Clips per pass of `Model.measures`, whose batch is large; bounds memory."""
 _SAME = 1e-6
 """Below this loss of the best constant the targets of a batch do not differ, and nothing is measured."""
 
@@ -146,32 +148,37 @@ class Model(Method):
 
     @torch.no_grad()
     def measures(self, batch: Batch) -> dict[str, Tensor]:
-        """1 - distillation loss / that of the best constant, both less the teacher's own entropy: 1 is perfect.
+        """1 - loss / that of the best constant, both less the target's own entropy, for each loss: 1 is perfect.
 
         The constant is the batch's own mean target (per cell in the maps), which no prediction that ignores its input
         can beat on it: 0 is as good as that, less than 0 worse. Left out where the batch's targets are all the same.
         """
         clips, boxes = self.inputs(batch)
-        predictions, out = self.predict(clips), {}
+        few = [self.predict(part) for part in clips.split(MEASURED_TOGETHER)]
+        predictions = {name: torch.cat([p[name] for p in few]).float() for name in few[0]}
+        binary = self.config.action_loss == "binary"
+        out = {}
+        for kind in self.classifier:
+            logits, shown = predictions[f"action/{kind}"], batch[f"{CLIP}/label/{kind}"].float()
+            if binary:
+                out[f"label_{kind}"] = _explained(shown, logits.sigmoid(), binary=True)
+                continue
+            some = shown.sum(1) > 0
+            p = shown[some] / shown[some].sum(1, keepdim=True)
+            out[f"label_{kind}"] = _explained(p, logits[some].softmax(1), binary=False)
         for task in self.score_heads:
             valid = batch[f"{CLIP}/scores/{task}/mask"]
-            if valid.any():
-                teacher, student = batch[f"{CLIP}/scores/{task}"][valid], predictions[task][valid]
-                mean = teacher.float().softmax(1).mean(0, keepdim=True).clamp(min=1e-30).log()
-                constant = losses.divergence(teacher, mean.expand_as(teacher)).mean()
-                if constant > _SAME:
-                    out[f"{task}_score"] = 1 - losses.divergence(teacher, student).mean() / constant
-        if boxes is not None and batch[f"{CLIP}/boxes/mask"].any():
+            p = batch[f"{CLIP}/scores/{task}"][valid].float().softmax(1)
+            out[f"{task}_score"] = _explained(p, predictions[task][valid].softmax(1), binary=False)
+        if boxes is not None:
             valid = batch[f"{CLIP}/boxes/mask"]
             logits = predictions["map"][valid]
             target = self.paint(boxes[valid], logits)
-            mean_map = target.mean((0, 2), keepdim=True).expand_as(target)
-            constants = losses.binary_divergence(target, mean_map).mean((0, 2, 3, 4))
-            errors = losses.binary_divergence(target, logits.float().sigmoid()).mean((0, 2, 3, 4))
             for channel, name in enumerate(MAPS):
-                if getattr(self.config.weights, name) and constants[channel] > _SAME:
-                    out[name] = 1 - errors[channel] / constants[channel]
-        return out
+                if getattr(self.config.weights, name):
+                    cells = (x[:, channel].flatten(0, 1) for x in (target, logits.sigmoid()))
+                    out[name] = _explained(*cells, binary=True)
+        return {name: value for name, value in out.items() if value is not None}
 
     def start_from(self, weights: dict[str, Tensor]) -> list[str]:
         """Pre-training takes everything; fine-tuning the backbone, and the map's head where it goes on (Ego-Exo*)."""
@@ -235,3 +242,17 @@ def _linear(width: int, count: int) -> nn.Linear:
 def _normalised(clips: Tensor) -> Tensor:
     """uint8 (B, T, 3, H, W), RGB -> float (B, 3, T, H, W)."""
     return (clips.transpose(1, 2).float() / 255 - MEAN) / STD
+
+
+def _explained(target: Tensor, prediction: Tensor, *, binary: bool) -> Tensor | None:
+    """Share of the mean target's divergence that the prediction takes away, (n, ...) each in [0, 1].
+
+    The second dimension of both holds a distribution, unless each element is one of its own (`binary`).
+    """
+    if not len(target):
+        return None
+    constant, error = (
+        losses.probability_divergence(target, q.expand_as(target), binary=binary)
+        for q in (target.mean(0, keepdim=True), prediction)
+    )
+    return 1 - error / constant if constant > _SAME else None
