@@ -12,6 +12,7 @@ import numpy as np
 
 from crossview.datasets.mixture import Mixture
 from crossview.datasets.plan import Clip, Plan, Row
+from crossview.datasets.teachers import FOLDER, Teachers
 from crossview.datasets.video import Pixels, UnreadableVideo, decode
 from crossview.platform.config import Data
 from crossview.platform.frame_cache import frame_cache
@@ -96,7 +97,7 @@ class RowDecoder:
         self.group = plan.sampling.pairing == "group"
         self.slots = self._slots()
         wanted = plan.sampling.scores or plan.sampling.boxes
-        self.teachers = _teachers(data.catalog / "teachers") if wanted else None
+        self.teachers = Teachers.load(data.catalog / FOLDER) if wanted else None
         self._failed: dict[int, int] = {}
 
     def _slots(self) -> list[Slot]:
@@ -272,12 +273,6 @@ class RowDecoder:
             decoder=self.data.decoder,
             time_limit_s=self.data.time_limit_s,
         )
-
-
-def _teachers(folder: Path) -> Any:
-    from crossview.datasets.teachers import Teachers
-
-    return Teachers.load(folder)
 
 
 def _features(path: Path) -> np.ndarray:
