@@ -9,26 +9,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from mv2mae_tiny import TINY, batch_of, model_of
 from torch import Tensor
 
 from crossview.methods.mv2mae import motion
-from crossview.methods.mv2mae.config import VIT_B, VIT_T, Config, Masking, Motion, Transformer, Weights, presets
+from crossview.methods.mv2mae.config import VIT_B, VIT_T, Config, Masking, Motion, Weights, presets
 from crossview.methods.mv2mae.model import Model
 from crossview.methods.mv2mae.networks import CrossDecoder, Encoder, SameDecoder
 from crossview.methods.mv2mae.tokens import moments, patchify, split, take, unpatchify
-
-SMALL = Transformer(width=24, depth=2, heads=2)
-TINY = Config(
-    frames=4,
-    size_px=32,
-    patch_px=8,
-    encoder=Transformer(width=48, depth=2, heads=3),
-    same_decoder=SMALL,
-    cross_decoder=SMALL,
-    positions="grid",
-    embed_stride=2,
-)
-"""2 x 4 x 4 tokens, of which 22 are hidden."""
 
 
 @pytest.fixture(autouse=True)
@@ -36,16 +24,6 @@ def _seeded() -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
-
-
-def batch_of(config: Config, size: int = 3) -> dict[str, Tensor]:
-    shape = (size, config.frames, 3, config.size_px, config.size_px)
-    batch = {"sample": torch.arange(size), "seed": torch.arange(size) * 1_000 + 5}
-    return batch | {view: torch.randint(0, 256, shape, dtype=torch.uint8) for view in ("source", "target")}
-
-
-def model_of(config: Config = TINY) -> Model:
-    return Model(config).eval()
 
 
 # Tokens

@@ -48,8 +48,9 @@ class Classifier(nn.Module):
                 f"the catalog has {label.shape[1]} classes of action and the classifier {self.options.classes}; set "
                 "finetuning.classes to the catalog's number"
             )
-        if not torch.compiler.is_compiling() and not bool(label.any(1).all()):
-            samples = batch["sample"][~label.any(1)].tolist()
+        shown = (label > 0).any(1)
+        if not torch.compiler.is_compiling() and not bool(shown.all()):
+            samples = batch["sample"][~shown].tolist()
             raise ValueError(
                 f"samples {samples} show no action; every clip of fine-tuning needs one: label the recordings or leave "
                 "them out of the split"

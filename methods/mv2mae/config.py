@@ -130,7 +130,8 @@ class Config:
     same_decoder: Transformer = field(default_factory=lambda: Transformer(width=192, depth=4, heads=3))
     cross_decoder: Transformer = field(default_factory=lambda: Transformer(width=192, depth=4, heads=3))
     positions: Literal["index", "grid"] = "index"
-    """Fixed sin-cos code of a token's number, as VideoMAE's, or of its time, row and column, a third each."""
+    """Fixed sin-cos code of a token's number, as VideoMAE's, or of its time, row and column, a third each with waves as
+    long as the clip down to two tokens: what few steps of a small model can learn from."""
     masking: Masking = field(default_factory=Masking)
     motion: Motion = field(default_factory=Motion)
     weights: Weights = field(default_factory=Weights)

@@ -85,6 +85,7 @@ def motion_weights(
     return figure
 
 
+@torch.no_grad()
 def reconstruction(model: Model, batch: Batch, shown: int = 8) -> Figure:
     """The target, what is visible of it, and its hidden tokens as each decoder predicts them; the source below."""
     config, clips = model.config, model.clips(batch)
@@ -108,6 +109,7 @@ def reconstruction(model: Model, batch: Batch, shown: int = 8) -> Figure:
     return figure
 
 
+@torch.no_grad()
 def cross_attention(
     model: Model, batch: Batch, query: Query | None = None, layer: int = -1, head: int | None = None, shown: int = 8
 ) -> Figure:

@@ -84,7 +84,7 @@ class Model(Method):
         video = self._training(torch.cat([self._video(batch, view) for view in VIEWS]), seed, 2)
         drawn = [split(seed, config.masking, *config.grid, stream) for stream in range(2)]
         parts = Split(*(torch.cat(both) for both in zip(*drawn, strict=True)))
-        tokens = patchify(standardised(video), config)
+        tokens = self._tokens(video)
         target = take(tokens, parts.hidden)
         if config.target_norm != "none":
             mean, std = moments(target, config.target_norm)
@@ -222,7 +222,11 @@ class Model(Method):
 
     def _latents(self, video: Tensor) -> Tensor:
         """All tokens of unmasked clips, (B, N, D)."""
-        return self.encoder(patchify(standardised(video), self.config))
+        return self.encoder(self._tokens(video))
+
+    def _tokens(self, video: Tensor) -> Tensor:
+        """uint8 (B, T, 3, H, W) -> standardised float32 (B, N, P)."""
+        return patchify(standardised(video), self.config)
 
     def _pooled(self, video: Tensor) -> Tensor:
         return self._latents(video).mean(1)

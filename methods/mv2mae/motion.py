@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from einops import rearrange, reduce
 from torch import Tensor
@@ -15,21 +17,15 @@ def differences(video: Tensor, config: Config) -> Tensor:
     """The norm of each token's absolute frame differences: pixels in [0, 255], (B, T, 3, H, W) -> float32 (B, N)."""
     motion = config.motion
     x = video.to(torch.float32)
-    if motion.scale != "0-255":
-        x = x / 255
+    step = (x[:, 1:] - x[:, :-1]).square_()
+    patch = config.patch_px
+    later = reduce(step, "B t C (h p) (w q) -> B t C h w", "mean", p=patch, q=patch)  # t = T - 1
     if motion.scale == "standardised":
-        x = x / torch.tensor(STD, device=x.device).view(3, 1, 1)
-    later = (x[:, 1:] - x[:, :-1]).square()
+        later = later / torch.tensor(STD, device=x.device).square().view(3, 1, 1)
     first = later[:, :1] if motion.first_frame == "copy" else torch.zeros_like(later[:, :1])
-    square = reduce(
-        torch.cat([first, later], dim=1),
-        "B (t f) C (h p) (w q) -> B (t h w)",
-        "mean" if motion.norm == "rms" else "sum",
-        f=config.tubelet,
-        p=config.patch_px,
-        q=config.patch_px,
-    )
-    return square.sqrt()
+    square = reduce(torch.cat([first, later], dim=1), "B (t f) C h w -> B (t h w)", "mean", f=config.tubelet)
+    unit = 1.0 if motion.scale == "0-255" else 1 / 255
+    return square.sqrt() * (unit if motion.norm == "rms" else unit * math.sqrt(config.token_values))
 
 
 @torch.no_grad()

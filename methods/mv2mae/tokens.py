@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -45,7 +46,7 @@ def unpatchify(tokens: Tensor, config: Config) -> Tensor:
 def standardised(video: Tensor) -> Tensor:
     """Pixels in [0, 255] by ImageNet's mean and deviation, float32 (..., 3, H, W)."""
     mean, std = (torch.tensor(v, device=video.device).view(3, 1, 1) for v in (MEAN, STD))
-    return video.to(torch.float32).div(255).sub(mean).div(std)
+    return torch.addcmul(-mean / std, video.to(torch.float32), 1 / (255 * std))
 
 
 def moments(tokens: Tensor, kind: str) -> tuple[Tensor, Tensor]:
@@ -98,7 +99,11 @@ def positions(config: Config, width: int) -> Tensor:
     if config.positions == "index":
         return sincos(torch.arange(config.tokens), width)
     side = config.size_px // config.patch_px
-    axes = [torch.arange(n) for n in (config.grid[0], side, side)]
-    grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
-    code = sincos(grid, width // 6 * 2).flatten(1)
-    return nn.functional.pad(code, (0, width - code.shape[1]))
+    lengths = (config.grid[0], side, side)
+    index = torch.meshgrid(*(torch.arange(n) for n in lengths), indexing="ij")
+    angles = []
+    for place, n in zip(index, lengths, strict=True):
+        waves = torch.logspace(0, math.log2(max(2, n)), width // 6, base=2)  # half-waves over the axis: 1 to n
+        angles.append((place.flatten()[:, None] + 0.5) / n * math.pi * waves)
+    angle = torch.cat(angles, dim=1)
+    return nn.functional.pad(torch.cat([angle.sin(), angle.cos()], dim=1), (0, width - 2 * angle.shape[1]))

@@ -1,0 +1,42 @@
+"""A model of MV2MAE small enough for a test, and batches for it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from crossview.methods.mv2mae.config import Config, Transformer
+from crossview.methods.mv2mae.model import Model
+
+SMALL = Transformer(width=24, depth=2, heads=2)
+TINY = Config(
+    frames=4,
+    size_px=32,
+    patch_px=8,
+    encoder=Transformer(width=48, depth=2, heads=3),
+    same_decoder=SMALL,
+    cross_decoder=SMALL,
+    positions="grid",
+    embed_stride=2,
+)
+"""2 x 4 x 4 tokens, of which 22 are hidden."""
+
+
+def batch_of(config: Config = TINY, size: int = 3) -> dict[str, Tensor]:
+    """Random video of both views."""
+    shape = (size, config.frames, 3, config.size_px, config.size_px)
+    batch = {"sample": torch.arange(size), "seed": torch.arange(size) * 1_000 + 5}
+    return batch | {view: torch.randint(0, 256, shape, dtype=torch.uint8) for view in ("source", "target")}
+
+
+def labelled(config: Config, size: int = 4) -> dict[str, Tensor]:
+    """Random labelled clips of one view, classes in turn."""
+    classes = config.finetuning.classes
+    label = torch.nn.functional.one_hot(torch.arange(size) % classes, classes).to(torch.uint8)
+    batch = batch_of(config, size)
+    return {"sample": batch["sample"], "seed": batch["seed"], "video": batch["source"], "video/label/action": label}
+
+
+def model_of(config: Config = TINY) -> Model:
+    """In eval mode, so that nothing is cropped."""
+    return Model(config).eval()
