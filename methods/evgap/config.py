@@ -78,8 +78,8 @@ class Config:
     scale_init: float = CLIP_SCALE
     bias: Literal["learned", "none"] = "learned"
     """What is added to the scaled similarities of step 2; the printed loss has none, and a wrong optimum with it."""
-    bias_init: float = -math.log(59)
-    """Minus the log of the scenes that oppose each one in a batch."""
+    bias_init: float = -10.0
+    """As in SigLIP's code: with step 1's weights and this scale, clips of one recording then start near the border."""
     auxiliary: float = 0.2
     """Weight of the loss on each layer's class token but the last; 0 leaves those out."""
     gather: bool = True
