@@ -57,6 +57,14 @@ class Method(nn.Module, ABC):
         del batch
         return {}
 
+    def class_logits(self, video: Tensor) -> dict[str, Tensor]:
+        """Logits of clips as `embed_clip` takes them, by kind of label: (B, C) each; {} where there is no classifier.
+
+        What a trained run says of recordings as another's teacher.
+        """
+        del video
+        return {}
+
     def start_from(self, weights: dict[str, Tensor]) -> list[str]:
         """Take over another run's weights, by parameter name; returns a line for all that was left out on purpose.
 

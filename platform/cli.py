@@ -275,6 +275,7 @@ def prepare(args: Sequence[str]) -> None:
         "folder": commands.folder,
         "synthetic": commands.synthetic,
         "copies": commands.copies,
+        "teachers": commands.teachers,
     }
     if not args or args[0].startswith("-"):
         _usage("crossview prepare DATASET [options]", "datasets", known, ok=bool({"--help", "-h"} & set(args)))

@@ -101,6 +101,11 @@ class Model(Method):
             boxes = boxes.index_select(1, slow_indices(boxes.shape[1], self.config.backbone.alpha, boxes.device))
         return losses.paint(boxes, logits.shape[-1], self.config.map_target)
 
+    def class_logits(self, video: Tensor) -> dict[str, Tensor]:
+        """Logits of each label kind, of whole frames: uint8 (B, T, 3, H, W) -> (B, C)."""
+        pooled = self.dropout(self.embed_clip(video))
+        return {kind: head(pooled) for kind, head in self.classifier.items()}
+
     def class_scores(self, clips: Tensor) -> dict[str, Tensor]:
         """Probabilities of each label kind, uint8 (B, T, 3, H, W) -> (B, C), for `losses.fuse_views`.
 
