@@ -56,7 +56,7 @@ def _facts(sampling: Sampling, name: str, view: View, size: int) -> dict[str, Te
     if sampling.boxes:
         shape = (size, sampling.max_frames(view), sampling.boxes)
         corners = torch.rand(*shape, 2, 2).sort(-2).values.flatten(-2)  # x1, y1, x2, y2
-        kind, score = torch.randint(0, 3, (*shape, 1)).float(), torch.rand(*shape, 1)
-        out[f"{name}/boxes"] = torch.cat([kind, corners, score], dim=-1)
+        code, score = torch.randint(0, 3, (*shape, 1)).float(), torch.rand(*shape, 1)
+        out[f"{name}/boxes"] = torch.cat([code, corners, score], dim=-1)
         out[f"{name}/boxes/mask"] = torch.ones(size, dtype=torch.bool)
     return out

@@ -16,11 +16,11 @@ import torch
 from matplotlib.figure import Figure
 
 from crossview.datasets.catalog import Catalog, Recording
-from crossview.datasets.plan import Plan
 from crossview.downstream.embeddings import Embeddings
 from crossview.downstream.projection import nearest_across_views, tsne
 from crossview.platform import checkpoint, plots
 from crossview.platform.config import read
+from crossview.platform.loop import plan_for
 from crossview.platform.metrics import read_metrics
 from crossview.platform.progress import Progress, console
 from crossview.platform.rows import RANDOM_INIT, TRAINED
@@ -52,7 +52,7 @@ def draw(run: Path, *, split: str = "val") -> list[Path]:
         "maps": lambda: _maps(run / "embeddings" / split, folder, split),
         "retrieval": lambda: _retrieval(run / "embeddings" / split, folder, catalog, split),
         "contact sheet": lambda: _sheet(catalog, folder, split),
-        "figures of the method": lambda: _of_method(run, folder, catalog),
+        "figures of the method": lambda: _of_method(run, folder),
     }
     captions: dict[str, str] = {}
     omitted: dict[str, str] = {}
@@ -187,11 +187,11 @@ def _sheet(catalog: Catalog, folder: Path, split: str) -> dict[str, str]:
     return {"views.png": f"The {scenes[scene]} cameras of scene {scene!r} at common instants."}
 
 
-def _of_method(run: Path, folder: Path, catalog: Catalog) -> dict[str, str]:
+def _of_method(run: Path, folder: Path) -> dict[str, str]:
     """What the method itself draws of one training sample."""
     _, experiment = read(run)
     data = replace(experiment.data, decode_actors=1)
-    plan = Plan(catalog.select(data.split), experiment.method.sampling(), experiment.seed)
+    plan = plan_for(experiment)
     shard = Shard(start_step=0, stop_step=1, batch=1, micro_batch=1)
     stream = Stream(plan, data, shard, device=torch.device("cpu"), run_dir=None, in_process=True, prefetch=0)
     with stream:
