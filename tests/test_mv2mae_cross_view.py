@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from matplotlib.colors import to_hex
 from mv2mae_tiny import TINY, batch_of, model_of
 from torch import Tensor
 
@@ -240,9 +241,9 @@ def test_figures_show_what_they_are_asked_for() -> None:
     names = [axis.get_ylabel() for axis in reconstruction(model, batch).axes]
     assert [n for n in names if n] == ["target", "visible", "same view", "cross view", "source"]
     marked = cross_attention(model, batch, Query(time=1, row=2, column=3), layer=0, head=1)
-    boxes = [(axis, patch) for axis in marked.axes for patch in axis.patches if patch.get_width() == 8]
-    assert len(boxes) == 1
-    assert boxes[0][1].get_xy() == (23.5, 15.5)
+    boxes = [patch for axis in marked.axes for patch in axis.patches if patch.get_width() == 8]
+    assert [to_hex(box.get_edgecolor()) for box in boxes] == ["#ff2a2a", "#22c55e"]
+    assert boxes[0].get_xy() == (23.5, 15.5)
     for query, layer, head in ((Query(time=2, row=0, column=0), -1, None), (None, 2, None), (None, 0, 2)):
         with pytest.raises(ValueError, match=r"choose there"):
             cross_attention(model, batch, query, layer, head)

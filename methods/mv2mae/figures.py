@@ -16,14 +16,15 @@ from torch import Tensor, nn
 from crossview.methods.method import Batch
 from crossview.methods.mv2mae import motion
 from crossview.methods.mv2mae.config import Config
-from crossview.methods.mv2mae.tokens import MEAN, STD, moments, take, unpatchify
+from crossview.methods.mv2mae.tokens import MEAN, STD, moments, patchify, standardised, take, unpatchify
 
 if TYPE_CHECKING:
     from crossview.methods.mv2mae.model import Clips, Model
 
 TEMPERATURES = (4.0, 15.0, 60.0, 240.0)
 SOURCE, TARGET = 0, 1
-_MARK = "#ff2a2a"
+_GREY = 140
+_QUERY, _MATCH = "#ff2a2a", "#22c55e"
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,10 @@ def reconstruction(model: Model, batch: Batch, shown: int = 8) -> Figure:
 def cross_attention(
     model: Model, batch: Batch, query: Query | None = None, layer: int = -1, head: int | None = None, shown: int = 8
 ) -> Figure:
-    """Where a target token (None: the hidden one that moves most) looks in the source; `head` None averages them."""
+    """Where a target token (None: the hidden one that moves most) looks in the source; `head` None averages them.
+
+    The token is marked in red, the one that it looks at most in green.
+    """
     config, clips = model.config, model.clips(batch)
     latents, split, grid = model.encode(clips), clips.split, config.grid
     attention = attention_map(model, latents, clips, layer, head)  # (N target, N source)
@@ -127,7 +131,6 @@ def cross_attention(
     figure, axes = _grid(3, len(columns))
     source, target = (_pixels(clips.video[side]) for side in (SOURCE, TARGET))
     side, patch = config.size_px // config.patch_px, config.patch_px
-    when, where = divmod(chosen, grid[1])
     top = float(maps.max())
     for column, t in enumerate(columns):
         frame = t * config.tubelet
@@ -141,11 +144,14 @@ def cross_attention(
         image = axes[2, column].imshow(
             level, extent=_extent(config), cmap="inferno", vmin=0, vmax=1, alpha=np.clip(0.15 + level, 0, 0.9)
         )
-        if t == when:
+    best = int(attention[chosen].argmax())
+    for row, token, colour in ((0, chosen, _QUERY), (1, best, _MATCH)):
+        when, where = divmod(token, grid[1])
+        if when in columns:
+            axis = axes[row, columns.index(when)]
             place = (where % side * patch - 0.5, where // side * patch - 0.5)
-            axes[0, column].add_patch(Rectangle(place, patch, patch, fill=False, edgecolor=_MARK, linewidth=2))
-            for axis in axes[:, column]:
-                axis.spines[:].set(visible=True, color=_MARK, linewidth=1.5)
+            axis.add_patch(Rectangle(place, patch, patch, fill=False, edgecolor=colour, linewidth=2))
+            axis.spines[:].set(visible=True, color=colour, linewidth=1.5)
     for row, name in enumerate(("target, query", "source", "attention")):
         axes[row, 0].set_ylabel(name)
     figure.colorbar(image, ax=axes[2], label="share of the largest", pad=0.01)
@@ -178,7 +184,8 @@ def _filled(model: Model, clips: Clips, prediction: Tensor | None) -> np.ndarray
     """
     config, tokens, hidden = model.config, clips.tokens[TARGET:], clips.split.hidden[TARGET:]
     if prediction is None:
-        values = torch.zeros_like(take(tokens, hidden))
+        values = patchify(standardised(torch.full_like(clips.video[TARGET:], _GREY)), config)
+        values = take(values, hidden)
     else:
         values = prediction.float()
         if config.target_norm != "none":
