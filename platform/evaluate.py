@@ -126,7 +126,7 @@ class _Result:
             for name, part in answer.tables.items():
                 write_table(part, folder / f"{split}-{name}.parquet")
         (folder / f"{split}.md").write_text(markdown(rows, notes) + "".join(a.text for a in self.answers))
-        console.print(terminal(rows, f"{run.name}, split {split}"))
+        console.print(terminal(rows, f"{run.name}, split {split}", console.width))
         for note in notes:
             console.print(note, highlight=False)
         console.print(f"The tables lie in {folder / split}.md and .parquet", highlight=False)

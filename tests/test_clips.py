@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import videos
+from rich.console import Console
 from synchronized import SEEN, camera, write_synchronized
 from tiny_run import train
 
@@ -28,6 +30,7 @@ from crossview.platform.config import Data
 from crossview.platform.evaluate import evaluate
 from crossview.platform.recording import video
 from crossview.platform.report import report
+from crossview.platform.score_table import terminal
 
 
 def both(**facts) -> dict:
@@ -241,6 +244,19 @@ def test_measures_are_taken_on_seen_cameras_of_the_split(
     assert alone == {"trained": rows["trained"]}  # no margin, and nothing to mark
     assert "| measures/gain | " in (run / "evaluations" / "val.md").read_text()
     assert "measures/gain" in report(run).read_text()
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_terminal_shows_every_margin_however_narrow_it_is(width: int) -> None:
+    rows = {row: {"retrieval/R@1/within_scene/held_out": score} for row, score in (("trained", 0.5), ("chance", 0.25))}
+    rows |= {f"some long control {k}": {"retrieval/R@1/within_scene/held_out": k / 100} for k in range(8)}
+    shown = Console(width=width, record=True, file=io.StringIO())
+    shown.print(terminal(rows, "run", width))
+    text = shown.export_text()
+    assert "retrieval/R@1/within_scene/held_out" in text
+    assert "+0.250" in text
+    assert ("0.040" in text) == (width == 140)
+    assert max(len(line) for line in text.splitlines()) <= width
 
 
 @pytest.mark.ray
