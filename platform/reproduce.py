@@ -28,6 +28,7 @@ from crossview.platform.prepare import ticking
 from crossview.platform.progress import Progress, console
 from crossview.platform.rows import TRAINED
 from crossview.platform.study_table import Scores, publish
+from crossview.platform.study_teachers import teach
 from crossview.platform.task import Task
 
 
@@ -37,6 +38,8 @@ def reproduce(spec: str, out: Path | None, jobs: int | None) -> Path:
     out = (out or Path("runs") / f"{method}-{name}").resolve()
     _claim_folder(out, study)
     catalog = _data(study, out)
+    if study.teachers is not None:
+        teach(study.teachers, method, catalog, out)
     recipes = _with_base(study, out)
     planned = [
         _planned(study, arm, seed, recipe, catalog, out)
@@ -45,7 +48,7 @@ def reproduce(spec: str, out: Path | None, jobs: int | None) -> Path:
     ]
     if study.cache == "none":
         for one in sorted(planned, key=lambda one: one.experiment.init_from is not None):
-            _one(one.run, method, one.experiment, study, in_process=False)
+            _one(one, method, study, in_process=False)
             _page(one.run, study.split)
     else:
         _side_by_side(method, study, planned, jobs or os.cpu_count() or 1)
@@ -153,17 +156,19 @@ def _folder(out: Path, arm: str, seed: int) -> Path:
     return out / f"{re.sub(r'[^0-9A-Za-z+.]+', '-', arm)}-seed{seed}"
 
 
-def _one(run: Path, method: str, experiment: Experiment[Any], study: Study, *, in_process: bool) -> None:
-    """Train one run to its end and score it, or what is left of that."""
+def _one(one: _Planned, method: str, study: Study, *, in_process: bool) -> None:
+    """Train one run to its end and score it, or what is left of that; the first arm beside its controls."""
     from crossview.platform import evaluate, train
 
+    run = one.run
     if (run / "run.json").exists():
         train.resume(run, in_process=in_process)
     else:
-        train.start(run, method, experiment, in_process=in_process)
+        train.start(run, method, one.experiment, in_process=in_process)
     if not (run / "evaluations" / f"{study.split}.parquet").exists():
         tasks = cast(tuple[Task, ...], study.tasks)
-        evaluate.evaluate(run, split=study.split, tasks=tasks, in_process=in_process)
+        first = one.arm == next(iter(study.arms))
+        evaluate.evaluate(run, split=study.split, tasks=tasks, controls=first, in_process=in_process)
 
 
 def _page(run: Path, split: str) -> None:
@@ -195,7 +200,7 @@ def _side_by_side(method: str, study: Study, planned: list[_Planned], jobs: int)
             ready = [one for one in waiting if one.experiment.init_from not in busy]
             for one in ready[: jobs - len(running)]:
                 waiting.remove(one)
-                running[task.remote(one.run, method, one.experiment, study, in_process=True)] = one.run
+                running[task.remote(one, method, study, in_process=True)] = one.run
             done, _ = ray.wait(list(running), timeout=1.0)
             ray.get(done)
             for reference in done:
