@@ -93,3 +93,17 @@ def crop_boxes(boxes: Tensor, crop: Crop) -> Tensor:
     x1, y1, x2, y2 = (v.clamp(0, 1) for v in (x1, y1, x2, y2))
     out = torch.stack([kind, x1, y1, x2, y2, score], dim=-1)
     return out * ((x2 > x1) & (y2 > y1))[..., None]
+
+
+SHIFT_LEVELS = 100.0
+"""Of 255 that `recolour` shifts by at most, per unit of its amount."""
+
+
+def recolour(video: Tensor, seed: Tensor, amount: float, *, stream: int = 1) -> Tensor:
+    """Each colour of a clip scaled by up to 1 ± amount and shifted by up to ± 100 amount levels, one draw per sample.
+
+    uint8 (B, T, 3, H, W) and seeds (B,) -> uint8 of the same shape.
+    """
+    draw = 2 * noise.uniform(seed, 6, stream) - 1
+    gain, shift = (v[:, None, :, None, None] for v in (1 + amount * draw[:, :3], SHIFT_LEVELS * amount * draw[:, 3:]))
+    return torch.addcmul(shift, video.to(torch.float32), gain).round_().clamp_(0, 255).to(video.dtype)

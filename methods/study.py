@@ -21,6 +21,18 @@ class BaseTraining:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TeacherTraining:
+    """What plays the teachers: the world's truth for detections and scores "object", a classifier for scores "ego"."""
+
+    world: WorldConfig
+    """Where the ego-vs-exo classifier is trained; its seed must differ from the study's."""
+    recipe: Recipe
+    """That classifier, an ordinary run of the study's method on the label kind "perspective"."""
+    clips: int
+    """Evenly spaced clips of each recording that its logits are averaged over."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Claim:
     """What a study is to show in one metric; higher is better in all of them."""
 
@@ -44,6 +56,8 @@ class Study:
     """Cameras that train; the others are held out. None takes all."""
     base: BaseTraining | None = None
     """None leaves the base of the recipes as they say."""
+    teachers: TeacherTraining | None = None
+    """None writes no teacher store beside the catalog."""
     arms: dict[str, Recipe]
     """The first is the method; the others are what it is made of and has to beat."""
     starts: dict[str, str] = field(default_factory=dict)
@@ -63,6 +77,11 @@ class Study:
             raise ValueError(f"study: world.actions is {self.world.actions}; layout 'ae2' takes one action")
         if self.base is not None and self.base.world.seed == self.world.seed:
             raise ValueError(f"study: the base's world has the study's seed {self.world.seed}; give it another")
+        if self.teachers is not None and (self.teachers.world.seed == self.world.seed or self.layout == "ae2"):
+            raise ValueError(
+                f"study: teachers with world seed {self.teachers.world.seed} (the study's is {self.world.seed}) and "
+                f"layout {self.layout!r}; they take another seed and layout 'synchronized'"
+            )
         bases = {getattr(recipe.method, "base", None) for recipe in self.arms.values()}
         if self.base is not None and (len(bases) != 1 or None in bases):
             raise ValueError("study: it trains a base, so every arm's method must have the same option `base`")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from crossview.methods.augment import Crop, crop_boxes, crop_video, multi_scale_crop, scale_crop
+from crossview.methods.augment import Crop, crop_boxes, crop_video, multi_scale_crop, recolour, scale_crop
 
 SEEDS = torch.arange(64) * 7_919 + 3
 
@@ -123,3 +123,20 @@ def test_impossible_crops_are_refused() -> None:
         scale_crop(SEEDS, crop_px=300, short_side_px=(256, 320))
     with pytest.raises(ValueError, match=r"scales is \(1.2,\)"):
         multi_scale_crop(SEEDS, scales=(1.2,))
+
+
+def test_colours_change_by_one_line_per_clip_and_channel() -> None:
+    video = torch.randint(60, 180, (64, 2, 3, 8, 8), dtype=torch.uint8)
+    out = recolour(video, SEEDS, 0.2)
+    assert out.dtype == torch.uint8
+    assert torch.equal(recolour(video[[5, 2]], SEEDS[[5, 2]], 0.2), out[[5, 2]])
+    assert torch.equal(recolour(video, SEEDS, 0.0), video)
+    for b in range(64):
+        for channel in range(3):
+            x, y = (v[b, :, channel].flatten().double() for v in (video, out))
+            gain = float(((x - x.mean()) * (y - y.mean())).mean() / x.var(unbiased=False))
+            shift = float(y.mean() - gain * x.mean())
+            assert 0.78 < gain < 1.22
+            assert abs(shift) < 23
+            assert float((y - gain * x - shift).abs().max()) < 1.1
+    assert float((out.float().mean((1, 3, 4)) - video.float().mean((1, 3, 4))).std()) > 10

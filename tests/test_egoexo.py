@@ -199,8 +199,15 @@ def test_boxes_share_the_crop_of_their_frames() -> None:
     assert len({tuple(b.tolist()) for b in boxes[:, 0, 0]}) == 16
 
 
+def test_colours_change_in_training_where_that_is_asked_for() -> None:
+    batch = batch_of(TINY)
+    plain, changed = (Model(replace(TINY, recolour=amount)).inputs(batch) for amount in (0.0, 0.3))
+    assert not torch.equal(plain[0], changed[0])
+    assert torch.equal(plain[1], changed[1])  # type: ignore[arg-type]
+
+
 def test_evaluation_takes_clips_whole() -> None:
-    model, batch = Model(TINY).eval(), batch_of(TINY)
+    model, batch = Model(replace(TINY, recolour=0.3)).eval(), batch_of(TINY)
     clips, boxes = model.inputs(batch)
     assert clips is batch["clip"]
     assert boxes is batch["clip/boxes"]

@@ -17,13 +17,15 @@ OBJECTS = tuple(part for part in PARTS if part not in HANDS)
 """Classes of the object scores."""
 FULL_PX = 9
 """Visible pixels, per 96 x 96 of the frame, from which on a thing counts as certainly seen."""
+DOUBT = 0.01
+"""Share that every object gets beside its own, as no classifier is certain of what is not there."""
 
 
 def write(catalog: Catalog, world: Path, folder: Path) -> None:
     """Write detections and scores "object" of every recording to `folder`/teachers, from `world`/boxes.parquet.
 
     A thing's score is certain (1) from `FULL_PX` visible pixels on and falls with fewer. A recording's object
-    distribution is each object's share of all visible object pixels over its frames.
+    distribution is each object's share of all visible object pixels over its frames, with some `DOUBT`.
     """
     table = pq.read_table(
         world / "boxes.parquet", filters=pc.field("recording").isin([r.id for r in catalog.recordings])
@@ -46,7 +48,8 @@ def write(catalog: Catalog, world: Path, folder: Path) -> None:
             frame[rows], np.where(is_hand, 1, 2), corners[rows] / side[name], np.minimum(area / FULL_PX, 1)
         )
         pixels = np.bincount(part[rows][~is_hand] - len(HANDS), area[~is_hand], minlength=len(OBJECTS))
-        shares[name] = pixels / pixels.sum()
+        doubtful = pixels / max(pixels.sum(), 1) + DOUBT
+        shares[name] = doubtful / doubtful.sum()
     write_detections(folder / FOLDER, detections)
     logits = as_logits(np.stack(list(shares.values())), "probs", "synthetic world")
     write_scores(folder / FOLDER, "object", dict(zip(shares, logits, strict=True)), kind="log_probs")

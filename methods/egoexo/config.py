@@ -116,6 +116,9 @@ class Config:
     """Frames are scaled to a side drawn from this range before the crop."""
     flip: float = 0.5
     """Chance of a mirrored clip."""
+    recolour: float = 0.0
+    """Colours of a training clip are scaled by up to 1 ± this and shifted by up to 100 times this of 255; 0, as in the
+    paper, leaves them."""
     boxes: int = 16
     """Detections per frame that the map is painted from, the most certain first."""
     map_target: Literal["soft", "hard"] = "soft"
@@ -151,7 +154,7 @@ class Config:
                 f"crop_px is {self.crop_px} and frame_px {self.frame_px} with a backbone of stride "
                 f"{self.backbone.stride}; both must be at least as large: raise them or lower backbone.strides"
             )
-        for name, low_end, high_end in (("flip", 0, 1), ("dropout", 0, 0.999)):
+        for name, low_end, high_end in (("flip", 0, 1), ("recolour", 0, 1), ("dropout", 0, 0.999)):
             if not low_end <= getattr(self, name) <= high_end:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [{low_end}, {high_end}]")
         for name in ("frames", "boxes", "map_width", "ego_temperature", "object_temperature"):

@@ -46,34 +46,25 @@ def draw(model: Model, batch: Batch) -> dict[str, Figure]:
 def interaction_map(frames: Tensor, target: Tensor, predicted: Tensor) -> Figure:
     """Target above prediction for hands and for objects: uint8 (T, 3, H, W) and maps (2, T, h, w) in [0, 1]."""
     T = len(frames)
-    figure = Figure(figsize=(1.45 * T + 1.2, 7.0), layout="constrained")
+    figure = Figure(figsize=(max(1.45 * T, 4.0) + 1.2, 7.6), layout="constrained")
     axes = figure.subplots(5, T, squeeze=False)
     images = frames.permute(0, 2, 3, 1).cpu().numpy()
-    rows = [("hands, target", target[0]), ("hands, predicted", predicted[0])]
-    rows += [("objects, target", target[1]), ("objects, predicted", predicted[1])]
+    rows = [("hands,\ntarget", target[0]), ("hands,\npredicted", predicted[0])]
+    rows += [("objects,\ntarget", target[1]), ("objects,\npredicted", predicted[1])]
     extent = (0.0, float(images.shape[2]), float(images.shape[1]), 0.0)
     for t in range(T):
         axes[0, t].imshow(images[t], extent=extent)
         for row, (_, maps) in enumerate(rows, start=1):
-            grey = images[t].mean(-1) / 255
-            axes[row, t].imshow(grey, extent=extent, cmap="gray", vmin=0, vmax=1)
-            shown = axes[row, t].imshow(
-                maps[t].cpu().numpy(),
-                extent=extent,
-                cmap="inferno",
-                vmin=0,
-                vmax=1,
-                alpha=0.65,
-                interpolation="nearest",
-            )
+            axes[row, t].imshow(images[t].mean(-1) / 255, extent=extent, cmap="gray", vmin=0, vmax=1)
+            cells = maps[t].cpu().numpy()
+            shown = axes[row, t].imshow(cells, extent=extent, cmap="inferno", vmin=0, vmax=1, alpha=0.65)
         axes[0, t].set_title(f"slow frame {t + 1}", fontsize=8)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
-    axes[0, 0].set_ylabel("clip")
-    for row, (name, _) in enumerate(rows, start=1):
-        axes[row, 0].set_ylabel(name)
-    figure.colorbar(shown, ax=axes[1:], label="confidence", shrink=0.6)
-    figure.suptitle("Interaction map: where the detector sees hands and objects, and where the network does")
+    for axis, (name, _) in zip(axes[:, 0], [("clip", None), *rows], strict=True):
+        axis.set_ylabel(name)
+    figure.colorbar(shown, ax=axes, label="confidence", shrink=0.6)
+    figure.suptitle("Interaction map: where the detector sees\nhands and objects, and where the network does")
     return figure
 
 

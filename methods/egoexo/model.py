@@ -8,7 +8,7 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from crossview.methods.augment import crop_boxes, crop_video, scale_crop
+from crossview.methods.augment import crop_boxes, crop_video, recolour, scale_crop
 from crossview.methods.egoexo import losses
 from crossview.methods.egoexo.config import Config
 from crossview.methods.egoexo.slowfast import SlowFast, slow_indices
@@ -83,7 +83,10 @@ class Model(Method):
             return clips, boxes
         c = self.config
         crop = scale_crop(batch["seed"], crop_px=c.crop_px, short_side_px=c.short_side_px, flip=c.flip)
-        return crop_video(clips, crop, c.crop_px), None if boxes is None else crop_boxes(boxes, crop)
+        clips = crop_video(clips, crop, c.crop_px)
+        if c.recolour:
+            clips = recolour(clips, batch["seed"], c.recolour)
+        return clips, None if boxes is None else crop_boxes(boxes, crop)
 
     def predict(self, clips: Tensor) -> dict[str, Tensor]:
         """Logits by name: "action/KIND" (B, C), "ego", "object" (B, C) and "map" (B, 2, T', h, w), of uint8 clips."""
