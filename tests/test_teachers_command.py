@@ -19,9 +19,12 @@ from crossview.datasets.synthetic.config import WorldConfig
 from crossview.datasets.synthetic.world import write
 from crossview.datasets.teachers import FOLDER, Teachers
 from crossview.methods.egoexo.config import Config, presets
+from crossview.methods.recipe import Recipe
+from crossview.methods.study import Study, TeacherTraining
 from crossview.platform import checkpoint
 from crossview.platform.cli import main
 from crossview.platform.config import Compute, Data, Experiment
+from crossview.platform.study_teachers import teach
 from crossview.platform.train import start
 
 
@@ -72,6 +75,31 @@ def test_a_runs_scores_are_the_mean_of_its_clip_logits(world: Path, run: Path) -
     assert len({tuple(v.tolist()) for v in found if v is not None}) > 1
     model = checkpoint.load(run)
     assert set(model.class_logits(torch.zeros(1, 8, 3, 64, 64, dtype=torch.uint8))) == {"perspective"}
+
+
+def test_a_study_trains_its_ego_teacher_once(tmp_path: Path) -> None:
+    small = WorldConfig(
+        actions=("pour_milk",), train_takes=1, val_takes=1, test_takes=0, size_px=64, exo_cameras=1, min_frames=20,
+        max_frames=22,
+    )  # fmt: skip
+    write(small, tmp_path / "data").save(tmp_path / "catalog")
+    method = replace(PLAIN, stage="pretrain", classes={"perspective": 2}, fps=5.0)
+    optim = replace(presets()["ego_teacher"]().optim, epochs=None, steps=2, batch=2)
+    teachers = TeacherTraining(world=replace(small, seed=9), recipe=Recipe(method=method, optim=optim), clips=2)
+    teach(teachers, "egoexo", tmp_path / "catalog", tmp_path)
+    store = tmp_path / "catalog" / FOLDER
+    written = {f.name: f.stat().st_mtime_ns for f in store.glob("*.parquet")}
+    found = Teachers.load(store)
+    for recording in Catalog.load(tmp_path / "catalog").recordings:
+        assert found.scores(recording.id, "ego") is not None
+        assert found.scores(recording.id, "object") is not None
+    teach(teachers, "egoexo", tmp_path / "catalog", tmp_path)
+    assert {f.name: f.stat().st_mtime_ns for f in store.glob("*.parquet")} == written
+    with pytest.raises(ValueError, match="teachers with world seed 0 "):
+        Study(
+            world=small, layout="synchronized", arms={"a": teachers.recipe}, seeds=1, claims=(),
+            teachers=replace(teachers, world=small),
+        )  # fmt: skip
 
 
 def test_a_run_distils_what_the_teachers_say(world: Path, run: Path, tmp_path: Path) -> None:
