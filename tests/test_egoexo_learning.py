@@ -28,8 +28,8 @@ CUED = replace(
     backbone=replace(BACKBONE, pathways="slow", strides=(1, 2, 1, 1)),
     frames=2,
     frame_px=48,
-    crop_px=40,
-    short_side_px=(44, 52),
+    crop_px=48,
+    short_side_px=(48, 60),
     boxes=2,
 )
 
@@ -141,6 +141,7 @@ def test_figures_show_the_signals_that_there_are() -> None:
         ({"classes": {"action": 1}}, "name label kinds of 2 or more"),
         ({"frames": 6}, "alpha must divide the frames"),
         ({"crop_px": 60}, "lower the crop or raise the sides"),
+        ({"crop_px": 40}, r"a map of one cell per 16 pixels; both must be multiples"),
         ({"crop_px": 8, "frame_px": 8}, "with a backbone of stride 16"),
         ({"flip": 1.5}, r"flip is 1.5; it must lie in \[0, 1\]"),
         ({"dropout": 1.0}, "dropout is 1.0"),

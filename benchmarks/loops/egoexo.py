@@ -23,8 +23,8 @@ def sizes() -> dict[str, Callable[[], tuple[Config, int]]]:
 def _laptop() -> tuple[Config, int]:
     backbone = Backbone(width=16, beta_inverse=4, blocks=(1, 2, 2, 1), temporal_blocks=(1, 2, 2, 1))
     config = Config(
-        backbone=backbone, classes={"action": 10}, object_classes=100, frames=16, frame_px=128, crop_px=112,
-        short_side_px=(128, 160), boxes=8, map_width=64,
+        backbone=backbone, classes={"action": 10}, object_classes=100, frames=16, frame_px=128, crop_px=96,
+        short_side_px=(108, 136), boxes=8, map_width=64,
     )  # fmt: skip
     return config, 4
 

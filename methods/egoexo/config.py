@@ -154,6 +154,12 @@ class Config:
                 f"crop_px is {self.crop_px} and frame_px {self.frame_px} with a backbone of stride "
                 f"{self.backbone.stride}; both must be at least as large: raise them or lower backbone.strides"
             )
+        if w.maps and (self.crop_px % self.backbone.stride or self.frame_px % self.backbone.stride):
+            raise ValueError(
+                f"crop_px is {self.crop_px} and frame_px {self.frame_px} with a map of one cell per "
+                f"{self.backbone.stride} pixels; both must be multiples of that, or its cells would lie differently in "
+                "training and evaluation"
+            )
         for name, low_end, high_end in (("flip", 0, 1), ("recolour", 0, 1), ("dropout", 0, 0.999)):
             if not low_end <= getattr(self, name) <= high_end:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [{low_end}, {high_end}]")
@@ -283,7 +289,7 @@ def _debug() -> Recipe:
         object_classes=11,
         frames=8,
         frame_px=64,
-        crop_px=56,
+        crop_px=64,
         short_side_px=(64, 80),
         boxes=8,
         map_width=32,
