@@ -1,0 +1,99 @@
+"""Ego-Exo's study on the synthetic world."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from crossview.datasets.synthetic.config import WorldConfig
+from crossview.methods.egoexo.config import ACTIONS_ALONE, Backbone, Config
+from crossview.methods.recipe import Optim, Recipe
+from crossview.methods.study import Claim, Study, TeacherTraining
+
+SIGNALS, ALONE = "three signals", "actions alone"
+_OBJECTS = 11
+"""Things other than hands in the world (datasets/synthetic/teachers.py)."""
+
+
+def studies() -> dict[str, Study]:
+    """`synthetic` checks the paper's claims."""
+    return {"synthetic": _synthetic()}
+
+
+def _synthetic() -> Study:
+    """Pre-training on exo clips with the three signals against the action loss alone, then few labelled ego clips."""
+    world = WorldConfig(
+        cut="cycle",
+        train_takes=32,
+        val_takes=8,
+        test_takes=16,
+        train_subjects=32,
+        val_subjects=8,
+        test_subjects=16,
+        size_px=96,
+        held_out_cameras=False,
+        workers=2,
+    )
+    backbone = Backbone(
+        width=16,
+        alpha=2,
+        beta_inverse=4,
+        blocks=(1, 1, 1, 1),
+        temporal_blocks=(1, 1, 1, 1),
+        strides=(1, 2, 2, 1),
+        fusion_kernel=5,
+    )
+    method = Config(
+        backbone=backbone,
+        classes={"action": 4},
+        object_classes=_OBJECTS,
+        frames=4,
+        fps=3.0,
+        perspective="exo",
+        frame_px=64,
+        crop_px=64,
+        short_side_px=(64, 76),
+        recolour=0.3,
+        boxes=8,
+        map_width=32,
+    )
+    optim = Optim(lr=4e-3, weight_decay=0.05, warmup_share=0.05, batch=32, steps=600)
+    return Study(
+        world=world,
+        layout="synchronized",
+        train_views=("head", "exo1", "exo3", "exo4"),
+        teachers=_teachers(world, method, optim),
+        arms={
+            SIGNALS: Recipe(method=method, optim=optim),
+            ALONE: Recipe(method=replace(method, weights=ACTIONS_ALONE), optim=optim),
+        },
+        seeds=3,
+        tasks=("measures", "fine_tuning"),
+        claims=(
+            Claim(metric="measures/ego_score", at_least=0.25),
+            Claim(metric="measures/object_score", at_least=0.4),
+            Claim(metric="measures/hand_map", at_least=0.25),
+            Claim(metric="measures/object_map", at_least=0.25),
+            Claim(metric="fine_tuning/accuracy/ego", over=(ALONE, "random init")),
+        ),
+        cache="frames",
+    )
+
+
+def _teachers(world: WorldConfig, method: Config, optim: Optim) -> TeacherTraining:
+    """Ego against exo, learnt from other people, objects and rooms than the study's; as many clips of either."""
+    return TeacherTraining(
+        world=replace(
+            world, seed=1000, train_takes=8, val_takes=0, test_takes=0, exo_cameras=2, ego_cameras=2, workers=2
+        ),
+        recipe=Recipe(
+            method=replace(
+                method,
+                backbone=replace(method.backbone, width=8),
+                weights=replace(ACTIONS_ALONE, action=1),
+                classes={"perspective": 2},
+                perspective="any",
+            ),
+            optim=replace(optim, steps=300),
+        ),
+        clips=4,
+    )
