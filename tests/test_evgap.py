@@ -180,6 +180,19 @@ def test_a_learned_scale_stays_within_its_range_and_a_fixed_one_is_no_parameter(
     assert float(fixed.logits.scale()) == pytest.approx(0.154902, abs=1e-6)
 
 
+def test_scale_and_bias_may_learn_faster_and_only_matrices_decay() -> None:
+    model = Model(dataclasses.replace(GROUPS, logits_lr=30.0))
+    names = {id(p): n for n, p in model.named_parameters()}
+    decayed, others, logits = model.parameter_groups(0.05)
+    assert [group["weight_decay"] for group in (decayed, others, logits)] == [0.05, 0.0, 0.0]
+    assert {names[id(p)] for p in logits["params"]} == {"logits.log_scale", "logits.bias"}
+    assert logits["lr_scale"] == 30.0
+    assert all(names[id(p)].endswith("weight") and p.ndim == 2 for p in decayed["params"])
+    assert {"encoder.token", "encoder.positions"} <= {names[id(p)] for p in others["params"]}
+    fixed = Model(dataclasses.replace(GROUPS, scale="fixed", bias="none"))
+    assert len(fixed.parameter_groups(0.05)) == 2
+
+
 def test_the_literal_presets_are_the_four_readings() -> None:
     scales = [float(presets()[f"paper_literal_{n}"]().method.scale_init) for n in ("raw", "exp", "ten", "clip")]  # type: ignore[attr-defined]
     assert scales == pytest.approx([0.15490, 1.1675, 1.4286, 14.2857], rel=1e-4)
@@ -315,6 +328,7 @@ def test_video_where_features_are_expected_says_what_to_pass() -> None:
         ({"clips_per_video": 0}, r"clips_per_video is 0; it must be at least 1"),
         ({"scale_init": 0.155}, r"scale_init is 0\.155 with scale 'learned'; a learned one must lie in \[1, 100\]"),
         ({"window_scale": (2.0, 0.5)}, r"window_scale is \(2\.0, 0\.5\)"),
+        ({"logits_lr": 0.0}, r"logits_lr is 0\.0; it must be above 0"),
         ({"auxiliary": -0.1}, r"auxiliary is -0\.1; it must be 0 or more"),
         ({"base_grid": 0}, r"base_grid is 0; it must be at least 1"),
     ],

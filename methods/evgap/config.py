@@ -80,6 +80,8 @@ class Config:
     """What is added to the scaled similarities of step 2; the printed loss has none, and a wrong optimum with it."""
     bias_init: float = -10.0
     """As in SigLIP's code: with step 1's weights and this scale, clips of one recording then start near the border."""
+    logits_lr: float = 1.0
+    """Learning rate of scale and bias in units of the encoder's; above 1 they settle before the encoder gives way."""
     auxiliary: float = 0.2
     """Weight of the loss on each layer's class token but the last; 0 leaves those out."""
     gather: bool = True
@@ -93,6 +95,8 @@ class Config:
             raise ValueError(f"base_grid is {self.base_grid}; it must be at least 1, or None for the pooled output")
         if self.auxiliary < 0:
             raise ValueError(f"auxiliary is {self.auxiliary}; it must be 0 or more")
+        if self.logits_lr <= 0:
+            raise ValueError(f"logits_lr is {self.logits_lr}; it must be above 0, or set scale='fixed', bias='none'")
         low = 1.0 if self.scale == "learned" else 0.0
         if not (low <= self.scale_init <= MAX_SCALE and self.scale_init > 0):
             raise ValueError(

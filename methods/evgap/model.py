@@ -175,10 +175,14 @@ class Model(Method):
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Weight decay for matrices of linear layers alone: not for norms, biases, positions, scale."""
-        named = [(n, p) for n, p in self.named_parameters() if p.requires_grad]
+        named = [(n, p) for n, p in self.named_parameters() if p.requires_grad and not n.startswith("logits.")]
         decayed = [p for n, p in named if p.ndim > 1 and n != "encoder.positions"]
         others = [p for n, p in named if p.ndim <= 1 or n == "encoder.positions"]
-        return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": weight_decay}]
+        groups.append({"params": others, "weight_decay": 0.0})
+        if logits := list(self.logits.parameters()):
+            groups.append({"params": logits, "weight_decay": 0.0, "lr_scale": self.config.logits_lr})
+        return groups
 
     def _embedded(self, features: Tensor, length: Tensor | None, batch: Batch) -> Tensor:
         """(n, T, F) -> unit class tokens (layers, n, D); names what is not finite."""
