@@ -113,6 +113,20 @@ def test_measures_leave_out_samples_without_a_teacher_and_targets_without_spread
     assert set(same) == {"label_action", "object_score"}
 
 
+def test_scores_are_measured_at_their_temperature() -> None:
+    config, batch = replace(TINY, ego_temperature=3.0), batch_of(TINY, 6)
+    warm, plain = Model(config).eval(), Model(TINY).eval()
+    warm.load_state_dict(plain.state_dict())
+    with torch.no_grad():
+        p = (batch["clip/scores/ego"] / 3).softmax(1)
+        q = (warm.predict(batch["clip"])["ego"] / 3).log_softmax(1)
+        mean = p.mean(0).log()
+        expected = 1 - (p * (p.log() - q)).sum(1).mean() / (p * (p.log() - mean)).sum(1).mean()
+    torch.testing.assert_close(warm.measures(batch)["ego_score"], expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(warm.measures(batch)["object_score"], plain.measures(batch)["object_score"])
+    assert float(warm.measures(batch)["ego_score"]) != float(plain.measures(batch)["ego_score"])
+
+
 def test_measures_of_binary_labels() -> None:
     config = replace(PLAIN, stage="pretrain", action_loss="binary", classes={"action": 6})
     batch = batch_of(config, 8)

@@ -176,8 +176,9 @@ class Model(Method):
             out[f"label_{kind}"] = _explained(p, logits[some].softmax(1), binary=False)
         for task in self.score_heads:
             valid = batch[f"{CLIP}/scores/{task}/mask"]
-            p = batch[f"{CLIP}/scores/{task}"][valid].float().softmax(1)
-            out[f"{task}_score"] = _explained(p, predictions[task][valid].softmax(1), binary=False)
+            logits = batch[f"{CLIP}/scores/{task}"], predictions[task]
+            p, q = ((x[valid].float() / getattr(self.config, f"{task}_temperature")).softmax(1) for x in logits)
+            out[f"{task}_score"] = _explained(p, q, binary=False)
         if boxes is not None:
             valid = batch[f"{CLIP}/boxes/mask"]
             logits = predictions["map"][valid]
