@@ -87,5 +87,5 @@ def _first(steps: int, *, lr: float = 2e-3, auxiliary: float = 0.2) -> Recipe:
 def _second(steps: int) -> Recipe:
     """48 groups; the border between positives and negatives starts at a cosine of 0.8, where step 1 leaves it."""
     method = replace(_method(), step="groups", scale_init=20.0, bias_init=-16.0, logits_lr=20.0)
-    optim = Optim(lr=1e-3, weight_decay=0.05, warmup_share=0.05, clip_norm=1.0, batch=12, steps=steps)
+    optim = Optim(lr=2e-3, weight_decay=0.05, warmup_share=0.05, clip_norm=1.0, batch=12, steps=steps)
     return Recipe(method=method, optim=optim)
