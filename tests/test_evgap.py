@@ -1,32 +1,20 @@
-"""EVGAP's encoder, batches, hand-over between its steps, embeddings and errors."""
+"""EVGAP's encoder, batches, hand-over between its steps, and embeddings."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from evgap_tiny import GROUPS, TINY, batch_of
+from torch import nn
 
 from crossview.methods.base_config import Base
 from crossview.methods.evgap.config import Config, Encoder, presets
 from crossview.methods.evgap.encoder import ClipEncoder, Layer
 from crossview.methods.evgap.model import Model
-
-TINY = Config(
-    feature_width=24,
-    encoder=Encoder(width=32, depth=3, heads=4, hidden=48, dropout=0.0),
-    ego_views=2,
-    exo_views=3,
-    frames=8,
-    fps=15.0,
-    window_stride=8,
-    clips_per_video=2,
-)
-GROUPS = dataclasses.replace(TINY, step="groups")
 
 
 @pytest.fixture(autouse=True)
@@ -34,20 +22,6 @@ def _seeded() -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
-
-
-def batch_of(config: Config, size: int = 4) -> dict[str, Tensor]:
-    """Random float16 features, 2 tokens of 12 numbers a frame, of lengths between half and twice the nominal one."""
-    T = config.sampling().max_frames(config.sampling().views["ego"])
-    length = torch.randint(T // 4, T + 1, (size,))
-    batch = {"sample": torch.arange(size) // 2, "seed": torch.arange(size) * 1_000 + 5}
-    if config.step == "groups":
-        V = config.ego_views + config.exo_views
-        mask = torch.ones(size, V, dtype=torch.bool)
-        return batch | {"video": torch.randn(size, V, T, 2, 12).half(), "video/mask": mask, "video/length": length}
-    for view in ("ego", "exo"):
-        batch |= {view: torch.randn(size, T, 2, 12).half(), f"{view}/length": length}
-    return batch
 
 
 # Encoder
@@ -283,64 +257,3 @@ def test_video_goes_through_the_frozen_base(grid: int | None) -> None:
         assert whole is not None
         corner = whole[:, :, [0, 1, 4, 5]].float().mean(2)
         torch.testing.assert_close(features[:, :, 0].float(), corner, atol=5e-3, rtol=1e-2)
-
-
-# What is refused
-
-
-def test_a_wrong_feature_width_names_both_and_the_fix() -> None:
-    batch = batch_of(TINY) | {"ego": torch.randn(4, 16, 3, 12), "exo": torch.randn(4, 16, 3, 12)}
-    with pytest.raises(ValueError, match=r"3 x 12 = 36 numbers per frame, but this encoder reads 24; .*feature-width"):
-        Model(TINY)(batch)
-
-
-def test_another_number_of_cameras_names_both_and_the_fix() -> None:
-    batch = batch_of(dataclasses.replace(GROUPS, exo_views=4))
-    with pytest.raises(ValueError, match=r"6 cameras .* ego_views 2 \+ exo_views 3 are 5; .*set both options"):
-        Model(GROUPS)(batch)
-
-
-@pytest.mark.parametrize("config", [TINY, GROUPS], ids=["pairs", "groups"])
-def test_features_that_are_not_numbers_name_their_sample(config: Config) -> None:
-    batch = batch_of(config)
-    name = "video" if config.step == "groups" else "exo"
-    batch[name][(2, 0, 1) if config.step == "groups" else (2, 1)] = torch.nan
-    with pytest.raises(ValueError, match=r"sample 1 of the plan: 1 of .* clips hold features that are not finite"):
-        Model(config)(batch)
-    with pytest.raises(ValueError, match=r"recording or clip 0 of the batch, frame 1: the features are not finite"):
-        Model(config).embed_clip(torch.tensor([0.0, torch.inf, 0.0]).view(1, 3, 1).expand(1, 3, 24)[..., None])
-
-
-@pytest.mark.parametrize("config", [TINY, GROUPS], ids=["pairs", "groups"])
-def test_a_batch_without_negatives_is_refused(config: Config) -> None:
-    with pytest.raises(ValueError, match=r"nothing stands against it; the loss needs at least 2: raise"):
-        Model(config)(batch_of(config, 1))
-
-
-def test_video_where_features_are_expected_says_what_to_pass() -> None:
-    with pytest.raises(ValueError, match=r"'features', but the catalog holds video; pass --method.input video"):
-        Model(TINY).embed(torch.zeros(1, 4, 3, 8, 8, dtype=torch.uint8))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"clips_per_video": 0}, r"clips_per_video is 0; it must be at least 1"),
-        ({"scale_init": 0.155}, r"scale_init is 0\.155 with scale 'learned'; a learned one must lie in \[1, 100\]"),
-        ({"window_scale": (2.0, 0.5)}, r"window_scale is \(2\.0, 0\.5\)"),
-        ({"logits_lr": 0.0}, r"logits_lr is 0\.0; it must be above 0"),
-        ({"auxiliary": -0.1}, r"auxiliary is -0\.1; it must be 0 or more"),
-        ({"base_grid": 0}, r"base_grid is 0; it must be at least 1"),
-    ],
-)
-def test_options_that_cannot_be_are_refused(change: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        dataclasses.replace(TINY, **change)  # type: ignore[arg-type]
-
-
-def test_a_grid_needs_a_vit(tmp_path: Path) -> None:
-    config = dataclasses.replace(
-        TINY, input="video", base=Base(model="resnet10t", weights="random", size_px=64), base_grid=2
-    )
-    with pytest.raises(ValueError, match="must be a plain timm ViT"):
-        Model(config)
