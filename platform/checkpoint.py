@@ -40,6 +40,18 @@ def _frozen_names(model: Method) -> set[str]:
     return {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
 
 
+def frozen_state(model: Method) -> dict[str, Tensor]:
+    """Frozen parameters, and buffers that stand beside no trained one, such as a frozen part's running statistics."""
+    frozen = _frozen_names(model)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    modules = {name.rpartition(".")[0] for name in trained}
+    return {
+        name: value
+        for name, value in model.state_dict().items()
+        if name in frozen or (name not in trained and name.rpartition(".")[0] not in modules)
+    }
+
+
 def save(
     target: Path, model: Method, weights: dict[str, Tensor], train_state: dict[str, Any], run: dict[str, Any], keep: int
 ) -> None:

@@ -175,14 +175,10 @@ def _key(name: str, config: MethodConfig, model: Method, data: Data) -> str:
 
 def _frozen_fingerprint(model: Method) -> str:
     """Hash of the frozen parameters, and of buffers beside no trained one: a file's weights may change."""
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    trained_modules = {name.rpartition(".")[0] for name in trained}
-    buffers = {name for name, _ in model.named_buffers() if name.rpartition(".")[0] in trained_modules}
     digest = hashlib.blake2b(digest_size=16)
-    for name, value in sorted(model.state_dict().items()):
-        if name not in trained | buffers:
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    for name, value in sorted(checkpoint.frozen_state(model).items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

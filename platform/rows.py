@@ -43,11 +43,11 @@ class Job:
 
 
 def random_init(name: str, experiment: Experiment[Any], trained: Method) -> Method:
-    """The run's method as it was before its first step, with the trained one's frozen parameters."""
+    """The run's method as it was before its first step, with the trained one's frozen parameters and statistics."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(experiment.seed)
         model = build(name, checkpoint.without_pretrained(experiment.method))
-    frozen = {n: p for n, p in trained.named_parameters() if not p.requires_grad}
+    frozen = checkpoint.frozen_state(trained)
     device = next(trained.parameters()).device
     model.load_state_dict({n: frozen.get(n, value) for n, value in model.state_dict().items()})
     return model.to(device).eval()
