@@ -191,7 +191,7 @@ class Stream:
                 batch[name] = yuv420_to_rgb(tensor.to(self.device))
             else:
                 batch[name] = tensor.to(self.device).movedim(-1, -3).contiguous()
-        if self.decoder.group and self.decoder.pixels == "yuv420":
+        if self.decoder.group and self.decoder.pixels == "yuv420" and batch["video"].dtype == torch.uint8:
             batch["video"].masked_fill_(~batch["video/mask"][..., None, None, None, None], 0)  # planes of 0 are green
         return batch
 

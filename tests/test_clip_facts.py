@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny_run
 import torch
+from feature_catalog import TOKENS, WIDTH, write_feature_catalog
 
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.labels import Labels
@@ -104,6 +105,24 @@ def test_true_lengths_travel(catalog: Catalog) -> None:
     assert len(set(batch["clip/length"].tolist())) > 2
     for frames, length in zip(batch["clip/frames"], batch["clip/length"], strict=True):
         assert (frames[length:] == frames[length - 1]).all()
+
+
+def test_a_missing_camera_of_a_group_of_features_is_zero(tmp_path: Path) -> None:
+    found = Catalog.load(write_feature_catalog(tmp_path))
+    recordings = [r for r in found.recordings if r.split == "train"][:3]
+    scenes = [replace(r, scene=f"s{k // 2}", view=f"v{k}") for k, r in enumerate(recordings)]
+    view = View(perspective="any", frames=4, fps=15.0, count=2)
+    plan = Plan(
+        replace(found, recordings=tuple(scenes), frame_labels={}), Sampling(views={"all": view}, pairing="group"), 0
+    )
+    shard = Shard(start_step=0, stop_step=1, batch=2, micro_batch=2)
+    data = Data(catalog=tmp_path / "catalog")
+    with Stream(plan, data, shard, device=torch.device("cpu"), run_dir=None, in_process=True, prefetch=0) as stream:
+        batch = next(iter(stream))
+    assert batch["video"].dtype == torch.float16
+    assert batch["video"].shape == (2, 2, 4, TOKENS, WIDTH)
+    assert sorted(batch["video/mask"].sum(1).tolist()) == [1, 2]
+    assert torch.equal(batch["video"].abs().flatten(2).sum(2) > 0, batch["video/mask"])
 
 
 def test_a_teacher_that_is_not_there_or_of_another_width_is_named(catalog: Catalog) -> None:
