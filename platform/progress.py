@@ -61,9 +61,9 @@ class Progress:
     def _print(self) -> None:
         seconds = time.monotonic() - self._start
         finished = self.done - self._first
-        left = f", {seconds / finished * (self.total - self.done):.0f} s left" if 0 < self.done < self.total else ""
-        if finished == 0:
-            left = ""
+        left = ""
+        if finished > 0 and self.done < self.total:
+            left = f", {seconds / finished * (self.total - self.done):.0f} s left"
         note = f"  {self._note}" if self._note else ""
         line = f"{self.what}: {self.done}/{self.total} {self.unit}, {self.rate}{left}{note}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -33,3 +33,12 @@ def test_an_error_before_the_first_unit_stands_alone(capsys: pytest.CaptureFixtu
     with pytest.raises(ValueError, match="refused"), Progress("reading", 3, "videos"):
         raise ValueError("refused")
     assert not lines(capsys)
+
+
+def test_a_line_that_goes_on_where_nothing_is_done_yet_tells_no_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "PLAIN_EVERY_S", -1.0)
+    with Progress("training", 9, "steps", done=4) as line:
+        line.update(4, "waiting")
+    assert lines(capsys) == ["training: 4/9 steps, 0.0 steps/s  waiting"]
