@@ -176,8 +176,8 @@ class Model(Method):
             out[f"label_{kind}"] = _explained(p, logits[some].softmax(1), binary=False)
         for task in self.score_heads:
             valid = batch[f"{CLIP}/scores/{task}/mask"]
-            logits = batch[f"{CLIP}/scores/{task}"], predictions[task]
-            p, q = ((x[valid].float() / getattr(self.config, f"{task}_temperature")).softmax(1) for x in logits)
+            both = batch[f"{CLIP}/scores/{task}"], predictions[task]
+            p, q = ((x[valid].float() / getattr(self.config, f"{task}_temperature")).softmax(1) for x in both)
             out[f"{task}_score"] = _explained(p, q, binary=False)
         if boxes is not None:
             valid = batch[f"{CLIP}/boxes/mask"]
