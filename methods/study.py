@@ -54,6 +54,8 @@ class Study:
     """ae2 exports unpaired videos of one action in AE2's layout; synchronized writes every camera of each take."""
     train_views: tuple[str, ...] | None = None
     """Cameras that train; the others are held out. None takes all."""
+    train_actions: tuple[str, ...] | None = None
+    """Actions that train; the tasks see the others too. None takes all."""
     base: BaseTraining | None = None
     """None leaves the base of the recipes as they say."""
     teachers: TeacherTraining | None = None

@@ -42,6 +42,8 @@ class Data:
     split: str = "train"
     views: tuple[str, ...] | None = None
     """Cameras that train, by name; None takes all. One that is left out is a held-out camera in evaluations."""
+    actions: tuple[str, ...] | None = None
+    """Actions that train, by name; None takes all. Evaluations see the others too, as new tasks."""
     mix: tuple[Source, ...] = ()
     """Further catalogs to draw rows from, each with its share of them."""
     cache_frames: bool = False
@@ -61,8 +63,9 @@ class Data:
             raise ValueError(f"data.decode_actors is {self.decode_actors}; it must be at least 1")
         if self.time_limit_s <= 0:
             raise ValueError(f"data.time_limit_s is {self.time_limit_s}; it must be above 0 seconds")
-        if self.views is not None and not self.views:
-            raise ValueError("data.views is empty; name at least one camera, or leave it out to take all")
+        for name, what in (("views", "camera"), ("actions", "action")):
+            if getattr(self, name) == ():
+                raise ValueError(f"data.{name} is empty; name at least one {what}, or leave it out to take all")
         if sum(source.share for source in self.mix) >= 1:
             raise ValueError(
                 f"data.mix: the shares {[source.share for source in self.mix]} leave nothing for the first catalog; "

@@ -274,18 +274,19 @@ def plan_for(experiment: Experiment[Any], features: Callable[[Catalog, Path], Ca
 
 
 def training_part(catalog: Catalog, data: Data) -> Catalog:
-    """The recordings of the training split and cameras; raises ValueError for a camera that is not there."""
+    """The recordings of the training split, cameras and actions; raises ValueError for one that is not there."""
     part = catalog.select(data.split)
-    if data.views is None:
-        return part
-    known = {r.view for r in part.recordings}
-    if not set(data.views) <= known:
-        raise ValueError(
-            f"data.views is {', '.join(data.views)}; split {data.split!r} of catalog {catalog.root} has the cameras "
-            f"{', '.join(sorted(known))}: name some of these"
-        )
-    views = set(data.views)
-    return part.keep(lambda r: r.view in views)
+    for option, column, wanted in (("views", "view", data.views), ("actions", "action", data.actions)):
+        if wanted is None:
+            continue
+        known = {str(getattr(r, column)) for r in part.recordings}
+        if not set(wanted) <= known:
+            raise ValueError(
+                f"data.{option} is {', '.join(wanted)}; split {data.split!r} of catalog {catalog.root} has "
+                f"the {option} {', '.join(sorted(known))}: name some of these"
+            )
+        part = part.keep(lambda r, column=column, kept=frozenset(wanted): getattr(r, column) in kept)  # type: ignore[misc]
+    return part
 
 
 def train(run: Path, worker: Worker, plan: Plan | Mixture, on_step: Callable[[Status], None]) -> None:

@@ -48,10 +48,10 @@ def held_out_batch(question: Question, source: Path, device: torch.device) -> Ba
     q, data = question, question.experiment.data
     sampling, seen = q.experiment.method.sampling(), q.seen_views()
     part = q.catalog.select(q.split)
-    kept = tuple(r for r in part.recordings if r.view in seen)
+    kept = tuple(r for r in part.recordings if r.view in seen and r.action in (data.actions or (r.action,)))
     if not kept:
         raise ValueError(
-            f"split {q.split!r} has no recording of the cameras that were trained on ({', '.join(sorted(seen))}); "
+            f"split {q.split!r} has no recording of the cameras ({', '.join(sorted(seen))}) and actions trained on; "
             "leave the task 'measures' out, or evaluate another split"
         )
     part = replace(part, recordings=kept)

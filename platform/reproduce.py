@@ -139,6 +139,7 @@ def _planned(study: Study, arm: str, seed: int, recipe: Recipe, catalog: Path, o
         data=Data(
             catalog=catalog,
             views=study.train_views,
+            actions=study.train_actions,
             cache_features=study.cache == "features",
             cache_frames=study.cache == "frames",
         ),

@@ -21,7 +21,7 @@ def _synthetic() -> Study:
     """Four actions seen by two cameras; a third one, which stands between them, never trains.
 
     Tokens of 16 pixels at 64, one tubelet per clip, tubes, few same-view losses: what lets a small network find the
-    source within some hundred steps. Wider pairs of cameras, more frames learn it more slowly.
+    source within some hundred steps. More cameras and more frames learn it more slowly.
     """
     world = WorldConfig(
         cut="cycle",
