@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal, Protocol
 
 from crossview.datasets.sampling import Sampling
@@ -13,6 +13,19 @@ class MethodConfig(Protocol):
 
     def sampling(self) -> Sampling:
         """The batch that the method trains on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """Base of the factors of a method's losses, all of them numbers; raises ValueError below 0 and where all are 0."""
+
+    def __post_init__(self) -> None:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name, value in values.items():
+            if value < 0:
+                raise ValueError(f"weights.{name} is {value}; it must be 0 or more")
+        if not any(values.values()):
+            raise ValueError(f"weights: {', '.join(values)} are all 0; at least one must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,21 @@ from typing import Literal
 from crossview.datasets.synthetic.config import WorldConfig
 from crossview.methods.recipe import Recipe
 
+CLIPS = WorldConfig(
+    cut="cycle",
+    train_takes=32,
+    val_takes=8,
+    test_takes=16,
+    train_subjects=32,
+    val_subjects=8,
+    test_subjects=16,
+    size_px=96,
+    held_out_cameras=False,
+    workers=2,
+)
+"""The world of the studies that score clips: four actions, a worn camera and four fixed ones, whose poses are alike in
+all splits: a held-out camera is one that a study leaves out of training."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BaseTraining:

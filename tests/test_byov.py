@@ -423,7 +423,7 @@ def test_impossible_options_are_named(change: dict[str, object], message: str) -
 def test_weights_are_checked() -> None:
     with pytest.raises(ValueError, match=r"weights\.msm_ego is -1"):
         Weights(msm_ego=-1)
-    with pytest.raises(ValueError, match="all four are 0"):
+    with pytest.raises(ValueError, match="are all 0"):
         Weights(msm_ego=0, msm_exo=0, mcm_ego=0, mcm_exo=0)
 
 

@@ -275,7 +275,7 @@ def test_impossible_options_are_refused(options: dict[str, object], message: str
 def test_weights_and_temperatures_are_checked() -> None:
     with pytest.raises(ValueError, match=r"temperature is 0.0; it must be above 0, or None"):
         Motion(temperature=0.0)
-    with pytest.raises(ValueError, match=r"all three are 0"):
+    with pytest.raises(ValueError, match=r"are all 0"):
         Weights(same_source=0, same_target=0, cross=0)
     with pytest.raises(ValueError, match=r"weights.cross is -1; it must be 0 or more"):
         Weights(cross=-1)

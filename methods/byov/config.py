@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from crossview.datasets.sampling import Sampling, View
 from crossview.methods.base_config import Base
-from crossview.methods.recipe import Optim, Recipe
+from crossview.methods.recipe import LossWeights, Optim, Recipe
 
 TimeCode = Literal["continuous", "index", "none"]
 
@@ -34,21 +34,13 @@ class Decoder:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weights:
+class Weights(LossWeights):
     """Factors of the four losses; with both of a task at 0 that task is left out."""
 
     msm_ego: float = 1.0
     msm_exo: float = 1.0
     mcm_ego: float = 1.0
     mcm_exo: float = 1.0
-
-    def __post_init__(self) -> None:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name, value in values.items():
-            if value < 0:
-                raise ValueError(f"weights.{name} is {value}; it must be 0 or more")
-        if not any(values.values()):
-            raise ValueError("weights: all four are 0; at least one must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)

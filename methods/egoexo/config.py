@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from crossview.datasets.sampling import Sampling, View
-from crossview.methods.recipe import Optim, Recipe
+from crossview.methods.recipe import LossWeights, Optim, Recipe
 
 Stages = tuple[int, int, int, int]
 
@@ -59,7 +59,7 @@ class Backbone:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weights:
+class Weights(LossWeights):
     """Factors of the losses; one of 0 builds no head and needs no file. The defaults are those of pre-training."""
 
     action: float = 0.5
@@ -67,14 +67,6 @@ class Weights:
     object: float = 0.5
     hand_map: float = 1.0
     object_map: float = 1.0
-
-    def __post_init__(self) -> None:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name, value in values.items():
-            if value < 0:
-                raise ValueError(f"weights.{name} is {value}; it must be 0 or more")
-        if not any(values.values()):
-            raise ValueError("weights: all are 0; at least one must be above 0")
 
     @property
     def maps(self) -> bool:

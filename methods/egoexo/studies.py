@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from crossview.datasets.synthetic.config import WorldConfig
 from crossview.methods.egoexo.config import ACTIONS_ALONE, Backbone, Config
 from crossview.methods.recipe import Optim, Recipe
-from crossview.methods.study import Claim, Study, TeacherTraining
+from crossview.methods.study import CLIPS, Claim, Study, TeacherTraining
 
 SIGNALS, ALONE = "three signals", "actions alone"
 _OBJECTS = 11
@@ -24,18 +23,6 @@ def _synthetic() -> Study:
 
     Two of the world's four actions pre-train; the few ego clips show all four: a downstream set has labels of its own.
     """
-    world = WorldConfig(
-        cut="cycle",
-        train_takes=32,
-        val_takes=8,
-        test_takes=16,
-        train_subjects=32,
-        val_subjects=8,
-        test_subjects=16,
-        size_px=96,
-        held_out_cameras=False,
-        workers=2,
-    )
     backbone = Backbone(
         width=16,
         alpha=2,
@@ -62,11 +49,11 @@ def _synthetic() -> Study:
     )
     optim = Optim(lr=4e-3, weight_decay=0.05, warmup_share=0.05, batch=32, steps=600)
     return Study(
-        world=world,
+        world=CLIPS,
         layout="synchronized",
         train_views=("head", "exo1", "exo3", "exo4"),
         train_actions=("crack_egg", "pour_milk"),
-        teachers=_teachers(world, method, optim),
+        teachers=_teachers(method, optim),
         arms={
             SIGNALS: Recipe(method=method, optim=optim),
             ALONE: Recipe(method=replace(method, weights=ACTIONS_ALONE), optim=optim),
@@ -84,11 +71,11 @@ def _synthetic() -> Study:
     )
 
 
-def _teachers(world: WorldConfig, method: Config, optim: Optim) -> TeacherTraining:
+def _teachers(method: Config, optim: Optim) -> TeacherTraining:
     """Ego against exo, learnt from other people, objects and rooms than the study's; as many clips of either."""
     return TeacherTraining(
         world=replace(
-            world, seed=1000, train_takes=8, val_takes=0, test_takes=0, exo_cameras=2, ego_cameras=2, workers=2
+            CLIPS, seed=1000, train_takes=8, val_takes=0, test_takes=0, exo_cameras=2, ego_cameras=2, workers=2
         ),
         recipe=Recipe(
             method=replace(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from crossview.datasets.synthetic.config import WorldConfig
 from crossview.methods.base_config import Base
 from crossview.methods.evgap.config import Config, Encoder
 from crossview.methods.recipe import Optim, Recipe
-from crossview.methods.study import BaseTraining, Claim, Study
+from crossview.methods.study import CLIPS, BaseTraining, Claim, Study
 
 FIRST, SECOND, LONGER = "step 1", "step 1+2", "step 1 longer"
 EARLY, BARE = "step 1 early", "step 1 early, no auxiliary losses"
@@ -26,23 +25,11 @@ def _synthetic() -> Study:
 
     "step 1 longer" spends step 2's steps on pairs instead; no claim is made about it.
     """
-    world = WorldConfig(
-        cut="cycle",
-        train_takes=32,
-        val_takes=8,
-        test_takes=16,
-        train_subjects=32,
-        val_subjects=8,
-        test_subjects=16,
-        size_px=96,
-        held_out_cameras=False,
-        workers=2,
-    )
     return Study(
-        world=world,
+        world=CLIPS,
         layout="synchronized",
         train_views=("head", "exo1", "exo3", "exo4"),
-        base=BaseTraining(world=replace(world, seed=1000, train_takes=28, train_subjects=28), every=8, steps=2500),
+        base=BaseTraining(world=replace(CLIPS, seed=1000, train_takes=28, train_subjects=28), every=8, steps=2500),
         arms={
             SECOND: _second(STEPS_2),
             FIRST: _first(STEPS_1),

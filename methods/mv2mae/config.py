@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from crossview.datasets.sampling import Sampling, View
-from crossview.methods.recipe import Optim, Recipe
+from crossview.methods.recipe import LossWeights, Optim, Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,20 +72,12 @@ class Motion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weights:
+class Weights(LossWeights):
     """Factors of the three reconstruction losses; a decoder whose losses all have factor 0 is not built."""
 
     same_source: float = 1.0
     same_target: float = 1.0
     cross: float = 1.0
-
-    def __post_init__(self) -> None:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name, value in values.items():
-            if value < 0:
-                raise ValueError(f"weights.{name} is {value}; it must be 0 or more")
-        if not any(values.values()):
-            raise ValueError("weights: all three are 0; at least one must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)

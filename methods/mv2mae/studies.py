@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from crossview.datasets.synthetic.config import WorldConfig
 from crossview.methods.mv2mae.config import Config, Masking, Motion, Transformer, Weights
 from crossview.methods.recipe import Optim, Recipe
-from crossview.methods.study import Claim, Study
+from crossview.methods.study import CLIPS, Claim, Study
 
 SAME_VIEW, NO_MOTION = "same-view only", "no motion weights"
 
@@ -23,18 +22,6 @@ def _synthetic() -> Study:
     Tokens of 16 pixels at 64, one tubelet per clip, tubes, few same-view losses: what lets a small network find the
     source within some hundred steps. More cameras and more frames learn it more slowly.
     """
-    world = WorldConfig(
-        cut="cycle",
-        size_px=96,
-        train_takes=32,
-        val_takes=8,
-        test_takes=16,
-        train_subjects=32,
-        val_subjects=8,
-        test_subjects=16,
-        held_out_cameras=False,
-        workers=2,
-    )
     decoder = Transformer(width=96, depth=3, heads=4)
     method = Config(
         frames=2,
@@ -58,7 +45,7 @@ def _synthetic() -> Study:
         return Recipe(method=replace(method, **changed), optim=optim)  # type: ignore[arg-type]
 
     return Study(
-        world=world,
+        world=CLIPS,
         layout="synchronized",
         train_views=("exo1", "exo3"),
         arms={
