@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from crossview.methods.byov.stm import selected
+from crossview.methods.figure_title import title
 from crossview.methods.method import Batch
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def selected_patches(
             axis.set(xticks=[], yticks=[], title=f"frame {t + 1} of {len(frames)}" if row == 0 else "")
             axis.title.set_fontsize(8)
         axes[row, 0].set_ylabel(view)
-    figure.suptitle("Patches that selective token merging keeps (bright): those that change most until the next frame")
+    title(figure, "Patches that selective token merging keeps (bright): those that change most until the next frame")
     return figure
 
 
@@ -71,5 +72,5 @@ def prediction_similarity(model: Model, batch: Batch) -> Figure:
             axis.set_facecolor("#dddddd")
             axis.set(title=f"{TASKS[task]}, {view}", xlabel="target frame", ylabel="predicted frame")
     figure.colorbar(image, ax=axes, label="cosine similarity", shrink=0.7)
-    figure.suptitle("Predicted against target features of the hidden frames (grey: visible)")
+    title(figure, "Predicted against target features of the hidden frames (grey: visible)")
     return figure

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from crossview.methods.egoexo.slowfast import slow_indices
+from crossview.methods.figure_title import title
 from crossview.methods.method import Batch
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def interaction_map(frames: Tensor, target: Tensor, predicted: Tensor) -> Figure
     for axis, (name, _) in zip(axes[:, 0], [("clip", None), *rows], strict=True):
         axis.set_ylabel(name)
     figure.colorbar(shown, ax=axes, label="confidence", shrink=0.6)
-    figure.suptitle("Interaction map: where the detector sees\nhands and objects, and where the network does")
+    title(figure, "Interaction map: where the detector sees hands and objects, and where the network does")
     return figure
 
 
@@ -84,5 +85,5 @@ def distributions(task: str, teacher: Tensor, student: Tensor) -> Figure:
         axis.set(title=f"sample {i + 1}", xlabel="class", ylim=(0, 1))
     axes[0].set_ylabel("probability")
     axes[0].legend(fontsize=8)
-    figure.suptitle(f"Scores of the {task} teacher and of the network")
+    title(figure, f"Scores of the {task} teacher and of the network")
     return figure

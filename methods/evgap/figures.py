@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from crossview.methods.evgap.losses import indicators
@@ -24,7 +26,7 @@ def draw(model: Model, batch: Batch) -> dict[str, Figure]:
 
 
 def similarity(views: Views, sample: Tensor) -> Figure:
-    """Cosine of every ego with every exo clip by the last layer; lines part the recordings, the diagonal is right."""
+    """Cosine of every ego with every exo clip by the last layer; clips of one instant framed, recordings parted."""
     ego, exo = views.ego[-1], views.exo[-1]  # (B, M, D), (B, N, D)
     cosine = (ego.flatten(0, 1) @ exo.flatten(0, 1).mT).float().cpu().numpy()
     if views.ego_mask is not None and views.exo_mask is not None:
@@ -37,7 +39,13 @@ def similarity(views: Views, sample: Tensor) -> Figure:
     for at in np.flatnonzero(np.diff(sample.cpu().numpy())) + 1:
         axis.axhline(at * ego.shape[1] - 0.5, color="black", linewidth=0.6)
         axis.axvline(at * exo.shape[1] - 0.5, color="black", linewidth=0.6)
-    axis.set(xlabel="exo clips", ylabel="ego clips", title="Cosine similarity; lines part the recordings")
+    M, N = ego.shape[1], exo.shape[1]
+    for instant in range(len(ego)):
+        place = (instant * N - 0.5, instant * M - 0.5)
+        axis.add_patch(Rectangle(place, N, M, fill=False, edgecolor="#1a9850", linewidth=1.5))
+    axis.set(xlabel="exo clips", ylabel="ego clips", title="Cosine similarity; green: clips of one instant")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     figure.colorbar(image, ax=axis, shrink=0.8)
     return figure
 

@@ -13,6 +13,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
+from crossview.methods.figure_title import title
 from crossview.methods.method import Batch
 from crossview.methods.mv2mae import motion
 from crossview.methods.mv2mae.config import Config
@@ -79,10 +80,10 @@ def motion_weights(
             )
         share = float(motion.effective(weights)[0])
         axes[row, 0].set_ylabel(f"τ = {temperature:g}")
-        axes[row, 0].set_title(f"effective tokens: {share:.0f} of {config.tokens}", loc="left", fontsize=8)
-    bar = figure.colorbar(image, ax=axes[1:], label="weight (1: as all others)", shrink=0.8, pad=0.01)
+        axes[row, 0].set_title(f"ESS {share:.0f} of {config.tokens}", loc="left", fontsize=8)
+    bar = figure.colorbar(image, ax=axes, label="weight (1: as all others)", shrink=0.8, pad=0.01)
     bar.set_ticks([1 / 16, 1 / 4, 1, 4, 16], labels=["1/16", "1/4", "1", "4", "16"])
-    figure.suptitle("Motion weights of the loss by temperature")
+    title(figure, "Motion weights of the loss by temperature, and the effective sample size (ESS) in tokens")
     return figure
 
 
@@ -106,7 +107,7 @@ def reconstruction(model: Model, batch: Batch, shown: int = 8) -> Figure:
         axes[row, 0].set_ylabel(name)
         for column, t in enumerate(columns):
             _show(axes[row, column], frames[t], f"frame {t + 1}" if row == 0 else "")
-    figure.suptitle(f"Hidden tokens ({config.masking.ratio:.0%}) as the decoders predict them")
+    title(figure, f"Hidden tokens ({config.masking.ratio:.0%}) as the decoders predict them")
     return figure
 
 
@@ -154,9 +155,9 @@ def cross_attention(
             axis.spines[:].set(visible=True, color=colour, linewidth=1.5)
     for row, name in enumerate(("target, query", "source", "attention")):
         axes[row, 0].set_ylabel(name)
-    figure.colorbar(image, ax=axes[2], label="share of the largest", pad=0.01)
+    figure.colorbar(image, ax=axes, label="attention, as a share of the largest", shrink=0.6, pad=0.01)
     heads = "mean of heads" if head is None else f"head {head}"
-    figure.suptitle(f"Where the marked token of the target looks in the source ({heads})")
+    title(figure, f"Where the marked token of the target looks in the source ({heads})")
     return figure
 
 
@@ -212,7 +213,7 @@ def _extent(config: Config) -> tuple[float, float, float, float]:
 
 def _grid(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
     layout = ConstrainedLayoutEngine(wspace=0.01, hspace=0.01, w_pad=0.02, h_pad=0.02)
-    figure = Figure(figsize=(1.45 * columns + 0.9, 1.55 * rows + 0.6), layout=layout, dpi=130)
+    figure = Figure(figsize=(max(1.45 * columns + 0.9, 3.6), 1.55 * rows + 0.6), layout=layout, dpi=130)
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
