@@ -172,7 +172,7 @@ def test_impossible_options_are_refused(changes: dict[str, object], message: str
 def test_impossible_weights_and_backbones_are_refused() -> None:
     with pytest.raises(ValueError, match=r"weights.ego is -1"):
         Weights(ego=-1)
-    with pytest.raises(ValueError, match="all are 0"):
+    with pytest.raises(ValueError, match="are all 0"):
         replace(ACTIONS_ALONE, action=0)
     with pytest.raises(ValueError, match="beta_inverse must divide the width"):
         replace(BACKBONE, width=6)
