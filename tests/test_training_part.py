@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tiny_run
 
 from crossview.datasets.catalog import Catalog
-from crossview.platform.config import Data
-from crossview.platform.loop import training_part
+from crossview.datasets.mixture import Mixture
+from crossview.platform.config import Data, Experiment, Source, from_dict, preset, to_dict
+from crossview.platform.loop import plan_for, training_part
 
 
 @pytest.fixture(scope="module")
@@ -30,3 +32,24 @@ def test_unknown_ones_are_refused_with_the_known(catalog: Catalog) -> None:
         training_part(catalog, Data(catalog=Path("c"), actions=("jump",)))
     with pytest.raises(ValueError, match=r"data\.actions is empty"):
         Data(catalog=Path("c"), actions=())
+
+
+def test_catalogs_mix_as_a_configuration_says(catalog: Catalog, tmp_path: Path) -> None:
+    sparse = tiny_run.write_catalog(tmp_path)
+    sparse = replace(sparse, recordings=tuple(replace(r, scene=f"sparse-{r.scene}") for r in sparse.recordings))
+    replace(sparse, frame_labels={}).save(tmp_path / "sparse")
+    recipe = preset("evgap", "debug")
+    source = Source(catalog=tmp_path / "sparse", share=0.25, pairing="paired")
+    data = Data(catalog=catalog.root / "catalog", mix=(source,))
+    asked = Experiment(data=data, method=recipe.method, optim=recipe.optim)
+    name, experiment = from_dict(to_dict("evgap", asked))
+    assert (name, experiment) == ("evgap", asked)
+    plan = plan_for(experiment)
+    assert isinstance(plan, Mixture)
+    found = []
+    for i in range(40):
+        clips = [clip for clip in plan.row(i).clips[0] if clip]
+        files = {str(plan.catalog.file(plan.catalog.recordings[clip.recording])) for clip in clips}
+        assert len(files) == 2
+        found.append(all(file.startswith(str(tmp_path)) for file in files))
+    assert sum(found) == 10
