@@ -235,7 +235,7 @@ def test_figures_show_what_they_are_asked_for() -> None:
     norms = motion.differences(batch["target"], TINY)
     for t in (1.0, 60.0):
         count = float(motion.effective(motion.weigh(norms, Motion(temperature=t)))[0])
-        assert f"effective tokens: {count:.0f} of 32" in titles
+        assert f"ESS {count:.0f} of 32" in titles
     assert len({axis.images[-1].norm.vmax for axis in found.axes[2:6]}) == 1
     assert set(model.figures(batch)) == {"motion_weights", "reconstruction", "cross_attention"}
     names = [axis.get_ylabel() for axis in reconstruction(model, batch).axes]
