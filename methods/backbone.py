@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor, nn
 
 from crossview.methods.base_config import Base
+from crossview.methods.handover import mismatch
 
 
-class Frozen(nn.Module):
+class Frozen(nn.Module, ABC):
     """A model of single frames in eval mode and without gradients, applied to video in chunks.
 
     The model stands under the attribute that `name` gives, and its weights under that name. `tokens` is what a subclass
@@ -49,9 +51,9 @@ class Frozen(nn.Module):
         tokens = [self.tokens(part) for part in frames.split(self.chunk)]
         return rearrange(torch.cat(tokens), "(B T) N D -> B T N D", B=len(video))
 
+    @abstractmethod
     def tokens(self, frames: Tensor) -> Tensor:
         """Colours in [0, 255], (n, 3, H, W) -> (n, N, D), with gradients where the model has them."""
-        raise NotImplementedError
 
     def normalised(self, frames: Tensor) -> Tensor:
         """Colours in [0, 255], (n, 3, H, W) -> what the model takes, (n, 3, size_px, size_px)."""
@@ -148,17 +150,9 @@ def load_weights(model: nn.Module, file: Path) -> None:
         state = checkpoint_filter_fn(state, model)  # other layouts that timm can read, e.g. OpenAI's and open_clip's
     classifier = _classifier(model)
     state = {k: v for k, v in state.items() if k in wanted or not k.startswith(classifier)}
-    wrong = [f"{k} is missing" for k in wanted.keys() - state.keys()]
-    wrong += [f"{k} is unknown" for k in state.keys() - wanted.keys()]
-    wrong += [
-        f"{k} is {tuple(state[k].shape)}, not {tuple(wanted[k].shape)}"
-        for k in wanted.keys() & state.keys()
-        if wanted[k].shape != state[k].shape
-    ]
-    if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+    if wrong := mismatch(wanted, state):
         raise ValueError(
-            f"{file}: the weights do not fit the base ({'; '.join(sorted(wrong)[:5])}{more}); "
+            f"{file}: the weights do not fit the base ({wrong}); "
             "every tensor must match: give base.model, size_px and width as the file was made with"
         )
     model.load_state_dict(state)

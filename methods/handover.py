@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
@@ -19,6 +19,16 @@ def take_over(
     fresh, dropped = tuple(fresh), tuple(dropped)
     own = {name: value for name, value in model.state_dict().items() if not name.startswith(fresh)}
     given = {name: value for name, value in weights.items() if not name.startswith((*fresh, *dropped))}
+    if wrong := mismatch(own, given):
+        raise ValueError(wrong)
+    model.load_state_dict(given, strict=False)
+    lines = [f"{prefix}*: stays as drawn" for prefix in fresh if _count(model.state_dict(), prefix)]
+    lines += [f"{p}*: {count} weights not taken over" for p in (*dropped, *fresh) if (count := _count(weights, p))]
+    return lines
+
+
+def mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """Which weights are missing, unknown or of another shape, the first five by name; empty where all fit."""
     wrong = [f"{name} is missing" for name in own.keys() - given.keys()]
     wrong += [f"{name} is unknown" for name in given.keys() - own.keys()]
     wrong += [
@@ -26,13 +36,8 @@ def take_over(
         for name in own.keys() & given.keys()
         if own[name].shape != given[name].shape
     ]
-    if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise ValueError(f"{'; '.join(sorted(wrong)[:5])}{more}")
-    model.load_state_dict(given, strict=False)
-    lines = [f"{prefix}*: stays as drawn" for prefix in fresh if _count(model.state_dict(), prefix)]
-    lines += [f"{p}*: {count} weights not taken over" for p in (*dropped, *fresh) if (count := _count(weights, p))]
-    return lines
+    more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+    return f"{'; '.join(sorted(wrong)[:5])}{more}"
 
 
 def _count(names: Iterable[str], prefix: str) -> int:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 from egoexo_tiny import TINY, batch_of
+from reference_loops import reference_loops
 
 from crossview.methods.egoexo.model import Model
 from crossview.methods.example_batch import example_batch
@@ -16,13 +15,7 @@ from crossview.methods.example_batch import example_batch
 
 @pytest.fixture(scope="module")
 def loops() -> ModuleType:
-    file = Path(__file__).parents[1] / "benchmarks" / "loops" / "egoexo.py"
-    spec = importlib.util.spec_from_file_location("egoexo_loops", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return reference_loops("egoexo")
 
 
 def test_loss_and_gradient_equal_those_of_plain_loops(loops: ModuleType) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from reference_loops import reference_loops
 
 from crossview.methods.evgap.config import Config, Encoder
 from crossview.methods.evgap.model import Model
@@ -26,13 +25,7 @@ TINY = Config(
 
 @pytest.fixture(scope="module")
 def loops() -> ModuleType:
-    file = Path(__file__).parents[1] / "benchmarks" / "loops" / "evgap.py"
-    spec = importlib.util.spec_from_file_location("evgap_loops", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return reference_loops("evgap")
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])

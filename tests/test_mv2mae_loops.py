@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 from mv2mae_tiny import TINY, batch_of
+from reference_loops import reference_loops
 
 from crossview.methods.mv2mae.config import Config, Weights
 from crossview.methods.mv2mae.model import Model
@@ -27,13 +26,7 @@ def _seeded() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def loops() -> ModuleType:
-    file = Path(__file__).parents[1] / "benchmarks" / "loops" / "mv2mae.py"
-    spec = importlib.util.spec_from_file_location("mv2mae_loops", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return reference_loops("mv2mae")
 
 
 @pytest.mark.parametrize("config", [PLAIN, replace(PLAIN, positions="index", weights=Weights(same_source=0, cross=2))])
