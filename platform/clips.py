@@ -22,7 +22,7 @@ from crossview.platform.config import Data, read
 from crossview.platform.frame_cache import frame_cache
 from crossview.platform.per_recording import Arrays, Where
 from crossview.platform.pixels import yuv420_to_rgb
-from crossview.platform.recording import FRAMES_PER_LIMIT, read_features
+from crossview.platform.recording import read_features
 from crossview.platform.rows import (
     RANDOM_INIT,
     TRAINED,
@@ -159,7 +159,7 @@ def clip_frames(file: Path, recording: Recording, frames: np.ndarray, size_px: i
             size_px=size_px,
             pixels="yuv420" if planes else "rgb",
             decoder=data.decoder,
-            time_limit_s=data.time_limit_s * max(1.0, recording.num_frames / FRAMES_PER_LIMIT),
+            time_limit_s=data.limit_s(recording.num_frames),
         )
     pixels = torch.from_numpy(np.array(pictures))  # torch wants memory that could be written
     return yuv420_to_rgb(pixels) if planes else pixels.permute(0, 3, 1, 2)

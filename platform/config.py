@@ -16,6 +16,10 @@ from crossview.methods.recipe import MethodConfig, Optim, Recipe
 M = TypeVar("M", bound=MethodConfig)
 
 
+FRAMES_PER_LIMIT = 1800
+"""Frames that `Data.time_limit_s` is meant for, one minute of video."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """A further catalog to train on."""
@@ -73,6 +77,10 @@ class Data:
             )
         if not 0 <= self.max_quarantined <= 1:
             raise ValueError(f"data.max_quarantined is {self.max_quarantined}; it is a share and must lie in [0, 1]")
+
+    def limit_s(self, num_frames: int) -> float:
+        """Seconds that reading all of a recording may take; a longer one has more."""
+        return self.time_limit_s * max(1.0, num_frames / FRAMES_PER_LIMIT)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ def frame_cache(file: Path, recording: Recording, size_px: int, pixels: Pixels, 
     tail = hashlib.blake2b(state.encode(), digest_size=5).hexdigest()
     kept = folder / f"{recording.id.replace('/', '__')}-{tail}.npy"
     if not kept.exists():
-        limit_s = data.time_limit_s * max(1.0, recording.num_frames / 1800)
+        limit_s = data.limit_s(recording.num_frames)
         every = np.arange(recording.num_frames)
         array = decode(file, every, size_px=size_px, pixels=pixels, decoder=data.decoder, time_limit_s=limit_s)
         folder.mkdir(parents=True, exist_ok=True)

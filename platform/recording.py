@@ -18,8 +18,6 @@ from crossview.platform.pixels import yuv420_to_rgb
 
 MAX_DECODED_BYTES = 512 * 1024**2
 """Pictures of a pass of decord, which holds them all."""
-FRAMES_PER_LIMIT = 1800
-"""Frames that `Data.time_limit_s` is meant for, one minute of video."""
 
 
 def size_px(config: MethodConfig, recording: Recording) -> int:
@@ -38,10 +36,10 @@ def size_px(config: MethodConfig, recording: Recording) -> int:
 def video(file: Path, recording: Recording, size: int, data: Data, frames: int) -> Iterator[Tensor]:
     """All frames in chunks of `frames`, as in training: uint8 (n, 3, H, W); raises UnreadableVideo.
 
-    PyAV reads the file forward once, decord in passes of MAX_DECODED_BYTES; `data.time_limit_s` is for FRAMES_PER_LIMIT
-    frames, and a longer recording has more.
+    PyAV reads the file forward once, decord in passes of MAX_DECODED_BYTES; `data.limit_s` says how
+    long that may take.
     """
-    limit_s = data.time_limit_s * max(1.0, recording.num_frames / FRAMES_PER_LIMIT)
+    limit_s = data.limit_s(recording.num_frames)
     if data.decoder == "decord":
         for pixels in _by_decord(file, recording, size, frames, limit_s):
             yield torch.from_numpy(pixels).permute(0, 3, 1, 2)

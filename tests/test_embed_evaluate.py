@@ -17,7 +17,7 @@ from crossview.datasets.video import UnreadableVideo, sequential
 from crossview.downstream.table import from_arrow
 from crossview.methods.byov.model import Model
 from crossview.methods.method import build
-from crossview.platform import checkpoint, features, recording
+from crossview.platform import checkpoint, config, features, recording
 from crossview.platform.config import Data
 from crossview.platform.embed import embed, export
 from crossview.platform.evaluate import evaluate
@@ -174,7 +174,7 @@ def test_a_recording_is_read_in_chunks_and_its_time_limit_grows_with_it(
     chunks = list(recording.video(catalog.file(one), one, 64, data, 4))
     assert [len(c) for c in chunks] == [4, 4, 4, 2]
     assert [videos.barcode(p.permute(1, 2, 0).numpy()) for p in torch.cat(chunks)] == list(range(14))
-    monkeypatch.setattr(recording, "FRAMES_PER_LIMIT", 7)
+    monkeypatch.setattr(config, "FRAMES_PER_LIMIT", 7)
     list(recording.video(catalog.file(one), one, 64, data, 4))
     assert limits == ([20.0, 40.0] if decoder == "pyav" else [])  # one opening of the file each
     longer = dataclasses.replace(one, num_frames=20)
