@@ -289,8 +289,14 @@ def training_part(catalog: Catalog, data: Data) -> Catalog:
     return part
 
 
-def train(run: Path, worker: Worker, plan: Plan | Mixture, on_step: Callable[[Status], None]) -> None:
-    """Train the run in folder `run` from its newest checkpoint, or from the start, to its end."""
+def train(
+    run: Path, worker: Worker, plan: Plan | Mixture, on_step: Callable[[Status], None], until: int | None = None
+) -> None:
+    """Train the run in folder `run` from its newest checkpoint, or from the start, to its end.
+
+    `until` ends it sooner, after that step and with a checkpoint; the schedule stays that of the whole run, so that
+    stopping and going on changes nothing.
+    """
     training = Training(run, worker)
     optim, compute, every = training.experiment.optim, training.experiment.compute, training.experiment.every
     micro, passes = shares(optim, compute)
@@ -300,15 +306,16 @@ def train(run: Path, worker: Worker, plan: Plan | Mixture, on_step: Callable[[St
         forward = DistributedDataParallel(training.model)
     with checkpoint.needs_space(run / "tensorboard", run):
         metrics = Metrics(run, training.step) if worker.rank == 0 else None
+    stop = total if until is None else min(until, total)
     shard = Shard(
         start_step=training.step,
-        stop_step=total,
+        stop_step=max(stop, training.step),
         batch=optim.batch,
         micro_batch=micro,
         rank=worker.rank,
         world=worker.world,
     )
-    if training.step >= total:
+    if training.step >= stop:
         return
     stream = Stream(
         plan, training.experiment.data, shard, device=worker.device, run_dir=run, in_process=worker.in_process
@@ -316,9 +323,9 @@ def train(run: Path, worker: Worker, plan: Plan | Mixture, on_step: Callable[[St
     started = time.monotonic()
     with stream:
         batches = iter(stream)
-        while training.step < total:
+        while training.step < stop:
             values = training.optimise(batches, forward, passes, total)
-            last = training.step == total
+            last = training.step == stop
             if metrics and (training.step % every.log == 0 or last):
                 wait = stream.wait_s / max(time.monotonic() - started, 1e-9)
                 row = {k: float(v) for k, v in values.items()}

@@ -28,8 +28,13 @@ WORKER_CPUS = 0.5
 """CPUs that a training worker claims, so that two workers and their decoders fit on two cores."""
 
 
-def start(run: Path, method: str, experiment: Experiment[Any], *, in_process: bool) -> Path:
-    """Train a new run in folder `run`; what can be refused is refused before the folder exists."""
+def start(
+    run: Path, method: str, experiment: Experiment[Any], *, in_process: bool, until: int | None = None
+) -> Path:
+    """Train a new run in folder `run`; what can be refused is refused before the folder exists.
+
+    `until` ends it after that step, for `resume` to go on.
+    """
     begin = checkpoint.resolve(experiment.init_from).resolve() if experiment.init_from else None
     experiment = replace(experiment, data=_absolute(experiment.data), init_from=begin)
     plan = plan_for(experiment)
@@ -41,14 +46,14 @@ def start(run: Path, method: str, experiment: Experiment[Any], *, in_process: bo
     )  # bad weights are found here, and fetched once rather than by every worker
     runs.create(run, method, experiment)
     try:
-        return resume(run, in_process=in_process)
+        return resume(run, in_process=in_process, until=until)
     except (ValueError, OSError):
         runs.discard_bare(run)  # a model that cannot be built must not use the name up
         raise
 
 
-def resume(run: Path, *, in_process: bool) -> Path:
-    """Go on with a run from its newest checkpoint to its end."""
+def resume(run: Path, *, in_process: bool, until: int | None = None) -> Path:
+    """Go on with a run from its newest checkpoint to its end, or until after a step."""
     run = runs.require(run).resolve()
     name, experiment = read(run)
     plan = plan_for(experiment)
@@ -58,8 +63,8 @@ def resume(run: Path, *, in_process: bool) -> Path:
     total = total_steps(experiment.optim, plan.rows_per_epoch)
     begun = checkpoint.latest(run)
     done = int(begun.name.removeprefix("step-")) if begun else 0
-    if done >= total:
-        console.print(f"{run}: all {total} steps are done already")
+    if done >= min(total, until or total):
+        console.print(f"{run}: all {min(total, until or total)} steps are done already")
         return run
     with Progress(f"training {name}", total, "steps", done) as line:
         if in_process:
@@ -70,9 +75,9 @@ def resume(run: Path, *, in_process: bool) -> Path:
                 line.update(status.step, status.note())
                 write(status)
 
-            train(run, Worker(_device(experiment.compute), in_process=True), plan, tell)
+            train(run, Worker(_device(experiment.compute), in_process=True), plan, tell, until)
         else:
-            _fit(run, experiment, plan, line)
+            _fit(run, experiment, plan, line, until)
     return run
 
 
@@ -151,7 +156,7 @@ def check_room(compute: Compute, decode_actors: int, resources: dict[str, float]
         )
 
 
-def _fit(run: Path, experiment: Experiment[Any], plan: Plan | Mixture, line: Progress) -> None:
+def _fit(run: Path, experiment: Experiment[Any], plan: Plan | Mixture, line: Progress, until: int | None) -> None:
     """Run the loop in Ray Train workers while this process shows their progress."""
     from crossview.platform.cluster import connect
 
@@ -168,7 +173,7 @@ def _fit(run: Path, experiment: Experiment[Any], plan: Plan | Mixture, line: Pro
     verdict = Verdict()
     trainer = TorchTrainer(
         _worker_loop,
-        train_loop_config={"run": str(run), "plan": plan, "verdict": verdict},
+        train_loop_config={"run": str(run), "plan": plan, "verdict": verdict, "until": until},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=compute.workers,
@@ -215,7 +220,7 @@ def _worker_loop(config: dict[str, Any]) -> None:
     if verdict.read() is not None:  # the group was restarted after an error that a restart cannot mend
         return
     try:
-        train(run, worker, config["plan"], _status_writer(run))
+        train(run, worker, config["plan"], _status_writer(run), config["until"])
     except (ValueError, OSError) as error:
         verdict.give(str(error))
         if worker.world > 1:  # the other ranks wait for this one: end the group

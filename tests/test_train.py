@@ -173,6 +173,16 @@ def test_killed_in_process_and_resumed_equals_straight(straight: Path, catalog: 
     assert_equal_runs(straight, run)
 
 
+def test_a_run_in_parts_equals_straight(straight: Path, catalog: Path, tmp_path: Path) -> None:
+    run = start(tmp_path / "parts", "byov", experiment(catalog), in_process=True, until=5)
+    assert [folder.name for folder in checkpoint.all_of(run)][-1] == "step-00000005"
+    assert len(losses(run)) == 5
+    resume(run, in_process=True, until=3)
+    assert len(losses(run)) == 5
+    resume(run, in_process=True)
+    assert_equal_runs(straight, run)
+
+
 def test_accumulated_micro_batches_equal_the_whole_batch(straight: Path, catalog: Path, tmp_path: Path) -> None:
     run = start(tmp_path / "micro", "byov", experiment(catalog, compute__micro_batch=1), in_process=True)
     assert losses(run) == pytest.approx(losses(straight), rel=1e-4)
