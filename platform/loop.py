@@ -290,12 +290,17 @@ def training_part(catalog: Catalog, data: Data) -> Catalog:
 
 
 def train(
-    run: Path, worker: Worker, plan: Plan | Mixture, on_step: Callable[[Status], None], until: int | None = None
+    run: Path,
+    worker: Worker,
+    plan: Plan | Mixture,
+    on_step: Callable[[Status], None],
+    until: int | None = None,
+    on_checkpoint: Callable[[int], None] | None = None,
 ) -> None:
     """Train the run in folder `run` from its newest checkpoint, or from the start, to its end.
 
     `until` ends it sooner, after that step and with a checkpoint; the schedule stays that of the whole run, so that
-    stopping and going on changes nothing.
+    stopping and going on changes nothing. `on_checkpoint` is called on rank 0 after every checkpoint, with its step.
     """
     training = Training(run, worker)
     optim, compute, every = training.experiment.optim, training.experiment.compute, training.experiment.every
@@ -339,6 +344,8 @@ def train(
                     with checkpoint.needs_space(run / "metrics.parquet", run):
                         metrics.flush()
                 training.save()
+                if on_checkpoint and worker.rank == 0:
+                    on_checkpoint(training.step)
     if metrics:
         with checkpoint.needs_space(run / "metrics.parquet", run):
             metrics.close()
