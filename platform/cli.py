@@ -2,72 +2,56 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from crossview.methods.recipe import MethodConfig
-from crossview.platform.config import Data, Experiment, config_class, method_names, preset, presets, read
+from crossview.platform.config import Data, method_names, presets
+from crossview.platform.launch import parse_train, parse_tune, usage
 from crossview.platform.task import Task
 
-M = TypeVar("M", bound=MethodConfig)
 Run = Annotated[Path, tyro.conf.Positional]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Launch(Generic[M]):
-    """Train one method on a catalog."""
-
-    experiment: Annotated[Experiment[M], tyro.conf.arg(name="")]
-    preset: str
-    """Recipe to start from; further options change it."""
-    from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """A run folder or configuration file to start from, in place of a preset."""
-    name: str | None = None
-    """Name of the run; a name is used once."""
-    runs: Path = Path("runs")
-    """Folder that run folders are made in."""
-    debug: bool = False
-    """Plan, decoding and loop in this one process, without Ray: a breakpoint in a method's forward just works."""
 
 
 def train(args: Sequence[str]) -> None:
     """Train a method: crossview train METHOD [--preset P | --from RUN] [options]."""
-    if not args or args[0].startswith("-"):
-        _usage("crossview train METHOD [options]", "methods", method_names(), ok="--help" in args or "-h" in args)
-    method, rest = args[0], list(args[1:])
-    known = presets(method)
-    early = argparse.ArgumentParser(f"crossview train {method}", add_help=False, allow_abbrev=False)
-    early.add_argument("--preset", default=next(iter(known)))
-    early.add_argument("--from", dest="from_", type=Path)
-    chosen, _ = early.parse_known_args(rest)
-    if chosen.from_ is not None:
-        saved, default = read(chosen.from_)
-        if saved != method:
-            raise ValueError(f"--from {chosen.from_}: this configures {saved!r}, not {method!r}; train {saved} instead")
-    else:
-        recipe = preset(method, chosen.preset)
-        default = Experiment(data=Data(catalog=tyro.MISSING), method=recipe.method, optim=recipe.optim)
-    kind: Any = Launch
-    launch: Launch[Any] = tyro.cli(
-        kind[config_class(method)],
-        default=Launch(experiment=default, preset=chosen.preset, from_=chosen.from_),
-        args=rest,
-        prog=f"crossview train {method}",
-        description=f"Presets: {', '.join(known)}.",
-    )
+    method, launch = parse_train(args)
     from crossview.platform.runs import free_folder
     from crossview.platform.train import start
 
     run = launch.runs / launch.name if launch.name else free_folder(launch.runs, method)
     start(run, method, launch.experiment, in_process=launch.debug)
     print(f"Trained. The run lies in {run}; next: crossview evaluate {run}")
+
+
+def tune(args: Sequence[str]) -> None:
+    """Search a method's options by a downstream metric: crossview tune METHOD [options] | --resume SEARCH."""
+    if args and args[0] == "--resume":
+        tyro.cli(_resume_search, args=args[1:], prog="crossview tune --resume")
+        return
+    method, launch = parse_tune(args)
+    from crossview.platform.runs import free_folder
+    from crossview.platform.tune.search import start
+
+    folder = launch.runs / launch.name if launch.name else free_folder(launch.runs, f"tune-{method}")
+    start(folder, method, launch.experiment, launch.settings)
+
+
+def _resume_search(search: Run, /, runs: Path = Path("runs")) -> None:
+    """Go on with a search that was interrupted.
+
+    Args:
+        search: Its folder, or its name in --runs.
+        runs: Folder that searches lie in.
+
+    """
+    from crossview.platform.tune.search import resume as go_on
+
+    go_on(search if search.is_dir() else runs / search)
 
 
 def resume(run: Run, /, debug: bool = False) -> None:
@@ -278,7 +262,7 @@ def prepare(args: Sequence[str]) -> None:
         "teachers": commands.teachers,
     }
     if not args or args[0].startswith("-"):
-        _usage("crossview prepare DATASET [options]", "datasets", known, ok=bool({"--help", "-h"} & set(args)))
+        usage("crossview prepare DATASET [options]", "datasets", known, ok=bool({"--help", "-h"} & set(args)))
     if args[0] not in known:
         raise _unknown("dataset", args[0], known)
     tyro.cli(known[args[0]], args=args[1:], prog=f"crossview prepare {args[0]}")
@@ -293,13 +277,7 @@ PARSED: dict[str, Callable[..., None]] = {
     "reproduce": reproduce,
     "info": info,
 }
-COMMANDS: dict[str, Callable[..., None]] = {"prepare": prepare, "train": train, **PARSED}
-
-
-def _usage(line: str, what: str, names: Sequence[str] | dict[str, Any], *, ok: bool) -> None:
-    text = f"usage: {line}\n{what}: {', '.join(names)}"
-    print(text, file=sys.stdout if ok else sys.stderr)
-    raise SystemExit(0 if ok else 2)
+COMMANDS: dict[str, Callable[..., None]] = {"prepare": prepare, "train": train, "tune": tune, **PARSED}
 
 
 def _unknown(what: str, given: str, names: Sequence[str] | dict[str, Any]) -> ValueError:

@@ -8,6 +8,8 @@ import os
 # Ray's uv hook would rebuild the environment in every worker; the project is installed where its workers run.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # report() blocks up to this long
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Ray Tune's tables; `verbose=0` silences the older output alone
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # a search keeps its own journal
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
@@ -42,6 +44,8 @@ def _quieten() -> None:
     for handler in logging.getLogger("ray.data").handlers:
         if handler.name == "console":
             handler.setLevel(logging.WARNING)
-    # These warn of what is wanted: no bars of Ray's own, and a token that shuts others out of the cluster.
-    for name in ("ray.data._internal.progress", "ray._private.authentication"):
+    # These warn of what is wanted: no bars of Ray's own, a token that shuts others out of the cluster, and a search that
+    # keeps a journal in place of Ray's.
+    quiet = ("ray.data._internal.progress", "ray._private.authentication", "ray.tune.analysis.experiment_analysis")
+    for name in quiet:
         logging.getLogger(name).setLevel(logging.ERROR)

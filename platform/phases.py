@@ -32,7 +32,7 @@ def phases(question: Question) -> Answer:
     """Means over actions; raises ValueError without phase labels."""
     q = question
     for name in (q.split, q.fit_split):
-        _require_labels(q.catalog.select(name))
+        require_labels(q.catalog.select(name))
     fit, scored = (
         embed(q.run, split=name, controls=q.controls, in_process=q.in_process, actors=q.actors, device=q.device)
         for name in (q.fit_split, q.split)
@@ -51,7 +51,8 @@ def phases(question: Question) -> Answer:
     return Answer(mean_over_actions(by_action), notes, tables, few_shot_markdown(shots))
 
 
-def _require_labels(catalog: Catalog) -> None:
+def require_labels(catalog: Catalog) -> None:
+    """Raise ValueError where a recording has no phases."""
     labels = catalog.frame_labels.get(LABELS, {})
     bare = [r.id for r in catalog.recordings if r.id not in labels]
     if bare:

@@ -61,13 +61,14 @@ def loss_curves(rows: Sequence[dict[str, float]]) -> Figure:
     rate.plot(steps, [row["lr"] for row in rows], color=COLOURS[5], lw=1.2)
     rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     for axis, title in ((losses, "Losses"), (norm, "Gradient norm"), (rate, "Learning rate")):
-        _tidy(axis)
+        tidy(axis)
         axis.set_title(title, fontsize=FONT_PX + 1, loc="left")
         axis.set_xlabel("optimiser step", fontsize=FONT_PX)
     return figure
 
 
-def _tidy(axis: Axes) -> None:
+def tidy(axis: Axes) -> None:
+    """No box, a faint grid, small ticks."""
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25, lw=0.6)
     axis.tick_params(labelsize=FONT_PX - 1)

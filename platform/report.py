@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pyarrow.parquet as pq
 
 from crossview.downstream.table import from_arrow
-from crossview.platform import score_table
+from crossview.platform import page, score_table
 from crossview.platform.config import read
 from crossview.platform.metrics import read_metrics
 from crossview.platform.plots import NOT_LOSSES
@@ -30,11 +28,9 @@ def report(run: Path) -> Path:
     facts = json.loads((run / "run.json").read_text())
     method, experiment = read(run)
     rows = read_metrics(run)
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    template = environment.from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
-    page = template.render(
+    return page.write(
+        run / "report.html",
+        "report.html.j2",
         run=run.name,
         method=method,
         facts=facts,
@@ -47,11 +43,6 @@ def report(run: Path) -> Path:
         quarantine=_quarantine(run),
         config=json.dumps(facts["experiment"], indent=2),
     )
-    target = run / "report.html"
-    temporary = target.with_name(f".{target.name}")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(target)
-    return target
 
 
 def _is_main(file: Path) -> bool:
@@ -142,7 +133,7 @@ def _figures(folder: Path) -> list[dict[str, str]]:
     """Each picture as a data URI with its caption, in the order drawn."""
     captions = _json(folder / "captions.json")
     return [
-        {"name": name, "caption": caption, "uri": f"data:image/png;base64,{_base64(folder / name)}"}
+        {"name": name, "caption": caption, "uri": page.picture(folder / name)}
         for name, caption in captions.items()
         if (folder / name).exists()
     ]
@@ -150,10 +141,6 @@ def _figures(folder: Path) -> list[dict[str, str]]:
 
 def _json(file: Path) -> dict[str, str]:
     return json.loads(file.read_text()) if file.exists() else {}
-
-
-def _base64(file: Path) -> str:
-    return base64.b64encode(file.read_bytes()).decode("ascii")
 
 
 def _quarantine(run: Path) -> list[dict[str, str]]:

@@ -34,16 +34,14 @@ def create(run: Path, method: str, experiment: Experiment[Any]) -> Path:
             f"--name {run.name}: {run} exists already; a name is used once. Choose another, or continue that run with "
             f"`crossview resume {run}`"
         ) from None
-    write_json(
-        run / "run.json",
-        {
-            "experiment": to_dict(method, experiment),
-            "command": " ".join(["crossview", *sys.argv[1:]]),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            **provenance(),
-        },
-    )
+    write_json(run / "run.json", {"experiment": to_dict(method, experiment), **record()})
     return run
+
+
+def record() -> dict[str, Any]:
+    """The command that was typed, when, and with which code."""
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"command": " ".join(["crossview", *sys.argv[1:]]), "created": created, **provenance()}
 
 
 def discard_bare(run: Path) -> None:

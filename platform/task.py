@@ -18,6 +18,19 @@ Scores = dict[str, dict[str, float]]
 FITTED: tuple[Task, ...] = ("phases", "actions", "fine_tuning")
 """Tasks that fit something on the fit split."""
 
+_PARTS, _VIEWS = ("regular", "ego2exo", "exo2ego"), ("seen", "held_out")
+METRICS: dict[Task, tuple[str, ...]] = {
+    "phases": (
+        *(f"{score}/{part}" for score in ("phase_f1", "map@10") for part in _PARTS),
+        "progression_r2",
+        "kendall_tau",
+    ),
+    "retrieval": tuple(f"retrieval/{name}/{v}" for name in ("R@1", "R@5", "R@10", "R@1/within_scene") for v in _VIEWS),
+    "actions": tuple(f"actions/{probe}/{v}" for probe in ("linear", "knn") for v in _VIEWS),
+    "fine_tuning": ("fine_tuning/accuracy/ego",),
+}
+"""What each task reports of the trained row (10 neighbours); "measures" reports what the method names."""
+
 
 @dataclass(frozen=True)
 class Question:

@@ -28,28 +28,31 @@ WORKER_CPUS = 0.5
 """CPUs that a training worker claims, so that two workers and their decoders fit on two cores."""
 
 
-def start(
-    run: Path, method: str, experiment: Experiment[Any], *, in_process: bool, until: int | None = None
-) -> Path:
+def start(run: Path, method: str, experiment: Experiment[Any], *, in_process: bool, until: int | None = None) -> Path:
     """Train a new run in folder `run`; what can be refused is refused before the folder exists.
 
     `until` ends it after that step, for `resume` to go on.
     """
-    begin = checkpoint.resolve(experiment.init_from).resolve() if experiment.init_from else None
-    experiment = replace(experiment, data=_absolute(experiment.data), init_from=begin)
-    plan = plan_for(experiment)
-    shares(experiment.optim, experiment.compute)
-    total_steps(experiment.optim, plan.rows_per_epoch)
-    _device(experiment.compute)
-    initial_model(
-        method, experiment, console.print
-    )  # bad weights are found here, and fetched once rather than by every worker
+    experiment = prepared(method, experiment)
     runs.create(run, method, experiment)
     try:
         return resume(run, in_process=in_process, until=until)
     except (ValueError, OSError):
         runs.discard_bare(run)  # a model that cannot be built must not use the name up
         raise
+
+
+def prepared(method: str, experiment: Experiment[Any]) -> Experiment[Any]:
+    """The experiment with absolute paths; raises ValueError for all that can be refused before it runs."""
+    begin = checkpoint.resolve(experiment.init_from).resolve() if experiment.init_from else None
+    experiment = replace(experiment, data=_absolute(experiment.data), init_from=begin)
+    plan = plan_for(experiment)
+    shares(experiment.optim, experiment.compute)
+    total_steps(experiment.optim, plan.rows_per_epoch)
+    _device(experiment.compute)
+    # Bad weights are found here, and fetched once rather than by every worker.
+    initial_model(method, experiment, console.print)
+    return experiment
 
 
 def resume(run: Path, *, in_process: bool, until: int | None = None) -> Path:
@@ -134,15 +137,25 @@ def _device(compute: Compute) -> torch.device:
     return torch.device("cuda" if cuda else "cpu")
 
 
+def wants_gpu(compute: Compute) -> bool:
+    """Whether its workers train on GPUs."""
+    return _device(compute).type == "cuda"
+
+
 def _set_threads(compute: Compute) -> None:
     torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // compute.workers))
+
+
+def claims(workers: int, decode_actors: int) -> float:
+    """CPUs that a group of training workers and its decoders take."""
+    return workers * (WORKER_CPUS + decode_actors * ACTOR_CPUS) + TASK_CPUS
 
 
 def check_room(compute: Compute, decode_actors: int, resources: dict[str, float], *, gpu: bool) -> None:
     """Refuse what the cluster can never place: Ray would wait for it without a word."""
     each = WORKER_CPUS + decode_actors * ACTOR_CPUS
     cpus, gpus = resources.get("CPU", 0.0), int(resources.get("GPU", 0)) if gpu else None
-    if compute.workers * each + TASK_CPUS > cpus:
+    if claims(compute.workers, decode_actors) > cpus:
         fit = max(0, int((cpus - TASK_CPUS) / each))
         raise ValueError(
             f"compute.workers {compute.workers} with data.decode_actors {decode_actors} each claim "
@@ -168,7 +181,7 @@ def _fit(run: Path, experiment: Experiment[Any], plan: Plan | Mixture, line: Pro
     from crossview.platform.verdict import Verdict
 
     compute = experiment.compute
-    gpu = _device(compute).type == "cuda"
+    gpu = wants_gpu(compute)
     check_room(compute, experiment.data.decode_actors, ray.cluster_resources(), gpu=gpu)
     verdict = Verdict()
     trainer = TorchTrainer(

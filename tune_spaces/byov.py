@@ -5,10 +5,13 @@ from __future__ import annotations
 from ray import tune
 
 SPACE = {
-    "method.stm_ratio": tune.uniform(0.1, 1.0),
     "method.msm_ratio": tune.uniform(0.2, 0.8),
     "method.mcm_ratio": tune.uniform(0.4, 0.9),
-    "optim.lr": tune.loguniform(1e-6, 1e-2),
-    "optim.weight_decay": tune.loguniform(1e-6, 1e-1),
+    "method.stm_ratio": tune.uniform(0.1, 1.0),
+    "method.weights.mcm_ego,method.weights.mcm_exo": tune.loguniform(0.1, 10.0),  # MSM's are 1
+    "optim.lr": tune.loguniform(1e-4, 1e-2),
+    "optim.weight_decay": tune.loguniform(1e-3, 0.3),
 }
 METRIC, MODE = "phase_f1/ego2exo", "max"
+TASKS = ("phases",)
+SCHEDULER, REDUCTION = "asha", 2

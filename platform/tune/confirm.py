@@ -1,0 +1,113 @@
+"""The winner against the preset on fresh seeds, each trained in full: whether its margin exceeds seed noise."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from crossview.downstream.controls import margin
+from crossview.platform.progress import Progress
+from crossview.platform.rows import TRAINED
+from crossview.platform.runs import write_json
+from crossview.platform.tune.definition import Search
+from crossview.platform.tune.journal import Journal, Trial
+from crossview.platform.tune.options import with_options
+from crossview.platform.tune.room import Room, claimed_by_trial
+from crossview.platform.tune.trial import Scores, score, train_part
+
+PRESET, WINNER = "preset", "winner"
+FRESH = 1000
+"""Added to the experiment's seed, so that no seed of a trial is used again."""
+RETRIES = 2
+"""Times that a run whose process died is begun again, from its newest checkpoint."""
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """Scores of both on one split, one per seed."""
+
+    split: str
+    scores: dict[str, list[Scores]]
+    """By arm, preset and winner."""
+
+    def values(self, arm: str, metric: str) -> list[float]:
+        """One per seed."""
+        return [rows[TRAINED][metric] for rows in self.scores[arm]]
+
+    def best_control(self, arm: str, metric: str) -> tuple[str, float] | None:
+        """The row that the arm has to beat, and its mean over seeds; None where no control has the metric."""
+        rows = self.scores[arm]
+        names = [row for row in rows[0] if row != TRAINED and all(metric in r.get(row, {}) for r in rows)]
+        means = {row: sum(r[row][metric] for r in rows) / len(rows) for row in names}
+        means = {row: mean for row, mean in means.items() if not math.isnan(mean)}
+        return max(means.items(), key=lambda pair: pair[1]) if means else None
+
+    def gain(self, search: Search) -> tuple[float, float]:
+        """The winner's objective over the preset's, paired by seed, above 0 where it is better; and its spread."""
+        rows = {arm: {search.metric: [search.sign * v for v in self.values(arm, search.metric)]} for arm in self.scores}
+        found = margin(rows, trained=WINNER)[search.metric]
+        return found.mean, found.spread
+
+
+def winner(search: Search, trials: list[Trial]) -> Trial | None:
+    """The best by the last score among those that were trained in full, else among all that have one."""
+    scored = [trial for trial in trials if math.isfinite(trial.objective)]
+    whole = [trial for trial in scored if trial.reports[-1].evaluation == search.evaluations]
+    return max(whole or scored, key=lambda trial: search.sign * trial.objective, default=None)
+
+
+def confirm(search: Search, journal: Journal, best: Trial, room: Room) -> None:
+    """Train and score what is missing, side by side; on test only once all of val is there."""
+    arms = {PRESET: {}, **({WINNER: best.options} if best.number else {})}
+    seeds = [search.experiment.seed + FRESH + k for k in range(search.confirm)]
+    jobs = [(arm, options, seed) for arm, options in arms.items() for seed in seeds]
+    for split in (search.split, *(("test",) if search.test else ())):
+        todo = [job for job in jobs if not _file(journal, job[0], job[2], split).exists()]
+        if todo:
+            _side_by_side(search, journal, todo, split, room)
+
+
+def confirmed(search: Search, journal: Journal, split: str) -> Confirmed | None:
+    """What was found on a split; None before all of it is."""
+    seeds = [search.experiment.seed + FRESH + k for k in range(search.confirm)]
+    scores: dict[str, list[Scores]] = {}
+    for arm in (PRESET, WINNER):
+        files = [_file(journal, arm, seed, split) for seed in seeds]
+        if files and all(file.exists() for file in files):
+            scores[arm] = [json.loads(file.read_text()) for file in files]
+    return Confirmed(split, scores) if PRESET in scores else None
+
+
+def _file(journal: Journal, arm: str, seed: int, split: str) -> Path:
+    return journal.folder / "confirm" / f"{arm}-seed{seed}-{split}.json"
+
+
+def _side_by_side(
+    search: Search, journal: Journal, jobs: list[tuple[str, dict[str, Any], int]], split: str, room: Room
+) -> None:
+    import ray
+
+    claimed = claimed_by_trial(search, room)
+    remote: Any = ray.remote(num_cpus=claimed["CPU"], num_gpus=claimed.get("GPU", 0), max_retries=RETRIES)
+    task, waiting, running = remote(_one), list(jobs), set[Any]()
+    with Progress(f"winner against preset on {split}", len(jobs), "runs") as line:
+        line.update(0)
+        while waiting or running:
+            while waiting and len(running) < room.at_a_time:
+                running.add(task.remote(str(journal.folder), search, *waiting.pop(0), split))
+            done, _ = ray.wait(list(running), timeout=1.0)
+            ray.get(done)
+            running -= set(done)
+            line.update(len(jobs) - len(waiting) - len(running))
+
+
+def _one(folder: str, search: Search, arm: str, options: dict[str, Any], seed: int, split: str) -> None:
+    """Train one run to its end, where it has not been, and score it on a split."""
+    journal = Journal(Path(folder))
+    experiment = replace(with_options(search.method, search.experiment, options), seed=seed)
+    run = journal.folder / "confirm" / f"{journal.folder.name}-{arm}-seed{seed}"
+    train_part(run, search, experiment, None)
+    write_json(_file(journal, arm, seed, split), score(run, search, split, controls=True))

@@ -1,0 +1,65 @@
+"""What trials claim, and how many fit at a time: worked out and printed before anything starts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from crossview.platform.train import claims
+from crossview.platform.tune.definition import Search
+
+SPARE_CPUS = 0.01
+"""What a trial of several workers claims itself, while its group trains."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """How the cluster is shared."""
+
+    cpus: float
+    """That one trial claims, its training workers and decoders included."""
+    gpus: int
+    """Likewise."""
+    at_a_time: int
+    cluster: str
+    """What there is, as text."""
+
+    def __str__(self) -> str:
+        gpus = f" and {self.gpus} GPU{'s' if self.gpus > 1 else ''}" if self.gpus else ""
+        return f"{self.at_a_time} at a time, each with {self.cpus:g} CPU{'s' if self.cpus != 1 else ''}{gpus}"
+
+
+def plan(search: Search, resources: dict[str, float], *, gpu: bool) -> Room:
+    """Room for the search on a cluster; raises ValueError, naming what would fit, where a trial can never be placed."""
+    compute, actors = search.experiment.compute, search.experiment.data.decode_actors
+    many = compute.workers > 1
+    cpus = SPARE_CPUS + claims(compute.workers, actors) if many else float(search.threads)
+    gpus = compute.workers if gpu else 0
+    have, have_gpus = resources.get("CPU", 0.0), int(resources.get("GPU", 0))
+    cluster = f"{have:g} CPUs and {have_gpus} GPUs"
+    fit = math.floor(have / cpus + 1e-9)
+    if gpus:
+        fit = min(fit, have_gpus // gpus)
+    if fit < 1:
+        less = (
+            f"compute.workers {compute.workers} with data.decode_actors {actors}: lower either"
+            if many
+            else f"compute.threads {search.threads}: pass --compute.threads {max(1, int(have))} or fewer"
+        )
+        raise ValueError(
+            f"one trial claims {cpus:g} CPUs and {gpus} GPUs, but the cluster has {cluster}; it claims as much because "
+            f"of {less}, or join a larger cluster (RAY_ADDRESS)"
+        )
+    if search.jobs is not None and search.jobs > fit:
+        raise ValueError(
+            f"--jobs is {search.jobs}, but only {fit} trials of {cpus:g} CPUs and {gpus} GPUs fit on {cluster} at a "
+            f"time; pass --jobs {fit} or leave it out"
+        )
+    return Room(cpus, gpus, min(fit, search.jobs or fit, search.trials), cluster)
+
+
+def claimed_by_trial(search: Search, room: Room) -> dict[str, float]:
+    """Resources of the trial's own process; a group of workers claims its own."""
+    if search.experiment.compute.workers > 1:
+        return {"CPU": SPARE_CPUS}
+    return {"CPU": room.cpus, **({"GPU": room.gpus} if room.gpus else {})}

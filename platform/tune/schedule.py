@@ -1,0 +1,167 @@
+"""Ray Tune's part: which trials run, and which of them are stopped or copied; fed from the journal after a stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+from ray.tune import Callback, Stopper
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
+from ray.tune.search import Searcher
+
+from crossview.platform.tune.choosers import Chooser
+from crossview.platform.tune.definition import Search
+from crossview.platform.tune.journal import Ended, Journal, Trial
+from crossview.platform.tune.space import Space
+from crossview.platform.tune.trial import comparable
+
+HOPELESS = 3
+"""Trials that fail before any other has a score, after which the search ends: the cause is not their options."""
+
+
+def scheduler(search: Search, space: Space, trials: list[Trial]) -> TrialScheduler:
+    """The scheduler of the search, which knows every score reported so far."""
+    if search.scheduler == "none":
+        return FIFOScheduler()
+    common: dict[str, Any] = {"time_attr": "evaluation", "metric": "objective", "mode": search.mode}
+    if search.scheduler == "pbt":
+        # Every member is copied or copies from the journal's runs; nothing has to be told after an interruption.
+        return PopulationBasedTraining(
+            **common,
+            perturbation_interval=1,
+            hyperparam_mutations={"trial": {"options": dict(space.domains)}},
+            require_attrs=False,
+        )
+    asha = AsyncHyperBandScheduler(
+        **common, max_t=search.evaluations, grace_period=1, reduction_factor=search.reduction
+    )
+    reports = sorted(((r, t) for t in trials for r in t.reports), key=lambda pair: pair[0].at)
+    for report, trial in reports:
+        before: Any = SimpleNamespace(trial_id=f"before-{trial.number}")
+        if report.evaluation == 1:
+            asha.on_trial_add(None, before)  # type: ignore[arg-type]
+        values = {"objective": comparable(report.objective, search.sign), "evaluation": report.evaluation}
+        asha.on_trial_result(None, before, values)  # type: ignore[arg-type]
+    return asha
+
+
+class Proposer(Searcher):
+    """Interrupted trials first, then the preset and new points; each is in the journal before it starts."""
+
+    def __init__(self, search: Search, journal: Journal, chooser: Chooser) -> None:
+        super().__init__()
+        self.search, self.journal, self.chooser = search, journal, chooser
+        begun = journal.trials()
+        self.waiting = [trial.number for trial in begun if trial.status is None]
+        self.next = search.first + len(begun)
+        self.numbers: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        """What `trial.run_trial` takes."""
+        if self.waiting:
+            number = self.waiting.pop(0)
+        elif self.next < self.search.trials and (options := self._options(self.next)) is not None:
+            number, self.next = self.next, self.next + 1
+            self.journal.begin(number, dict(options))
+        else:
+            return Searcher.FINISHED
+        self.numbers[trial_id] = number
+        return config(self.journal, number)
+
+    def population(self) -> dict[str, Any]:
+        """All trials at once, as population-based training takes them: a grid of whole configurations."""
+        found: list[dict[str, Any]] = []
+        while (one := self.suggest(str(len(found)))) != Searcher.FINISHED:
+            found.append(one["trial"])
+        return {"trial": {"grid_search": found}}
+
+    def _options(self, number: int) -> Any:
+        return {} if number == 0 else self.chooser.choose(number)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell the chooser."""
+        del result, error
+        self.chooser.tell(self.journal.trial(self.numbers.pop(trial_id)))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the journal holds all of it."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the journal holds all of it."""
+
+
+def config(journal: Journal, number: int) -> dict[str, Any]:
+    """What `trial.run_trial` takes for a trial."""
+    options = journal.trial(number).options
+    return {"trial": {"folder": str(journal.folder), "number": number, "options": options}}
+
+
+class Watcher(Callback):
+    """Writes down how trials end, counts them, and tells whoever shows the progress."""
+
+    def __init__(self, search: Search, journal: Journal, tell: Callable[[Watcher], None]) -> None:
+        self.search, self.journal, self.tell = search, journal, tell
+        begun = journal.trials()
+        self.ended = sum(trial.status is not None for trial in begun)
+        self.evaluations = sum(len(trial.reports) for trial in begun)
+        self.best: tuple[float, int] | None = None
+        """(objective, trial) of the best last report."""
+        self.failures = [trial.reason for trial in begun if trial.status == "failed"]
+        for trial in begun:
+            self._compare(trial)
+
+    def _compare(self, trial: Trial) -> None:
+        value = comparable(trial.objective, self.search.sign)
+        if trial.reports and (self.best is None or value * self.search.sign > self.best[0] * self.search.sign):
+            self.best = value, trial.number
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
+        """One evaluation more."""
+        del iteration, trials, result, info
+        self.evaluations += 1
+        self._compare(self.journal.trial(trial.config["trial"]["number"]))
+        self.tell(self)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """At its end, or stopped by the scheduler."""
+        del iteration, trials, info
+        number = trial.config["trial"]["number"]
+        known = self.journal.trial(number)
+        done = bool(known.reports) and known.reports[-1].evaluation >= self.search.evaluations
+        self._end(number, "finished" if done else "stopped", "")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Its process died more often than is allowed."""
+        del iteration, trials, info
+        text = str(trial.get_error() or "its process died").strip().splitlines()[-1]
+        self._end(trial.config["trial"]["number"], "failed", text)
+
+    def _end(self, number: int, status: Ended, reason: str) -> None:
+        self.journal.end(number, status, reason)
+        known = self.journal.trial(number)
+        if known.status == "failed":
+            self.failures.append(known.reason)
+        self.ended += 1
+        self.tell(self)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether so many have failed, and none has a score, that the others will fail too."""
+        return self.evaluations == 0 and len(self.failures) >= min(HOPELESS, self.search.count)
+
+
+class Hopeless(Stopper):
+    """Ends a search whose trials all fail."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.watcher = watcher
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No single trial is ended here."""
+        del trial_id, result
+        return False
+
+    def stop_all(self) -> bool:
+        """Asked in every round."""
+        return self.watcher.hopeless

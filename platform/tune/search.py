@@ -1,0 +1,154 @@
+"""`crossview tune`: settle the search, print the plan, let Ray Tune run the trials, confirm the winner, tell of it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from crossview.datasets.catalog import Catalog
+from crossview.platform.config import Experiment
+from crossview.platform.progress import Progress, console
+from crossview.platform.tune import definition, preflight
+from crossview.platform.tune import space as spaces
+from crossview.platform.tune.choosers import chooser
+from crossview.platform.tune.confirm import confirm, winner
+from crossview.platform.tune.definition import Search
+from crossview.platform.tune.journal import Journal
+from crossview.platform.tune.page import publish
+from crossview.platform.tune.room import Room, claimed_by_trial, plan
+from crossview.platform.tune.schedule import Hopeless, Proposer, Watcher, scheduler
+from crossview.platform.tune.settings import Settings
+from crossview.platform.tune.space import Space
+from crossview.platform.tune.trial import run_trial
+
+MAX_FAILURES = 2
+"""Times that a trial whose process died is begun again, from its newest checkpoint."""
+
+
+def start(folder: Path, method: str, experiment: Experiment[Any], settings: Settings) -> Path:
+    """A new search in `folder`; what can be refused is refused before the folder exists. Returns its page."""
+    search, space = preflight.settle(method, experiment, settings)
+    room = _room(search)
+    definition.write(folder, search)
+    return _go(folder.resolve(), search, space, room)
+
+
+def resume(folder: Path) -> Path:
+    """Go on with an interrupted search: ended trials stay, the others go on from their checkpoints."""
+    search = definition.read(folder)
+    space = spaces.load(search.space, search.method)
+    if space.describe() != search.domains:
+        raise ValueError(
+            f"{folder}: its space {search.space} is another one now: {space.describe()} for {search.domains}. Put it "
+            "back, or start a new search"
+        )
+    return _go(folder.resolve(), search, space, _room(search))
+
+
+def _room(search: Search) -> Room:
+    """Work out and print what runs where."""
+    from crossview.platform.cluster import connect
+
+    connect()
+    import ray
+
+    room = plan(search, ray.cluster_resources(), gpu=_gpu(search))
+    seeds = f" x {search.seeds} seeds" if search.seeds > 1 else ""
+    console.print(
+        f"plan: the preset and {search.trials - 1} trials{seeds} of {search.method}, {search.search} over "
+        f"{len(search.domains)} options ({search.space}), {search.scheduler}; {search.evaluations} evaluations each on "
+        f"{search.split} by {search.metric}\n"
+        f"room: {room}; the cluster has {room.cluster}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return room
+
+
+def _gpu(search: Search) -> bool:
+    from crossview.platform.train import wants_gpu
+
+    return wants_gpu(search.experiment.compute)
+
+
+def _go(folder: Path, search: Search, space: Space, room: Room) -> Path:
+    journal = Journal(folder)
+    _share_features(search)
+    _run_trials(folder, search, space, journal, room)
+    trials = journal.trials()
+    unfinished = [trial for trial in trials if trial.status is None]
+    if unfinished:
+        raise KeyboardInterrupt(f"{len(unfinished)} trials are not done; go on with: crossview tune --resume {folder}")
+    best = winner(search, trials)
+    if best is None:
+        failed = [trial.reason for trial in trials if trial.status == "failed"]
+        raise ValueError(
+            f"{folder}: no trial has a score, {len(failed)} failed, the last one because {failed[-1] if failed else ''}"
+        )
+    if search.confirm:
+        confirm(search, journal, best, room)
+    return publish(folder)
+
+
+def _share_features(search: Search) -> None:
+    """Frozen features of all splits, computed once before trials side by side would each begin to."""
+    method, data, seed = search.experiment.method, search.experiment.data, search.experiment.seed
+    if not data.cache_features:
+        return
+    from crossview.platform.features import cache
+
+    for folder, root in ((data.catalog, data.root), *((source.catalog, None) for source in data.mix)):
+        catalog = Catalog.load(folder, root)
+        cache(search.method, method, catalog, folder / "features", data=data, seed=seed)
+
+
+def _run_trials(folder: Path, search: Search, space: Space, journal: Journal, room: Room) -> None:
+    from ray import tune
+
+    begun = journal.trials()
+    # A catalogue of what is done is the journal's; Ray's own record is left behind at the end.
+    storage = folder / "ray"
+    total = search.count * search.evaluations
+    with Progress(f"tuning {search.method}", search.count, "trials", sum(t.status is not None for t in begun)) as line:
+
+        def tell(watcher: Watcher) -> None:
+            best = f"best {watcher.best[0]:.4f} (trial {watcher.best[1]})" if watcher.best else ""
+            failed = f", {len(watcher.failures)} failed" if watcher.failures else ""
+            line.update(watcher.ended, f"{watcher.evaluations} of at most {total} evaluations, {best}{failed}")
+
+        watcher = Watcher(search, journal, tell)
+        tell(watcher)
+        if watcher.ended >= search.count:
+            return
+        pbt = search.scheduler == "pbt"
+        chosen = chooser(search, space, [trial for trial in begun if trial.status is not None])
+        proposer = Proposer(search, journal, chosen)
+        tuner = tune.Tuner(
+            tune.with_resources(run_trial, claimed_by_trial(search, room)),
+            param_space=proposer.population() if pbt else {},
+            tune_config=tune.TuneConfig(
+                scheduler=scheduler(search, space, begun),
+                search_alg=None if pbt else proposer,
+                num_samples=1 if pbt else -1,
+                max_concurrent_trials=room.at_a_time,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+            ),
+            run_config=tune.RunConfig(
+                name=f"ray-{time.time_ns()}",  # Ray silently goes on with a name that it has seen
+                storage_path=str(storage),
+                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+                callbacks=[watcher],
+                stop=Hopeless(watcher),
+                verbose=0,
+            ),
+        )
+        tuner.fit()
+    shutil.rmtree(storage, ignore_errors=True)
+    if watcher.hopeless:
+        raise ValueError(
+            f"{folder}: the first {len(watcher.failures)} trials all failed and none has a score, so the search ended; "
+            f"the last one failed because {watcher.failures[-1]}"
+        )
