@@ -44,8 +44,8 @@ def _quieten() -> None:
     for handler in logging.getLogger("ray.data").handlers:
         if handler.name == "console":
             handler.setLevel(logging.WARNING)
-    # These warn of what is wanted: no bars of Ray's own, a token that shuts others out of the cluster, and a search that
-    # keeps a journal in place of Ray's.
+    # These warn of what is wanted: no bars of Ray's own, a token that shuts others out of the cluster, and a journal of
+    # a search in place of Ray's.
     quiet = ("ray.data._internal.progress", "ray._private.authentication", "ray.tune.analysis.experiment_analysis")
     for name in quiet:
         logging.getLogger(name).setLevel(logging.ERROR)

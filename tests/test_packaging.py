@@ -111,22 +111,6 @@ def test_every_package_has_a_tracked_file() -> None:
         assert folder in folders, f"{package}: git holds no .py file in it, so a clone cannot be installed"
 
 
-@pytest.mark.parametrize("name", [path.name for path in sorted((ROOT / "tune_spaces").glob("*.py"))])
-def test_tune_space_uses_options_that_exist(name: str) -> None:
-    code = f"""
-import importlib
-from crossview.platform.config import presets
-space = importlib.import_module("crossview.tune_spaces.{name[:-3]}")
-recipe = next(iter(presets("{name[:-3]}").values()))()
-for path in space.SPACE:
-    value = recipe
-    for part in path.split("."):
-        value = getattr(value, part)
-assert space.METRIC and space.MODE in ("min", "max")
-"""
-    python(code)
-
-
 # --- pages ------------------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ SPACE = {
     "method.weights.hand_map,method.weights.object_map": tune.loguniform(0.1, 10.0),
     "method.ego_temperature": tune.loguniform(0.5, 8.0),
     "method.object_temperature": tune.loguniform(0.5, 4.0),
-    "optim.lr": tune.loguniform(5e-3, 0.3),
+    "optim.lr": tune.loguniform(1e-2, 1.0),
 }
 METRIC, MODE = "fine_tuning/accuracy/ego", "max"
 TASKS = ("fine_tuning",)

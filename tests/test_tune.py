@@ -1,0 +1,249 @@
+"""The parts of a search: what is chosen, remembered, scheduled and refused; no cluster."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from feature_catalog import write_feature_catalog
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from crossview.platform.config import Compute, Data, Experiment, preset, read
+from crossview.platform.tune import definition, preflight, results, space
+from crossview.platform.tune.choosers import Optuna, chooser
+from crossview.platform.tune.confirm import Confirmed, winner
+from crossview.platform.tune.definition import Search
+from crossview.platform.tune.journal import Journal, Report, Trial
+from crossview.platform.tune.page import publish
+from crossview.platform.tune.room import plan
+from crossview.platform.tune.schedule import Proposer, scheduler
+from crossview.platform.tune.settings import Settings
+
+METRIC = "phase_f1/ego2exo"
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_feature_catalog(tmp_path_factory.mktemp("features"))
+
+
+def settled(catalog: Path, compute: Compute | None = None, **changes: Any) -> Search:
+    recipe = preset("byov", "debug")
+    experiment = Experiment(
+        data=Data(catalog=catalog), method=recipe.method, optim=recipe.optim, compute=compute or Compute(device="cpu")
+    )
+    return preflight.settle("byov", experiment, Settings(**{"trials": 6, **changes}))[0]
+
+
+def report(evaluation: int, objective: float, at: float = 0.0) -> Report:
+    return Report(
+        evaluation=evaluation,
+        step=10 * evaluation,
+        objective=objective,
+        per_seed=[objective],
+        metrics={METRIC: objective, "kendall_tau": 0.5},
+        controls={"random init": {METRIC: 0.3}, "time only": {METRIC: 0.4}},
+        losses={"loss": 1.0 / evaluation},
+        seconds=5.0 * evaluation,
+        at=at or 1e9 + evaluation,
+    )
+
+
+def remember(journal: Journal, number: int, objectives: list[float], status: str | None, options: dict) -> None:
+    journal.begin(number, options)
+    for k, objective in enumerate(objectives, 1):
+        journal.report(number, report(k, objective, at=1e9 + 10 * k + number))
+    if status:
+        journal.end(number, status)  # type: ignore[arg-type]
+
+
+def options(msm_ratio: float) -> dict[str, float]:
+    found = dict(space.load("byov", "byov").sample((0, 0)))
+    return {**found, "method.msm_ratio": msm_ratio}
+
+
+def test_a_journal_gives_back_what_was_written(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "search")
+    remember(journal, 0, [0.4, 0.5], "finished", {})
+    remember(journal, 1, [0.3], None, {"optim.lr": 0.01})
+    journal.end(0, "failed", "too late: the first end stands")
+    first, second = journal.trials()
+    assert (first.status, first.objective, first.options) == ("finished", 0.5, {})
+    assert (second.status, second.reports[0], second.options) == (None, journal.trial(1).reports[0], {"optim.lr": 0.01})
+    assert journal.run(1, 3).name == "search-0001-seed3"
+
+
+def test_proposals_go_on_where_the_journal_ends(catalog: Path, tmp_path: Path) -> None:
+    """Interrupted trials come first; none is given twice; random points are those of a search in one go."""
+    search, varied = settled(catalog), space.load("byov", "byov")
+    whole = Proposer(search, Journal(tmp_path / "whole"), chooser(search, varied, []))
+    points = [whole.suggest(str(k))["trial"] for k in range(7)]
+    assert whole.suggest("7") == Searcher.FINISHED
+    assert points[0]["options"] == {}
+
+    journal = Journal(tmp_path / "killed")
+    remember(journal, 0, [0.4] * 4, "finished", {})
+    remember(journal, 1, [0.3], None, points[1]["options"])
+    remember(journal, 2, [], None, points[2]["options"])
+    again = Proposer(search, journal, chooser(search, varied, []))
+    numbers = []
+    while (one := again.suggest(str(len(numbers)))) != Searcher.FINISHED:
+        numbers.append(one["trial"]["number"])
+        assert one["trial"]["options"] == points[one["trial"]["number"]]["options"]
+    assert numbers == [1, 2, 3, 4, 5, 6]
+
+
+def test_asha_remembers_the_scores_of_before(catalog: Path) -> None:
+    """A mediocre trial goes on after nothing, and is stopped where the journal holds better ones."""
+    search, varied = settled(catalog), space.load("byov", "byov")
+    before = [Trial(number=k, options={}, reports=[report(1, 0.8 + k / 100, 1e9 + k)]) for k in range(4)]
+    assert decision(scheduler(search, varied, []), 0.5) == TrialScheduler.CONTINUE
+    assert decision(scheduler(search, varied, before), 0.5) == TrialScheduler.STOP
+    assert decision(scheduler(search, varied, before), 0.9) == TrialScheduler.CONTINUE
+    fewer = settled(catalog, mode="min")
+    assert decision(scheduler(fewer, varied, before), 0.5) == TrialScheduler.CONTINUE
+
+
+def decision(asha: TrialScheduler, objective: float) -> str:
+    trial: Any = SimpleNamespace(trial_id="new")
+    asha.on_trial_add(None, trial)  # type: ignore[arg-type]
+    return asha.on_trial_result(None, trial, {"objective": objective, "evaluation": 1})  # type: ignore[arg-type]
+
+
+def test_optuna_learns_from_the_trials_of_before(catalog: Path) -> None:
+    """Told that small ratios are good, it proposes smaller ones than without a past."""
+    search = settled(catalog, search="optuna")
+    varied = space.load("byov", "byov")
+    past = [
+        Trial(number=k, options=options(0.2 + 0.02 * k), reports=[report(1, 1.0 - 0.05 * k)], status="finished")
+        for k in range(1, 20)
+    ]
+    told = Optuna(search, varied, past)
+    assert len(told.study.trials) == 19
+    ratios = [told.choose(20 + k)["method.msm_ratio"] for k in range(8)]  # type: ignore[index]
+    assert sum(ratios) / 8 < 0.4
+    told.tell(Trial(number=20, options={}, reports=[report(1, float("nan"))], status="failed"))
+    assert told.study.trials[19].state.name == "FAIL"
+
+
+def test_a_grid_runs_its_valid_points_once(catalog: Path, tmp_path: Path) -> None:
+    file = tmp_path / "ratios.py"
+    file.write_text(
+        'from ray import tune\nSPACE = {"method.msm_ratio": tune.grid_search([0.3, 1.5, 0.6]), '
+        '"optim.lr": tune.choice([1e-3, 1e-2])}\n'
+        f'METRIC, MODE, TASKS = "{METRIC}", "max", ("phases",)\nSCHEDULER = "none"\n'
+    )
+    search = settled(catalog, space=str(file), trials=50, search="grid")
+    assert (search.search, search.scheduler, search.count) == ("grid", "none", 5)
+    proposer = Proposer(search, Journal(tmp_path / "g"), chooser(search, space.load(str(file), "byov"), []))
+    found = [proposer.suggest(str(k))["trial"]["options"] for k in range(5)]
+    assert found[1:] == [{"method.msm_ratio": ratio, "optim.lr": lr} for ratio in (0.3, 0.6) for lr in (1e-3, 1e-2)]
+    assert proposer.suggest("5") == Searcher.FINISHED
+
+
+def test_room_is_planned_for_trials_and_their_workers(catalog: Path) -> None:
+    two = {"CPU": 2.0}
+    assert plan(settled(catalog), two, gpu=False).at_a_time == 2
+    assert plan(settled(catalog, jobs=1), two, gpu=False).at_a_time == 1
+    assert plan(settled(catalog, Compute(device="cpu", threads=2)), two, gpu=False).at_a_time == 1
+    group = settled(catalog, Compute(device="cpu", workers=2))
+    assert plan(group, two, gpu=False).at_a_time == 1
+    assert plan(group, {"CPU": 16.0}, gpu=False).at_a_time == 7
+    assert plan(settled(catalog), {"CPU": 16.0, "GPU": 3.0}, gpu=True).at_a_time == 3
+    assert plan(group, {"CPU": 16.0, "GPU": 5.0}, gpu=True).at_a_time == 2
+
+
+def test_what_cannot_be_placed_is_refused_with_what_would_fit(catalog: Path) -> None:
+    with pytest.raises(ValueError, match=r"--jobs is 5, but only 2 trials of 1 CPUs .* pass --jobs 2"):
+        plan(settled(catalog, jobs=5), {"CPU": 2.0}, gpu=False)
+    with pytest.raises(ValueError, match=r"claims 4 CPUs .*cluster has 2 CPUs.*pass --compute.threads 2 or fewer"):
+        plan(settled(catalog, Compute(device="cpu", threads=4)), {"CPU": 2.0}, gpu=False)
+    with pytest.raises(ValueError, match=r"claims 3.06 CPUs .*compute.workers 4 with data.decode_actors 1"):
+        plan(settled(catalog, Compute(device="cpu", workers=4)), {"CPU": 2.0}, gpu=False)
+    with pytest.raises(ValueError, match=r"and 1 GPUs, but the cluster has 2 CPUs and 0 GPUs"):
+        plan(settled(catalog), {"CPU": 2.0}, gpu=True)
+
+
+def test_the_winner_is_chosen_among_what_was_trained_in_full(catalog: Path) -> None:
+    search = settled(catalog)
+    trials = [
+        Trial(number=0, options={}, reports=[report(k, 0.5) for k in range(1, 5)], status="finished"),
+        Trial(number=1, options=options(0.3), reports=[report(1, 0.9)], status="stopped"),
+        Trial(number=2, options=options(0.4), reports=[report(k, 0.6) for k in range(1, 5)], status="finished"),
+        Trial(number=3, options=options(0.5), reports=[], status="failed", reason="step 0: not finite"),
+    ]
+    best = winner(search, trials)
+    assert best is not None
+    assert best.number == 2
+    assert [trial.number for trial in results.ranked(search, trials)] == [2, 0, 1, 3]
+    fewer = winner(settled(catalog, mode="min"), trials)
+    assert fewer is not None
+    assert fewer.number == 0
+    assert winner(search, trials[3:]) is None
+
+
+def confirmed(preset_scores: list[float], winner_scores: list[float]) -> Confirmed:
+    def rows(values: list[float]) -> list[dict[str, dict[str, float]]]:
+        return [{"trained": {METRIC: value}, "random init": {METRIC: 0.2}} for value in values]
+
+    return Confirmed("val", {"preset": rows(preset_scores), "winner": rows(winner_scores)})
+
+
+def test_a_gain_is_paired_by_seed_and_has_the_modes_sign(catalog: Path) -> None:
+    both = confirmed([0.5, 0.6, 0.7], [0.6, 0.7, 0.8])
+    assert both.gain(settled(catalog)) == pytest.approx((0.1, 0.0), abs=1e-9)
+    assert both.gain(settled(catalog, mode="min"))[0] == pytest.approx(-0.1)
+    assert both.best_control("winner", METRIC) == ("random init", pytest.approx(0.2))
+
+
+@pytest.mark.parametrize(
+    ("gained", "said"),
+    [([0.62, 0.71, 0.81], "beats the preset by more than seed noise"), ([0.3, 0.7, 0.8], "is NOT shown to beat")],
+)
+def test_a_search_is_told_in_files_and_a_page(
+    catalog: Path, tmp_path: Path, gained: list[float], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search, folder = settled(catalog), tmp_path / "told"
+    definition.write(folder, search)
+    assert definition.read(folder) == search
+    journal = Journal(folder)
+    remember(journal, 0, [0.4, 0.45, 0.5, 0.5], "finished", {})
+    remember(journal, 1, [0.3], "stopped", options(0.7))
+    remember(journal, 2, [0.5, 0.55, 0.6, 0.64], "finished", options(0.3))
+    journal.begin(3, options(0.5))
+    journal.end(3, "failed", "step 3: loss or gradient is not finite")
+    (folder / "confirm").mkdir()
+    for arm, values in confirmed([0.5, 0.6, 0.7], gained).scores.items():
+        for k, rows in enumerate(values):
+            (folder / "confirm" / f"{arm}-seed{1000 + k}-val.json").write_text(json.dumps(rows))
+    page = publish(folder).read_text()
+    printed = " ".join(capsys.readouterr().out.split())
+    for text in (page, printed):
+        assert said in text
+        assert "Trial 2 has the best phase_f1/ego2exo on val, 0.6400: msm_ratio 0.3" in text
+    assert page.count("data:image/png") == 4
+    assert "Trial 3 failed: step 3: loss or gradient is not finite" in page
+    assert "http" not in page.replace("http-equiv", "").split("<body>")[1]
+    table = pq.read_table(folder / "trials.parquet").to_pylist()
+    assert [row["trial"] for row in table] == [2, 0, 1, 3]
+    assert table[0]["best control"] == "time only"
+    assert table[0]["loss/loss"] == 0.25
+    assert math.isnan(table[3][METRIC])
+    method, best = read(folder / "best.json")
+    assert method == "byov"
+    assert best.method.msm_ratio == 0.3
+    assert best.data == search.experiment.data
+
+
+def test_a_used_name_is_refused(catalog: Path, tmp_path: Path) -> None:
+    definition.write(tmp_path / "mine", settled(catalog))
+    with pytest.raises(ValueError, match=r"--name mine: .*exists already.*crossview tune --resume"):
+        definition.write(tmp_path / "mine", settled(catalog))
+    with pytest.raises(ValueError, match=r"not a search \(search.json is missing\)"):
+        definition.read(tmp_path)
