@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossview.methods.handover import take_over
 from crossview.methods.recipe import MethodConfig
@@ -36,6 +37,22 @@ class Method(nn.Module, ABC):
 
     batch_dependent = False
     """Whether a sample's loss depends on the others of its batch, as a contrastive one does."""
+
+    def reach(self) -> Literal["sample", "pass", "workers"]:
+        """What a sample's part of a training step depends on: itself, its forward pass, or that pass on all workers.
+
+        Where workers are fewer than configured, what it depends on is kept as it was.
+        """
+        norms = any(isinstance(m, _BatchNorm) for m in self.modules())
+        return "pass" if self.batch_dependent or norms else "sample"
+
+    def blocks(self) -> list[nn.Module]:
+        """Modules that are called one after the other, each with trained parameters: what FSDP brings together at once.
+
+        By default the members of every list or sequence of like modules; what lies outside is brought together for the
+        whole step. A method that reads a block's parameters from outside its `forward` has to leave that block out.
+        """
+        return _like_members(self)
 
     @abstractmethod
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -96,6 +113,17 @@ class Method(nn.Module, ABC):
         A group may have "lr_scale", a factor of the learning rate.
         """
         return [{"params": [p for p in self.parameters() if p.requires_grad], "weight_decay": weight_decay}]
+
+
+def _like_members(module: nn.Module) -> list[nn.Module]:
+    found: list[nn.Module] = []
+    for child in module.children():
+        members = list(child.children()) if isinstance(child, nn.ModuleList | nn.Sequential) else []
+        if len(members) > 1 and len({type(m) for m in members}) == 1:
+            found += [m for m in members if any(p.requires_grad for p in m.parameters())]
+        else:
+            found += _like_members(child)
+    return found
 
 
 def build(name: str, config: MethodConfig) -> Method:

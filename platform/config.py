@@ -89,6 +89,10 @@ class Compute:
 
     workers: int = 1
     """Training processes (ranks)."""
+    min_workers: int | None = None
+    """Go on with as few as these while nodes are missing, at the same global batch; None waits for all `workers`."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """ddp keeps the whole model on each worker; fsdp a part of each trained parameter, its gradient and its moments."""
     micro_batch: int | None = None
     """Samples per forward pass on one worker; None takes its share of the global batch, else gradients accumulate."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -100,10 +104,14 @@ class Compute:
     """Worker failures after which the run gives up."""
 
     def __post_init__(self) -> None:
-        for name in ("workers", "micro_batch", "threads"):
+        for name in ("workers", "min_workers", "micro_batch", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"compute.{name} is {value}; it must be at least 1")
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(
+                f"compute.min_workers is {self.min_workers}; it must not exceed compute.workers {self.workers}"
+            )
         if self.max_failures < 0:
             raise ValueError(f"compute.max_failures is {self.max_failures}; it must be 0 or more")
 

@@ -28,8 +28,8 @@ _REPLACEMENT = 2  # keeps this use of the plan's seed apart from the plan's own
 class Shard:
     """The rows of the plan that one worker executes.
 
-    Global step g consists of rows [g * batch, (g + 1) * batch), and rank r owns the r-th of `world` equal contiguous
-    parts of it. The shard's k-th row is yielded k-th, in batches of `micro_batch` rows.
+    Global step g consists of rows [g * batch, (g + 1) * batch), cut into micro batches that are dealt to the ranks in
+    turn: so what stands together in a pass is the same for any number of ranks. The shard's k-th row is yielded k-th.
     """
 
     start_step: int
@@ -65,7 +65,8 @@ class Shard:
     def rows(self, k: np.ndarray) -> np.ndarray:
         """Rows of the plan for positions in the shard: int64 (n,) -> int64 (n,)."""
         step, within = np.divmod(np.asarray(k, np.int64), self.share)
-        return (self.start_step + step) * self.batch + self.rank * self.share + within
+        turn, place = np.divmod(within, self.micro_batch)
+        return (self.start_step + step) * self.batch + (turn * self.world + self.rank) * self.micro_batch + place
 
 
 @dataclass(frozen=True)

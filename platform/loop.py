@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from crossview.datasets.mixture import Mixture
 from crossview.datasets.plan import Plan
 from crossview.methods.method import Method, build
 from crossview.methods.recipe import Optim
-from crossview.platform import checkpoint
+from crossview.platform import checkpoint, parallel
 from crossview.platform.config import Compute, Data, Experiment, read
 from crossview.platform.metrics import Metrics
 from crossview.platform.stream import Shard, Stream
@@ -93,8 +93,15 @@ def _decayed(optim: Optim, step: int, total: int, begin: int) -> float:
     return optim.min_lr + 0.5 * (optim.lr - optim.min_lr) * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def shares(optim: Optim, compute: Compute) -> tuple[int, int]:
-    """(samples per forward pass, passes per step) of one worker; raises ValueError where the batch does not divide."""
+Reach = Literal["sample", "pass", "workers"]
+
+
+def shares(optim: Optim, compute: Compute, workers: int | None = None, reach: Reach = "pass") -> tuple[int, int]:
+    """(samples per forward pass, passes per step) of one worker; raises ValueError where the batch does not divide.
+
+    With fewer `workers` than configured, what `reach` names (see `Method.reach`) stays as configured: the samples of a
+    forward pass, or of that pass on all workers; for "sample" a pass only never grows.
+    """
     if optim.batch % compute.workers:
         raise ValueError(
             f"optim.batch {optim.batch} does not divide among compute.workers {compute.workers}; make it a multiple"
@@ -106,7 +113,29 @@ def shares(optim: Optim, compute: Compute) -> tuple[int, int]:
             f"compute.micro_batch {micro} does not divide a worker's share {share} of optim.batch {optim.batch}; "
             "choose a divisor of the share"
         )
-    return micro, share // micro
+    if workers is None or workers == compute.workers:
+        return micro, share // micro
+    fewer, passes = optim.batch // workers, share // micro
+    if reach == "workers":
+        micro = fewer // passes
+    elif reach == "sample":
+        micro = max(m for m in range(1, micro + 1) if fewer % m == 0)
+    if micro == 0 or optim.batch % (workers * micro) or (reach == "workers" and fewer % passes):
+        raise ValueError(
+            f"optim.batch {optim.batch} does not divide among {workers} of compute.workers {compute.workers} in passes "
+            f"of {micro} samples; choose a batch that is a multiple"
+        )
+    return micro, fewer // micro
+
+
+def worker_counts(optim: Optim, compute: Compute, reach: Reach) -> list[int]:
+    """How many workers the run may go on with, most first: those from min_workers on that share the batch evenly."""
+    counts = []
+    for workers in range(compute.workers, (compute.min_workers or compute.workers) - 1, -1):
+        with contextlib.suppress(ValueError):
+            shares(optim, compute, workers, reach)
+            counts.append(workers)
+    return counts
 
 
 def optimizer_for(model: Method, optim: Optim) -> torch.optim.Optimizer:
@@ -148,55 +177,76 @@ class Training:
         self.run_info = json.loads((run / "run.json").read_text())
         self.name, self.experiment = read(run)
         torch.manual_seed(self.experiment.seed)
+        compute = self.experiment.compute
+        self.sharded = compute.parallel == "fsdp" and worker.world > 1
         self.start = checkpoint.latest(run)
-        if self.start is None:
-            self.model = initial_model(self.name, self.experiment).to(worker.device)
-        else:
-            config = checkpoint.without_pretrained(self.experiment.method)
-            self.model = build(self.name, config).to(worker.device)
-        self.optimizer = optimizer_for(self.model, self.experiment.optim)
-        half = self.experiment.compute.precision == "float16"
-        self.scaler = torch.amp.GradScaler(worker.device.type, enabled=half)
         self.ema: dict[str, Tensor] | None = None
+        state = None
+        if self.start is None:
+            self._begin()
+        else:
+            state = self._restore(self.start)
+        if self.sharded:
+            parallel.shard(self.model, worker.device)
+        else:
+            self.model.to(worker.device)
+        self.optimizer = optimizer_for(self.model, self.experiment.optim)
+        self.scaler = torch.amp.GradScaler(worker.device.type, enabled=compute.precision == "float16")
         self.step = 0
-        if self.start is not None:
-            self._restore(self.start)
-        elif self.experiment.optim.ema_decay is not None:
+        if state:
+            self._restore_progress(state)
+        if self.ema is not None:
+            named = dict(self.model.named_parameters())
+            self.ema = {n: parallel.part_for(named[n], w.to(worker.device)) for n, w in self.ema.items()}
+
+    def _begin(self) -> None:
+        self.model = initial_model(self.name, self.experiment)
+        if self.experiment.optim.ema_decay is not None:
             self.ema = {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
 
-    def _restore(self, start: Path) -> None:
+    def _restore(self, start: Path) -> dict[str, Any]:
+        """Build the model with the weights of a checkpoint; returns the rest of its state."""
+        self.model = build(self.name, checkpoint.without_pretrained(self.experiment.method))
         weights = checkpoint.read_weights(start)
-        state = checkpoint.read_train_state(start, self.worker.device)
+        state = checkpoint.read_train_state(start, torch.device("cpu"))
         if state["ema"]:
-            self.ema = {n: weights[n].to(self.worker.device) for n in state["raw"]}
+            self.ema = {n: weights[n] for n in state["raw"]}
             weights |= state["raw"]
         self.model.load_state_dict(weights, strict=True)
-        self.optimizer.load_state_dict(state["optimizer"])
+        return state
+
+    def _restore_progress(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(parallel.parts_of(state["optimizer"], self.optimizer))
         self.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["rng"].cpu())
+        torch.set_rng_state(state["rng"])
         if self.worker.device.type == "cuda" and "cuda_rng" in state:
-            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.worker.device)
+            torch.cuda.set_rng_state(state["cuda_rng"], self.worker.device)
         self.step = state["step"]
 
     def save(self) -> None:
-        """Write the checkpoint of this step (on rank 0)."""
+        """Write the checkpoint of this step, on rank 0; where the model lies in parts, every rank has to take part."""
+        first = self.worker.rank == 0
         target = checkpoint.folder(self.run_dir, self.step)
-        if self.worker.rank != 0 or target.exists():
+        if not (first or self.sharded):
             return
-        weights = self.model.state_dict()
+        weights = parallel.gathered(self.model.state_dict(), keep=first)
+        ema = parallel.gathered(self.ema, keep=first)
+        optimizer = parallel.gathered(self.optimizer.state_dict(), keep=first)
+        if not first or target.exists():
+            return
         state: dict[str, Any] = {
             "step": self.step,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizer,
             "scaler": self.scaler.state_dict(),
             "rng": torch.get_rng_state(),
-            "ema": self.ema is not None,
+            "ema": ema is not None,
             "raw": {},
         }
         if self.worker.device.type == "cuda":
             state["cuda_rng"] = torch.cuda.get_rng_state(self.worker.device)
-        if self.ema is not None:
-            state["raw"] = {n: weights[n] for n in self.ema}
-            weights = weights | self.ema
+        if ema is not None:
+            state["raw"] = {n: weights[n] for n in ema}
+            weights = weights | ema
         with checkpoint.needs_space(target, self.run_dir):
             checkpoint.save(target, self.model, weights, state, self.run_info, self.experiment.every.keep)
 
@@ -210,14 +260,18 @@ class Training:
         for i in range(passes):
             quiet = isinstance(forward, DistributedDataParallel) and i + 1 < passes
             with forward.no_sync() if quiet else contextlib.nullcontext():  # type: ignore[operator]
-                with torch.autocast(self.worker.device.type, dtype, enabled=dtype != torch.float32):
+                # A cache of cast parameters would hold whole what FSDP keeps in parts.
+                half = {"enabled": dtype != torch.float32, "cache_enabled": not self.sharded}
+                with torch.autocast(self.worker.device.type, dtype, **half):
                     losses = forward(next(micro_batches))
                 self.scaler.scale(losses["loss"] / passes).backward()
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value.detach() / passes
-        self.scaler.unscale_(self.optimizer)
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(trained, optim.clip_norm or math.inf)
+        if self.sharded:
+            parallel.average_whole(trained)
+        self.scaler.unscale_(self.optimizer)
+        norm = parallel.clip_gradients(trained, optim.clip_norm or math.inf)
         # A scaler's first scales are too large on purpose: their steps are left out. Below 1 that is no excuse.
         scaled = self.scaler.is_enabled() and self.scaler.get_scale() >= 1
         if not torch.isfinite(sums["loss"]) or not (scaled or torch.isfinite(norm)):
@@ -304,10 +358,10 @@ def train(
     """
     training = Training(run, worker)
     optim, compute, every = training.experiment.optim, training.experiment.compute, training.experiment.every
-    micro, passes = shares(optim, compute)
+    micro, passes = shares(optim, compute, worker.world, training.model.reach())
     total = total_steps(optim, plan.rows_per_epoch)
     forward: nn.Module = training.model.train()
-    if worker.world > 1:
+    if worker.world > 1 and not training.sharded:
         forward = DistributedDataParallel(training.model)
     with checkpoint.needs_space(run / "tensorboard", run):
         metrics = Metrics(run, training.step) if worker.rank == 0 else None

@@ -118,7 +118,7 @@ def test_ranks_share_the_rows_through_ray(
         source = stream(plan, shard, in_process=False, decode_actors=2 if rank == 0 else 1)
         assert source.block_rows() == block_rows
         mine = collect(source)
-        own = {name: v.reshape(4, world, 12, *v.shape[1:])[:, rank].flatten(0, 1) for name, v in whole.items()}
+        own = {name: v.reshape(4, 2, world, 6, *v.shape[1:])[:, :, rank].flatten(0, 2) for name, v in whole.items()}
         assert_same(mine, own)
 
 

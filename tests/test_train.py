@@ -21,7 +21,7 @@ from crossview.datasets.catalog import Catalog
 from crossview.methods.recipe import Optim
 from crossview.platform import checkpoint
 from crossview.platform.config import Cadence, Compute, Data, Experiment, from_dict, preset, read, to_dict
-from crossview.platform.loop import Training, Worker, learning_rate, plan_for, shares, total_steps, train
+from crossview.platform.loop import Training, Worker, learning_rate, plan_for, shares, total_steps, train, worker_counts
 from crossview.platform.metrics import read_metrics
 from crossview.platform.runs import create
 from crossview.platform.train import check_room, resume, start
@@ -93,6 +93,20 @@ def test_accumulation_follows_from_batch_workers_and_micro_batch() -> None:
         shares(Optim(batch=8, steps=1), Compute(workers=3))
     with pytest.raises(ValueError, match=r"compute.micro_batch 3"):
         shares(Optim(batch=8, steps=1), Compute(micro_batch=3))
+
+
+def test_fewer_workers_keep_what_a_sample_is_compared_with() -> None:
+    optim, four = Optim(batch=24, steps=1), Compute(workers=4, min_workers=1, micro_batch=3)
+    assert [shares(optim, four, n, "sample") for n in (4, 3, 2, 1)] == [(3, 2), (2, 4), (3, 4), (3, 8)]
+    assert [shares(optim, four, n, "pass") for n in (4, 2, 1)] == [(3, 2), (3, 4), (3, 8)]
+    assert [shares(optim, four, n, "workers") for n in (4, 3, 2, 1)] == [(3, 2), (4, 2), (6, 2), (12, 2)]
+    assert worker_counts(optim, four, "pass") == [4, 2, 1]
+    assert worker_counts(optim, four, "workers") == [4, 3, 2, 1]
+    assert worker_counts(optim, dataclasses.replace(four, min_workers=None), "sample") == [4]
+    with pytest.raises(ValueError, match=r"batch 24 does not divide among 3 of compute.workers 4 in passes of 3"):
+        shares(optim, four, 3, "pass")
+    with pytest.raises(ValueError, match=r"compute.min_workers is 5"):
+        Compute(workers=4, min_workers=5)
 
 
 def test_an_epoch_without_a_step_is_refused() -> None:
@@ -281,6 +295,13 @@ def test_a_killed_worker_loses_nothing(straight: Path, catalog: Path, tmp_path: 
     thread.join()
     assert killed.is_set()
     assert_equal_runs(straight, run)
+
+
+def test_one_process_stands_in_for_the_workers_of_a_configuration(
+    straight: Path, catalog: Path, tmp_path: Path
+) -> None:
+    run = start(tmp_path / "debug", "byov", experiment(catalog, compute__workers=4), in_process=True)
+    assert losses(run) == pytest.approx(losses(straight), rel=1e-4)
 
 
 @pytest.mark.ray

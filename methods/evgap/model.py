@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -78,6 +78,10 @@ class Model(Method):
         self.width = width
         self.encoder = ClipEncoder(width, config.frames, config.encoder)
         self.logits = Logits(config)
+
+    def reach(self) -> Literal["pass", "workers"]:
+        """All workers, where step 1 gathers their pairs; the worker's own pass otherwise."""
+        return "workers" if self.config.step == "pairs" and self.config.gather else "pass"
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The last layer's loss plus the weighted ones of the other layers, each of them, and signs of a collapse."""
