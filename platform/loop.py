@@ -39,6 +39,8 @@ class Worker:
     world: int = 1
     in_process: bool = False
     """Decode in this process instead of Ray actors."""
+    decode_apart: bool = False
+    """Let Ray decode on nodes for that alone, even before one is up."""
 
 
 @dataclass(frozen=True)
@@ -350,11 +352,13 @@ def train(
     on_step: Callable[[Status], None],
     until: int | None = None,
     on_checkpoint: Callable[[int], None] | None = None,
+    leave: Callable[[], bool] | None = None,
 ) -> None:
     """Train the run in folder `run` from its newest checkpoint, or from the start, to its end.
 
     `until` ends it sooner, after that step and with a checkpoint; the schedule stays that of the whole run, so that
-    stopping and going on changes nothing. `on_checkpoint` is called on rank 0 after every checkpoint, with its step.
+    stopping and going on changes nothing. `on_checkpoint` is called on rank 0 after every checkpoint, with its step;
+    `leave` on every rank, where a true answer, the same on all, ends it there.
     """
     training = Training(run, worker)
     optim, compute, every = training.experiment.optim, training.experiment.compute, training.experiment.every
@@ -377,7 +381,13 @@ def train(
     if training.step >= stop:
         return
     stream = Stream(
-        plan, training.experiment.data, shard, device=worker.device, run_dir=run, in_process=worker.in_process
+        plan,
+        training.experiment.data,
+        shard,
+        device=worker.device,
+        run_dir=run,
+        in_process=worker.in_process,
+        decode_apart=worker.decode_apart,
     )
     started = time.monotonic()
     with stream:
@@ -400,6 +410,8 @@ def train(
                 training.save()
                 if on_checkpoint and worker.rank == 0:
                     on_checkpoint(training.step)
+                if leave and leave():
+                    break
     if metrics:
         with checkpoint.needs_space(run / "metrics.parquet", run):
             metrics.close()

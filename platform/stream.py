@@ -21,6 +21,7 @@ from crossview.methods.method import Batch
 from crossview.platform.config import Data
 from crossview.platform.decode import Arrays, RowDecoder, Shard
 from crossview.platform.pixels import yuv420_to_rgb
+from crossview.platform.placement import ACTOR_CPUS, TASK_CPUS, decode_options
 from crossview.platform.quarantine import Quarantine
 
 if TYPE_CHECKING:
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Shard", "Stream"]
 
-ACTOR_CPUS = 0.25
-"""CPUs that a decode actor claims: on two cores the trainers and their decoders must all be placed."""
-TASK_CPUS = 0.05
-"""CPUs that a task claims which cuts positions into blocks."""
 BLOCK_BYTES = 32 * 2**20
 """Rows travel in blocks of about this size: each costs some 20 ms of the executor's time, however small it is."""
 MAX_MICRO_BATCHES = 16
@@ -46,8 +43,9 @@ class Stream:
     """Batches of one rank's rows, in the plan's order, as uint8 RGB on `device`.
 
     With `in_process` the same functions decode in this process, without Ray and bit for bit the same: `prefetch`
-    batches ahead in a thread, or for 0 when a batch is asked for. Close it, or use it as a context manager, to stop
-    decoding early. Raises ValueError where too many recordings are unreadable.
+    batches ahead in a thread, or for 0 when a batch is asked for. `decode_apart` lets Ray decode on nodes for that
+    alone, even before one is up. Close it, or use it as a context manager, to stop decoding early. Raises ValueError
+    where too many recordings are unreadable.
     """
 
     def __init__(
@@ -60,6 +58,7 @@ class Stream:
         run_dir: Path | None,
         in_process: bool,
         prefetch: int = 2,
+        decode_apart: bool = False,
     ) -> None:
         if not plan.catalog.root.is_dir():
             raise ValueError(
@@ -68,7 +67,7 @@ class Stream:
             )
         self.shard, self.device, self.in_process, self.prefetch = shard, device, in_process, prefetch
         self.decoder = RowDecoder(plan, data, shard)
-        self.actors = data.decode_actors
+        self.actors, self.decode_apart = data.decode_actors, decode_apart
         self.wait_s = 0.0
         """Seconds that the consumer has waited for decoded rows."""
         self._quarantine = Quarantine(run_dir, len(plan.catalog.recordings), data.max_quarantined)
@@ -174,6 +173,7 @@ class Stream:
                 batch_format="numpy",
                 compute=ActorPoolStrategy(size=self.actors),
                 num_cpus=ACTOR_CPUS,
+                **decode_options(apart=self.decode_apart),
             )
         finally:
             DataContext._set_current(before)

@@ -1,4 +1,4 @@
-"""Ray Train around the loop: workers, restarts, and the progress line on the driver."""
+"""A run from its start or its newest checkpoint: what is refused beforehand, and where the loop then runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -22,10 +21,6 @@ from crossview.platform import checkpoint, runs
 from crossview.platform.config import Compute, Experiment, read
 from crossview.platform.loop import Status, Worker, initial_model, plan_for, shares, total_steps, train
 from crossview.platform.progress import Progress, console
-from crossview.platform.stream import ACTOR_CPUS, TASK_CPUS
-
-WORKER_CPUS = 0.5
-"""CPUs that a training worker claims, so that two workers and their decoders fit on two cores."""
 
 
 def start(run: Path, method: str, experiment: Experiment[Any], *, in_process: bool, until: int | None = None) -> Path:
@@ -71,8 +66,8 @@ def resume(run: Path, *, in_process: bool, until: int | None = None) -> Path:
         return run
     with Progress(f"training {name}", total, "steps", done) as line:
         if in_process:
-            _set_threads(experiment.compute)
-            write = _status_writer(run)
+            set_threads(experiment.compute)
+            write = status_writer(run)
 
             def tell(status: Status) -> None:
                 line.update(status.step, status.note())
@@ -80,7 +75,9 @@ def resume(run: Path, *, in_process: bool, until: int | None = None) -> Path:
 
             train(run, Worker(_device(experiment.compute), in_process=True), plan, tell, until)
         else:
-            _fit(run, experiment, plan, line, until)
+            from crossview.platform.group import fit
+
+            fit(run, experiment, plan, line, until)
     return run
 
 
@@ -142,105 +139,12 @@ def wants_gpu(compute: Compute) -> bool:
     return _device(compute).type == "cuda"
 
 
-def _set_threads(compute: Compute) -> None:
+def set_threads(compute: Compute) -> None:
+    """Give torch in this process its share of the machine's cores."""
     torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // compute.workers))
 
 
-def claims(workers: int, decode_actors: int) -> float:
-    """CPUs that a group of training workers and its decoders take."""
-    return workers * (WORKER_CPUS + decode_actors * ACTOR_CPUS) + TASK_CPUS
-
-
-def check_room(compute: Compute, decode_actors: int, resources: dict[str, float], *, gpu: bool) -> None:
-    """Refuse what the cluster can never place: Ray would wait for it without a word."""
-    each = WORKER_CPUS + decode_actors * ACTOR_CPUS
-    cpus, gpus = resources.get("CPU", 0.0), int(resources.get("GPU", 0)) if gpu else None
-    if claims(compute.workers, decode_actors) > cpus:
-        fit = max(0, int((cpus - TASK_CPUS) / each))
-        raise ValueError(
-            f"compute.workers {compute.workers} with data.decode_actors {decode_actors} each claim "
-            f"{compute.workers * each:g} CPUs (and {TASK_CPUS:g} beside them), but the cluster has {cpus:g}: "
-            f"{fit} such workers fit; lower either option, or join a larger cluster (RAY_ADDRESS)"
-        )
-    if gpus is not None and compute.workers > gpus:
-        raise ValueError(
-            f"compute.workers {compute.workers} need a GPU each, but the cluster has {gpus}; "
-            f"pass --compute.workers {max(gpus, 1)} or --compute.device cpu"
-        )
-
-
-def _fit(run: Path, experiment: Experiment[Any], plan: Plan | Mixture, line: Progress, until: int | None) -> None:
-    """Run the loop in Ray Train workers while this process shows their progress."""
-    from crossview.platform.cluster import connect
-
-    connect()
-    import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    from crossview.platform.verdict import Verdict
-
-    compute = experiment.compute
-    gpu = wants_gpu(compute)
-    check_room(compute, experiment.data.decode_actors, ray.cluster_resources(), gpu=gpu)
-    verdict = Verdict()
-    trainer = TorchTrainer(
-        _worker_loop,
-        train_loop_config={"run": str(run), "plan": plan, "verdict": verdict, "until": until},
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=compute.workers,
-            use_gpu=gpu,
-            resources_per_worker={"CPU": WORKER_CPUS, **({"GPU": 1} if gpu else {})},
-        ),
-        run_config=RunConfig(
-            # Ray silently resumes a name it has seen. Our own checkpoints say where to go on: a new name each time.
-            name=f"ray-{time.time_ns()}",
-            storage_path=str(run / "ray"),
-            failure_config=FailureConfig(max_failures=compute.max_failures),
-        ),
-    )
-    stop = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(run / "progress.json", line, stop), daemon=True)
-    watcher.start()
-    try:
-        trainer.fit()
-    except TrainingFailedError as error:
-        if (reason := verdict.read()) is not None:
-            raise ValueError(reason) from error
-        raise ChildProcessError(
-            f"{run}: training stopped after {compute.max_failures} restarts (compute.max_failures): {error}\n"
-            f"Mend the cause; from its newest checkpoint it goes on with `crossview resume {run}`"
-        ) from error
-    finally:
-        stop.set()
-        watcher.join()
-    if (reason := verdict.read()) is not None:
-        raise ValueError(reason)
-
-
-def _worker_loop(config: dict[str, Any]) -> None:
-    """What each Ray Train worker executes."""
-    from ray import train as ray_train
-    from ray.train.torch import get_device
-
-    run = Path(config["run"])
-    _, experiment = read(run)
-    _set_threads(experiment.compute)
-    context = ray_train.get_context()
-    worker = Worker(get_device(), context.get_world_rank(), context.get_world_size())
-    verdict = config["verdict"]
-    if verdict.read() is not None:  # the group was restarted after an error that a restart cannot mend
-        return
-    try:
-        train(run, worker, config["plan"], _status_writer(run), config["until"])
-    except (ValueError, OSError) as error:
-        verdict.give(str(error))
-        if worker.world > 1:  # the other ranks wait for this one: end the group
-            raise
-
-
-def _status_writer(run: Path) -> Callable[[Status], None]:
+def status_writer(run: Path) -> Callable[[Status], None]:
     """Keeps progress.json fresh for whoever watches the run, a few times a second at most."""
     last = 0.0
 
@@ -252,17 +156,3 @@ def _status_writer(run: Path) -> Callable[[Status], None]:
                 runs.write_json(run / "progress.json", asdict(status))
 
     return write
-
-
-def _watch(file: Path, line: Progress, stop: threading.Event) -> None:
-    seen = file.read_text() if file.exists() else ""
-    while not stop.wait(0.3):
-        text = file.read_text() if file.exists() else ""
-        if text and text != seen:
-            seen = text
-            status = Status(**json.loads(text))
-            line.update(status.step, status.note())
-    text = file.read_text() if file.exists() else ""
-    if text and text != seen:
-        status = Status(**json.loads(text))
-        line.update(status.step, status.note())

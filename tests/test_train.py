@@ -24,7 +24,7 @@ from crossview.platform.config import Cadence, Compute, Data, Experiment, from_d
 from crossview.platform.loop import Training, Worker, learning_rate, plan_for, shares, total_steps, train, worker_counts
 from crossview.platform.metrics import read_metrics
 from crossview.platform.runs import create
-from crossview.platform.train import check_room, resume, start
+from crossview.platform.train import resume, start
 
 STEPS = 20
 
@@ -419,17 +419,6 @@ def test_a_cut_training_state_is_named(straight: Path, tmp_path: Path) -> None:
     state.write_bytes(state.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"step-00000004/train_state\.pt: not a readable checkpoint"):
         resume(run, in_process=True)
-
-
-def test_what_the_cluster_cannot_place_is_refused() -> None:
-    two = {"CPU": 2.0}
-    check_room(Compute(workers=2), 1, two, gpu=False)
-    with pytest.raises(ValueError, match=r"compute.workers 3 with data.decode_actors 1 .*has 2: 2 such workers fit"):
-        check_room(Compute(workers=3), 1, two, gpu=False)
-    with pytest.raises(ValueError, match=r"compute.workers 1 with data.decode_actors 8 .*: 0 such workers fit"):
-        check_room(Compute(), 8, two, gpu=False)
-    with pytest.raises(ValueError, match=r"the cluster has 1; pass --compute.workers 1"):
-        check_room(Compute(workers=2), 1, {"CPU": 8.0, "GPU": 1.0}, gpu=True)
 
 
 @pytest.mark.ray

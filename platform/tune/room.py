@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from crossview.platform.train import claims
+from crossview.platform.placement import claims
 from crossview.platform.tune.definition import Search
 
 SPARE_CPUS = 0.01

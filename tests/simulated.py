@@ -1,0 +1,103 @@
+"""A driver on a simulated cluster: trains runs one after the other with workers that note what they do.
+
+Called with JSON: {"notes": folder, "runs": [{"run": folder, "config": file} or {"run": folder}, the latter resumed]}.
+Workers claim a GPU that the nodes only pretend to have. Decoding waits before a step N while `notes/hold-N` exists.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.train.torch import TorchConfig
+
+from crossview.platform import cluster, group, train, verdict
+from crossview.platform.config import read
+
+GIVEN = json.loads(sys.argv[1])
+NOTES = Path(GIVEN["notes"])
+
+
+def note(kind: str, **values: Any) -> None:
+    """One line in a file of this process."""
+    with (NOTES / f"{kind}-{os.getpid()}.jsonl").open("a") as file:
+        file.write(json.dumps({"time": time.time(), "pid": os.getpid(), **values}) + "\n")
+
+
+def noted_loop(config: dict[str, Any]) -> None:
+    """The workers' own loop, whose stream notes its samples, and whose decoder notes its place and can be held."""
+    import torch
+    from ray.train import get_context
+
+    from crossview.platform import loop, stream
+    from crossview.platform.group import _worker_loop
+
+    run = Path(config["run"]).name
+
+    class Noted(stream.Stream):
+        def _to_device(self, rows: Any) -> Any:
+            context = get_context()
+            place = {"rank": context.get_world_rank(), "world": context.get_world_size()}
+            node = ray.get_runtime_context().get_node_id()
+            note("worker", run=run, node=node, samples=rows["sample"][:, 0].tolist(), **place)
+            return super()._to_device(rows)
+
+    class Held(stream.RowDecoder):
+        def __call__(self, positions: Any) -> Any:
+            step = int(self.shard.rows(positions["id"]).max()) // self.shard.batch
+            note("decoder", run=run, node=ray.get_runtime_context().get_node_id(), step=step)
+            while any(step >= int(file.name.removeprefix("hold-")) for file in NOTES.glob("hold-*")):
+                time.sleep(0.05)
+            return super().__call__(positions)
+
+    loop.Stream, stream.RowDecoder = Noted, Held  # type: ignore[misc]
+    ray.train.torch.get_device = lambda: torch.device("cpu")  # type: ignore[attr-defined]
+    _worker_loop(config)
+
+
+class Noted(verdict.Verdict):
+    """Notes when workers are asked to leave."""
+
+    def set_leave(self, leave: bool) -> None:
+        super().set_leave(leave)
+        note("leave", leave=leave)
+
+
+def fill_stores() -> list[Any]:
+    """More than every node's object store holds, kept as long as the result is: it spills to the disk."""
+
+    def block() -> Any:
+        import numpy as np
+
+        return np.ones(40 * 2**20, np.uint8)
+
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    remote: Any = ray.remote(num_cpus=0)(block)
+    blocks = [remote.options(label_selector={"ray.io/node-id": node}).remote() for node in nodes for _ in range(4)]
+    ray.wait(blocks, num_returns=len(blocks), fetch_local=False)
+    return blocks
+
+
+def main() -> None:
+    group._worker_loop = noted_loop
+    group.Verdict = Noted  # type: ignore[misc]
+    group.LOOK_S = 0.5
+    group.wants_gpu = lambda compute: True
+    group.TorchConfig = lambda backend: TorchConfig(backend="gloo")  # type: ignore[misc, assignment]
+    cluster.connect()
+    kept = fill_stores() if GIVEN.get("fill") else []
+    for asked in GIVEN["runs"]:
+        if "config" in asked:
+            method, experiment = read(Path(asked["config"]))
+            train.start(Path(asked["run"]), method, experiment, in_process=False)
+        else:
+            train.resume(Path(asked["run"]), in_process=False)
+    del kept
+
+
+main()

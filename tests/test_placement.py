@@ -1,0 +1,57 @@
+"""What a cluster has room for, from its nodes and from the description that `ray up` leaves behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from crossview.platform import placement
+from crossview.platform.config import Compute
+from crossview.platform.placement import DECODE_CPUS, check_room, fitting
+
+
+def test_what_the_cluster_cannot_place_is_refused() -> None:
+    two = {"CPU": 2.0}
+    check_room(Compute(workers=2), 1, two, gpu=False)
+    with pytest.raises(ValueError, match=r"compute.workers 3 with data.decode_actors 1 .*has 2: 2 such workers fit"):
+        check_room(Compute(workers=3), 1, two, gpu=False)
+    with pytest.raises(ValueError, match=r"compute.workers 1 with data.decode_actors 8 .*: 0 such workers fit"):
+        check_room(Compute(), 8, two, gpu=False)
+    with pytest.raises(ValueError, match=r"the cluster has 1; pass --compute.workers 1"):
+        check_room(Compute(workers=2), 1, {"CPU": 8.0, "GPU": 1.0}, gpu=True)
+
+
+def test_decoders_must_fit_on_the_nodes_meant_for_them() -> None:
+    resources = {"CPU": 64.0, "GPU": 8.0, DECODE_CPUS: 2.0}
+    check_room(Compute(workers=8), 1, resources, gpu=True)
+    with pytest.raises(ValueError, match=r"claim 4 CPUs for decoding, but the nodes .*'decode' have 2"):
+        check_room(Compute(workers=8), 2, resources, gpu=True)
+
+
+def test_fewer_workers_are_enough_where_that_is_allowed() -> None:
+    elastic = Compute(workers=4, min_workers=2)
+    check_room(elastic, 1, {"CPU": 2.0}, gpu=False)
+    with pytest.raises(ValueError, match=r"compute.min_workers 2 with .*: 1 such workers fit"):
+        check_room(elastic, 1, {"CPU": 1.0}, gpu=False)
+    assert fitting([4, 2, 1], 1, {"CPU": 2.9}, gpu=False) == 2
+    assert fitting([4, 2, 1], 1, {"CPU": 8.0, "GPU": 1.0}, gpu=True) == 1
+    assert fitting([4, 2], 1, {"CPU": 0.5}, gpu=False) == 0
+
+
+def test_an_autoscaler_counts_with_what_it_may_add(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    assert placement._most(file) == []
+    described = {
+        "max_workers": 6,
+        "head_node_type": "head",
+        "available_node_types": {
+            "head": {"resources": {"CPU": 2}},
+            "gpu": {"resources": {"CPU": 8, "GPU": 1}, "max_workers": 4},
+            "cpu": {"resources": {"CPU": 16, "decode": 1000}, "max_workers": 10},
+        },
+    }
+    file.write_text(yaml.safe_dump(described))
+    most = placement._sum(placement._most(file))
+    assert most == {"CPU": 2 + 4 * 8 + 6 * 16, "GPU": 4, "decode": 6000, DECODE_CPUS: 96}
