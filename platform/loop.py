@@ -24,7 +24,7 @@ from crossview.datasets.mixture import Mixture
 from crossview.datasets.plan import Plan
 from crossview.methods.method import Method, build
 from crossview.methods.recipe import Optim
-from crossview.platform import checkpoint, parallel
+from crossview.platform import checkpoint
 from crossview.platform.config import Compute, Data, Experiment, read
 from crossview.platform.metrics import Metrics
 from crossview.platform.stream import Shard, Stream
@@ -174,13 +174,14 @@ def initial_model(name: str, experiment: Experiment[Any], tell: Callable[[str], 
 class Training:
     """Model, optimiser and what else a checkpoint has to hold to go on as if nothing had happened."""
 
+    cast_cache = True
+    """Whether autocast keeps the parameters that it has cast, for the length of a pass."""
+
     def __init__(self, run: Path, worker: Worker) -> None:
         self.run_dir, self.worker = run, worker
         self.run_info = json.loads((run / "run.json").read_text())
         self.name, self.experiment = read(run)
         torch.manual_seed(self.experiment.seed)
-        compute = self.experiment.compute
-        self.sharded = compute.parallel == "fsdp" and worker.world > 1
         self.start = checkpoint.latest(run)
         self.ema: dict[str, Tensor] | None = None
         state = None
@@ -188,18 +189,40 @@ class Training:
             self._begin()
         else:
             state = self._restore(self.start)
-        if self.sharded:
-            parallel.shard(self.model, worker.device)
-        else:
-            self.model.to(worker.device)
+        self._place()
         self.optimizer = optimizer_for(self.model, self.experiment.optim)
-        self.scaler = torch.amp.GradScaler(worker.device.type, enabled=compute.precision == "float16")
+        half = self.experiment.compute.precision == "float16"
+        self.scaler = torch.amp.GradScaler(worker.device.type, enabled=half)
         self.step = 0
         if state:
             self._restore_progress(state)
         if self.ema is not None:
             named = dict(self.model.named_parameters())
-            self.ema = {n: parallel.part_for(named[n], w.to(worker.device)) for n, w in self.ema.items()}
+            self.ema = {n: self._own(named[n], w) for n, w in self.ema.items()}
+
+    def _place(self) -> None:
+        """Bring the model to the device."""
+        self.model.to(self.worker.device)
+
+    def forward(self) -> nn.Module:
+        """What a training step calls: the model, or its copies on all workers."""
+        model = self.model.train()
+        return DistributedDataParallel(model) if self.worker.world > 1 else model
+
+    def _own(self, parameter: Tensor, tensor: Tensor) -> Tensor:
+        """What this worker keeps of a whole tensor that belongs to a parameter, such as a moving average of it."""
+        return tensor.to(parameter.device)
+
+    def _whole(self, state: Any) -> Any:
+        """A nested state as a checkpoint holds it."""
+        return state
+
+    def _exchange(self, parameters: list[nn.Parameter]) -> None:
+        """Take the mean over workers of gradients that the backward pass has not exchanged."""
+
+    def _clip(self, parameters: list[nn.Parameter], max_norm: float) -> Tensor:
+        """Scale the whole gradient down to `max_norm`; returns the norm that it had."""
+        return nn.utils.clip_grad_norm_(parameters, max_norm)
 
     def _begin(self) -> None:
         self.model = initial_model(self.name, self.experiment)
@@ -218,7 +241,13 @@ class Training:
         return state
 
     def _restore_progress(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(parallel.parts_of(state["optimizer"], self.optimizer))
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        optimizer = state["optimizer"]
+        optimizer["state"] = {
+            k: {name: self._own(parameters[k], v) if isinstance(v, Tensor) and v.ndim else v for name, v in of.items()}
+            for k, of in optimizer["state"].items()
+        }
+        self.optimizer.load_state_dict(optimizer)
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"])
         if self.worker.device.type == "cuda" and "cuda_rng" in state:
@@ -227,14 +256,10 @@ class Training:
 
     def save(self) -> None:
         """Write the checkpoint of this step, on rank 0; where the model lies in parts, every rank has to take part."""
-        first = self.worker.rank == 0
+        weights, ema = self._whole(self.model.state_dict()), self._whole(self.ema)
+        optimizer = self._whole(self.optimizer.state_dict())
         target = checkpoint.folder(self.run_dir, self.step)
-        if not (first or self.sharded):
-            return
-        weights = parallel.gathered(self.model.state_dict(), keep=first)
-        ema = parallel.gathered(self.ema, keep=first)
-        optimizer = parallel.gathered(self.optimizer.state_dict(), keep=first)
-        if not first or target.exists():
+        if self.worker.rank != 0 or target.exists():
             return
         state: dict[str, Any] = {
             "step": self.step,
@@ -262,18 +287,16 @@ class Training:
         for i in range(passes):
             quiet = isinstance(forward, DistributedDataParallel) and i + 1 < passes
             with forward.no_sync() if quiet else contextlib.nullcontext():  # type: ignore[operator]
-                # A cache of cast parameters would hold whole what FSDP keeps in parts.
-                half = {"enabled": dtype != torch.float32, "cache_enabled": not self.sharded}
+                half = {"enabled": dtype != torch.float32, "cache_enabled": self.cast_cache}
                 with torch.autocast(self.worker.device.type, dtype, **half):
                     losses = forward(next(micro_batches))
                 self.scaler.scale(losses["loss"] / passes).backward()
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value.detach() / passes
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        if self.sharded:
-            parallel.average_whole(trained)
+        self._exchange(trained)
         self.scaler.unscale_(self.optimizer)
-        norm = parallel.clip_gradients(trained, optim.clip_norm or math.inf)
+        norm = self._clip(trained, optim.clip_norm or math.inf)
         # A scaler's first scales are too large on purpose: their steps are left out. Below 1 that is no excuse.
         scaled = self.scaler.is_enabled() and self.scaler.get_scale() >= 1
         if not torch.isfinite(sums["loss"]) or not (scaled or torch.isfinite(norm)):
@@ -296,6 +319,16 @@ class Training:
         for name, parameter in self.model.named_parameters():
             if name in self.ema:
                 self.ema[name].lerp_(parameter, 1 - decay)
+
+
+def training_of(run: Path, worker: Worker) -> Training:
+    """The training of a run from its newest checkpoint, or from the start, with its model whole or in parts."""
+    _, experiment = read(run)
+    if experiment.compute.parallel == "fsdp" and worker.world > 1:
+        from crossview.platform.parallel import Sharded  # seconds of imports that the others do without
+
+        return Sharded(run, worker)
+    return Training(run, worker)
 
 
 def _mean_over_workers(values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -360,13 +393,11 @@ def train(
     stopping and going on changes nothing. `on_checkpoint` is called on rank 0 after every checkpoint, with its step;
     `leave` on every rank, where a true answer, the same on all, ends it there.
     """
-    training = Training(run, worker)
+    training = training_of(run, worker)
     optim, compute, every = training.experiment.optim, training.experiment.compute, training.experiment.every
     micro, passes = shares(optim, compute, worker.world, training.model.reach())
     total = total_steps(optim, plan.rows_per_epoch)
-    forward: nn.Module = training.model.train()
-    if worker.world > 1 and not training.sharded:
-        forward = DistributedDataParallel(training.model)
+    forward = training.forward()
     with checkpoint.needs_space(run / "tensorboard", run):
         metrics = Metrics(run, training.step) if worker.rank == 0 else None
     stop = total if until is None else min(until, total)

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from crossview.methods.example_batch import example_batch
 from crossview.platform import checkpoint, runs
 from crossview.platform.config import Cadence, Compute, Data, Experiment, method_names, preset
-from crossview.platform.loop import Training, Worker, shares
+from crossview.platform.loop import Training, Worker, shares, training_of
 
 WORKERS, BATCH, STEPS = 2, 8, 4
 Numbers = list[float]
@@ -53,9 +53,9 @@ def steps(method: str, training: Training, until: int) -> Numbers:
     """Losses and gradient norms up to a step."""
     made = training.experiment
     _, count = shares(made.optim, made.compute, training.worker.world, training.model.reach())
-    found = []
+    found, forward = [], training.forward()
     while training.step < until:
-        values = training.optimise(passes(method, training, training.step), training.model.train(), count, STEPS)
+        values = training.optimise(passes(method, training, training.step), forward, count, STEPS)
         found += [float(values["loss"]), float(values["grad_norm"])]
     return found
 
@@ -67,7 +67,7 @@ def work(rank: int, folder: Path) -> None:
     found: dict[str, Any] = {}
     for method in method_names():
         worker = Worker(torch.device("cpu"), rank, WORKERS)
-        training = Training(folder / f"{method}-parts", worker)
+        training = training_of(folder / f"{method}-parts", worker)
         numbers = steps(method, training, STEPS // 2)
         training.save()
         kept = sum(p.to_local().numel() for p in training.model.parameters() if isinstance(p, DTensor))
@@ -75,7 +75,7 @@ def work(rank: int, folder: Path) -> None:
         found[method] = {
             "first": numbers,
             "kept": kept / trained,
-            "rest": steps(method, Training(folder / f"{method}-whole", worker), STEPS),
+            "rest": steps(method, training_of(folder / f"{method}-whole", worker), STEPS),
         }
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
@@ -93,7 +93,7 @@ def alone(folder: Path) -> dict[str, Numbers]:
     for method in method_names():
         runs.create(folder / f"{method}-parts", method, experiment(method))
         run = runs.create(folder / f"{method}-whole", method, experiment(method))
-        training = Training(run, Worker(torch.device("cpu")))
+        training = training_of(run, Worker(torch.device("cpu")))
         numbers = steps(method, training, STEPS // 2)
         training.save()
         found[method] = numbers + steps(method, training, STEPS)
@@ -135,7 +135,7 @@ def test_a_checkpoint_of_parts_is_that_of_one_process(
     assert_close(checkpoint.read_weights(parts), checkpoint.read_weights(whole))
     states = [checkpoint.read_train_state(path, torch.device("cpu")) for path in (parts, whole)]
     assert_close(states[0], states[1])
-    training = Training(folder / f"{method}-parts", Worker(torch.device("cpu")))
+    training = training_of(folder / f"{method}-parts", Worker(torch.device("cpu")))
     assert steps(method, training, STEPS) == pytest.approx(alone[method][STEPS:], rel=1e-4)
 
 

@@ -159,9 +159,6 @@ def test_workers_on_several_nodes_agree_with_one_process(name: str, several: dic
     run, alone = several[name]
     assert len(losses(alone)) == 4
     assert losses(run) == pytest.approx(losses(alone), rel=1e-4)
-    weights, expected = (checkpoint.read_weights(checkpoint.folder(r, 4)) for r in (run, alone))
-    for key, value in expected.items():
-        torch.testing.assert_close(weights[key], value, rtol=1e-3, atol=1e-5, msg=lambda m, k=key: f"{k}: {m}")
 
 
 def test_each_worker_has_its_own_samples(several: dict[str, tuple[Path, Path]], simulated: Simulated) -> None:
