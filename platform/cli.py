@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from crossview.platform.config import Data, method_names, presets
+from crossview.platform.job_commands import logs, status, stop, submit
 from crossview.platform.launch import parse_train, parse_tune, usage
 from crossview.platform.task import Task
 
@@ -276,8 +277,12 @@ PARSED: dict[str, Callable[..., None]] = {
     "report": report,
     "reproduce": reproduce,
     "info": info,
+    "status": status,
+    "logs": logs,
+    "stop": stop,
 }
-COMMANDS: dict[str, Callable[..., None]] = {"prepare": prepare, "train": train, "tune": tune, **PARSED}
+BY_HAND: dict[str, Callable[..., None]] = {"prepare": prepare, "train": train, "tune": tune, "submit": submit}
+COMMANDS: dict[str, Callable[..., None]] = {**BY_HAND, **PARSED}
 
 
 def _unknown(what: str, given: str, names: Sequence[str] | dict[str, Any]) -> ValueError:

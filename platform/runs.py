@@ -58,13 +58,13 @@ def free_folder(runs: Path, method: str) -> Path:
 
 
 def provenance() -> dict[str, Any]:
-    """The git commit (None outside a checkout) and the versions of what computes."""
+    """The git commit (None outside a checkout) and the versions of what computes; a shipped job is told its commit."""
     here = Path(__file__).resolve().parent
     git = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=False
     )
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"commit": git.stdout.strip() or None, "versions": versions}
+    return {"commit": os.environ.get("CROSSVIEW_COMMIT") or git.stdout.strip() or None, "versions": versions}
 
 
 def require(run: Path) -> Path:
