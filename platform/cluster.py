@@ -10,6 +10,7 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # report() blocks up to this long
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Ray Tune's tables; `verbose=0` silences the older output alone
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # a search keeps its own journal
+os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a trial that fails has no objective
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
@@ -29,6 +30,7 @@ def connect() -> None:
         ray.init(logging_level=logging.WARNING, log_to_driver=False)
         return
     ray.init(
+        address="local",  # else Ray joins whatever cluster was last started on this machine
         include_dashboard=False,
         logging_level=logging.WARNING,
         log_to_driver=False,

@@ -26,10 +26,12 @@ def scheduler(search: Search, space: Space, trials: list[Trial]) -> TrialSchedul
         return FIFOScheduler()
     common: dict[str, Any] = {"time_attr": "evaluation", "metric": "objective", "mode": search.mode}
     if search.scheduler == "pbt":
-        # Every member is copied or copies from the journal's runs; nothing has to be told after an interruption.
+        # In step: else a member could be told to copy while its process still trains. After an interruption nothing
+        # has to be told, since the next evaluation compares all members anew.
         return PopulationBasedTraining(
             **common,
             perturbation_interval=1,
+            synch=True,
             hyperparam_mutations={"trial": {"options": dict(space.domains)}},
             require_attrs=False,
         )
@@ -58,7 +60,7 @@ class Proposer(Searcher):
         self.numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> Any:
-        """What `trial.run_trial` takes."""
+        """What `trial.TrialActor` takes."""
         if self.waiting:
             number = self.waiting.pop(0)
         elif self.next < self.search.trials and (options := self._options(self.next)) is not None:
@@ -92,7 +94,7 @@ class Proposer(Searcher):
 
 
 def config(journal: Journal, number: int) -> dict[str, Any]:
-    """What `trial.run_trial` takes for a trial."""
+    """What `trial.TrialActor` takes for a trial."""
     options = journal.trial(number).options
     return {"trial": {"folder": str(journal.folder), "number": number, "options": options}}
 
@@ -118,7 +120,9 @@ class Watcher(Callback):
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
         """One evaluation more."""
-        del iteration, trials, result, info
+        del iteration, trials, info
+        if "objective" not in result:  # it has failed
+            return
         self.evaluations += 1
         self._compare(self.journal.trial(trial.config["trial"]["number"]))
         self.tell(self)

@@ -21,7 +21,7 @@ from crossview.platform.tune.room import Room, claimed_by_trial, plan
 from crossview.platform.tune.schedule import Hopeless, Proposer, Watcher, scheduler
 from crossview.platform.tune.settings import Settings
 from crossview.platform.tune.space import Space
-from crossview.platform.tune.trial import run_trial
+from crossview.platform.tune.trial import TrialActor
 
 MAX_FAILURES = 2
 """Times that a trial whose process died is begun again, from its newest checkpoint."""
@@ -126,13 +126,13 @@ def _run_trials(folder: Path, search: Search, space: Space, journal: Journal, ro
         chosen = chooser(search, space, [trial for trial in begun if trial.status is not None])
         proposer = Proposer(search, journal, chosen)
         tuner = tune.Tuner(
-            tune.with_resources(run_trial, claimed_by_trial(search, room)),
+            tune.with_resources(TrialActor, claimed_by_trial(search, room)),
             param_space=proposer.population() if pbt else {},
             tune_config=tune.TuneConfig(
                 scheduler=scheduler(search, space, begun),
                 search_alg=None if pbt else proposer,
                 num_samples=1 if pbt else -1,
-                max_concurrent_trials=room.at_a_time,
+                max_concurrent_trials=None if pbt else room.at_a_time,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
             ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from ray import tune
-from ray.tune import Checkpoint
 
 from crossview.downstream.table import from_arrow
 from crossview.platform import checkpoint, runs, train
@@ -31,27 +29,61 @@ WORST = 1e30
 """Stands for a score that is not a number: the scheduler compares and cannot leave it out."""
 
 
-def run_trial(config: dict[str, Any]) -> None:
-    """Ray Tune's trainable: goes on with a trial to its end, from what the journal holds of it.
+class TrialActor(tune.Trainable):
+    """Ray Tune's trainable: each step trains a trial's runs up to the next evaluation and scores them.
 
-    `config["trial"]` has the search's "folder", the trial's "number" and its "options".
+    `config["trial"]` has the search's "folder", the trial's "number" and its "options". What a step has done is in the
+    journal, so that a new process goes on behind it. Nothing runs between two steps: a trial that Ray pauses, copies or
+    stops is at rest.
     """
-    given = config["trial"]
-    folder, number = Path(given["folder"]), given["number"]
-    search, journal = read(folder), Journal(folder)
-    evaluation = len(journal.trial(number).reports) + 1
-    donor = _donor(number)
-    if donor is not None:
-        _take_over(journal, search, number, donor, given["options"])
-        evaluation = donor["evaluation"] + 1
-    try:
-        for k in range(evaluation, search.evaluations + 1):
-            report = _advance(journal, search, journal.trial(number), k)
-            report = replace(report, copied_from=donor["number"] if donor and k == evaluation else None)
-            journal.report(number, report)
-            _tell(search, report, number)
-    except (ValueError, OSError) as error:  # of this point of the space: the others go on
-        journal.end(number, "failed", str(error))
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Take a trial up where the journal leaves it."""
+        given = config["trial"]
+        folder, self.number, self.options = Path(given["folder"]), given["number"], given["options"]
+        self.search, self.journal = read(folder), Journal(folder)
+        reports = self.journal.trial(self.number).reports
+        self.last = reports[-1] if reports else None
+        self.donor: int | None = None
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Another trial in the same process."""
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """The next evaluation; one that fails for reasons of its own ends the trial, and the others go on."""
+        evaluation = self.last.evaluation if self.last else 0
+        if self.last is None or evaluation < self.search.evaluations:
+            try:
+                found = _advance(self.journal, self.search, self.journal.trial(self.number), evaluation + 1)
+            except (ValueError, OSError) as error:
+                self.journal.end(self.number, "failed", str(error))
+                return {"done": True}
+            self.last = replace(found, copied_from=self.donor)
+            self.journal.report(self.number, self.last)
+            self.donor = None
+        return {
+            "objective": comparable(self.last.objective, self.search.sign),
+            "evaluation": self.last.evaluation,
+            "done": self.last.evaluation >= self.search.evaluations,
+        }
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Where the weights lie: population-based training copies them from there."""
+        assert self.last is not None
+        where = {"number": self.number, "evaluation": self.last.evaluation, "step": self.last.step}
+        (Path(checkpoint_dir) / "trial.json").write_text(json.dumps(where))
+
+    def load_checkpoint(self, checkpoint: str | dict[str, Any] | None) -> None:
+        """Go on from another trial's weights, where the checkpoint is another's; one's own is on the disk anyway."""
+        where = json.loads((Path(str(checkpoint)) / "trial.json").read_text())
+        if where["number"] == self.number:
+            return
+        _take_over(self.journal, self.search, self.number, where, self.options)
+        self.donor = where["number"]
+        reports = self.journal.trial(self.donor).reports
+        self.last = next(report for report in reports if report.evaluation == where["evaluation"])
 
 
 def _advance(journal: Journal, search: Search, trial: Trial, evaluation: int) -> Report:
@@ -121,28 +153,6 @@ def mean_scores(scores: list[Scores]) -> Scores:
 def comparable(objective: float, sign: int) -> float:
     """The objective for a scheduler, which cannot take NaN."""
     return objective if np.isfinite(objective) else -sign * WORST
-
-
-def _tell(search: Search, report: Report, number: int) -> None:
-    """Report to Ray Tune, which may end this function here."""
-    values = {"objective": comparable(report.objective, search.sign), "evaluation": report.evaluation}
-    if search.scheduler != "pbt":
-        tune.report(values)
-        return
-    with tempfile.TemporaryDirectory() as folder:  # says where the weights lie; they are not copied for Ray
-        where = {"number": number, "evaluation": report.evaluation, "step": report.step}
-        (Path(folder) / "trial.json").write_text(json.dumps(where))
-        tune.report(values, checkpoint=Checkpoint.from_directory(folder))
-
-
-def _donor(number: int) -> dict[str, int] | None:
-    """The trial whose weights the scheduler has told this one to take over, with the evaluation and step of them."""
-    given = tune.get_checkpoint()
-    if given is None:
-        return None
-    with given.as_directory() as folder:
-        where: dict[str, int] = json.loads((Path(folder) / "trial.json").read_text())
-    return where if where["number"] != number else None
 
 
 def _take_over(journal: Journal, search: Search, number: int, donor: dict[str, int], options: dict[str, Any]) -> None:
