@@ -57,6 +57,7 @@ def synthetic(
     exo_cameras: int = 4,
     seed: int = 0,
     workers: int | None = None,
+    teachers: bool = False,
 ) -> None:
     """Render the synthetic world and catalogue it; goes on where it was stopped.
 
@@ -70,13 +71,17 @@ def synthetic(
         exo_cameras: Cameras around the table (1 to 8).
         seed: Equal seeds give equal pixels and truth.
         workers: Processes that render; one per core by default.
+        teachers: Also write the world's truth as a teacher store: detections, and scores "object".
 
     """
     from crossview.datasets.ae2 import catalog
+    from crossview.datasets.synthetic import teachers as truth
     from crossview.datasets.synthetic.ae2_layout import export_ae2
     from crossview.datasets.synthetic.config import PHASES, WorldConfig
     from crossview.datasets.synthetic.world import write
 
+    if teachers and layout != "synchronized":
+        raise ValueError(f"--teachers with --layout {layout}: the store belongs to a catalog of layout synchronized")
     train, val, test = takes
     config = WorldConfig(
         seed=seed,
@@ -91,7 +96,10 @@ def synthetic(
     )
     with ticking("rendering") as tick:
         if layout == "synchronized":
-            _save(write(config, out, tick), out / "catalog")
+            made = write(config, out, tick)
+            _save(made, out / "catalog")
+            if teachers:
+                truth.write(made, out, out / "catalog")
             return
         export_ae2(config, out, layout="csv" if layout == "ae2-csv" else "folders", progress=tick)
     for action in config.actions:

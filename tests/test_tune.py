@@ -16,11 +16,12 @@ from ray.tune.search import Searcher
 
 from crossview.platform.config import Compute, Data, Experiment, preset, read
 from crossview.platform.tune import definition, preflight, results, space
-from crossview.platform.tune.choosers import Optuna, chooser
+from crossview.platform.tune.choosers import Optuna, Random, chooser
 from crossview.platform.tune.confirm import Confirmed, winner
 from crossview.platform.tune.definition import Search
 from crossview.platform.tune.journal import Journal, Report, Trial
 from crossview.platform.tune.page import publish
+from crossview.platform.tune.population import exchanges
 from crossview.platform.tune.room import plan
 from crossview.platform.tune.schedule import Proposer, scheduler
 from crossview.platform.tune.settings import Settings
@@ -83,31 +84,32 @@ def test_proposals_go_on_where_the_journal_ends(catalog: Path, tmp_path: Path) -
     """Interrupted trials come first; none is given twice; random points are those of a search in one go."""
     search, varied = settled(catalog), space.load("byov", "byov")
     whole = Proposer(search, Journal(tmp_path / "whole"), chooser(search, varied, []))
-    points = [whole.suggest(str(k))["trial"] for k in range(7)]
+    assert [whole.suggest(str(k))["trial"]["number"] for k in range(7)] == list(range(7))
     assert whole.suggest("7") == Searcher.FINISHED
-    assert points[0]["options"] == {}
+    points = [trial.options for trial in whole.journal.trials()]
+    assert points[0] == {}
 
     journal = Journal(tmp_path / "killed")
     remember(journal, 0, [0.4] * 4, "finished", {})
-    remember(journal, 1, [0.3], None, points[1]["options"])
-    remember(journal, 2, [], None, points[2]["options"])
+    remember(journal, 1, [0.3], None, points[1])
+    remember(journal, 2, [], None, points[2])
     again = Proposer(search, journal, chooser(search, varied, []))
     numbers = []
     while (one := again.suggest(str(len(numbers)))) != Searcher.FINISHED:
         numbers.append(one["trial"]["number"])
-        assert one["trial"]["options"] == points[one["trial"]["number"]]["options"]
+    assert [trial.options for trial in journal.trials()] == points
     assert numbers == [1, 2, 3, 4, 5, 6]
 
 
 def test_asha_remembers_the_scores_of_before(catalog: Path) -> None:
     """A mediocre trial goes on after nothing, and is stopped where the journal holds better ones."""
-    search, varied = settled(catalog), space.load("byov", "byov")
+    search = settled(catalog)
     before = [Trial(number=k, options={}, reports=[report(1, 0.8 + k / 100, 1e9 + k)]) for k in range(4)]
-    assert decision(scheduler(search, varied, []), 0.5) == TrialScheduler.CONTINUE
-    assert decision(scheduler(search, varied, before), 0.5) == TrialScheduler.STOP
-    assert decision(scheduler(search, varied, before), 0.9) == TrialScheduler.CONTINUE
+    assert decision(scheduler(search, []), 0.5) == TrialScheduler.CONTINUE
+    assert decision(scheduler(search, before), 0.5) == TrialScheduler.STOP
+    assert decision(scheduler(search, before), 0.9) == TrialScheduler.CONTINUE
     fewer = settled(catalog, mode="min")
-    assert decision(scheduler(fewer, varied, before), 0.5) == TrialScheduler.CONTINUE
+    assert decision(scheduler(fewer, before), 0.5) == TrialScheduler.CONTINUE
 
 
 def decision(asha: TrialScheduler, objective: float) -> str:
@@ -142,9 +144,34 @@ def test_a_grid_runs_its_valid_points_once(catalog: Path, tmp_path: Path) -> Non
     search = settled(catalog, space=str(file), trials=50, search="grid")
     assert (search.search, search.scheduler, search.count) == ("grid", "none", 5)
     proposer = Proposer(search, Journal(tmp_path / "g"), chooser(search, space.load(str(file), "byov"), []))
-    found = [proposer.suggest(str(k))["trial"]["options"] for k in range(5)]
-    assert found[1:] == [{"method.msm_ratio": ratio, "optim.lr": lr} for ratio in (0.3, 0.6) for lr in (1e-3, 1e-2)]
+    for k in range(5):
+        proposer.suggest(str(k))
+    assert [trial.options for trial in proposer.journal.trials()][1:] == [
+        {"method.msm_ratio": ratio, "optim.lr": lr} for ratio in (0.3, 0.6) for lr in (1e-3, 1e-2)
+    ]
     assert proposer.suggest("5") == Searcher.FINISHED
+
+
+def test_who_copies_follows_from_the_scores_alone(catalog: Path) -> None:
+    """The worst quarter takes options near those of the best quarter; equal scores are left alone."""
+    search, varied = settled(catalog, scheduler="pbt"), space.load("byov", "byov")
+    chosen = Random(search, varied)
+    members = [
+        Trial(number=k, options=dict(chosen.choose(k) or {}), reports=[report(1, 0.1 * k), report(2, 0.5)])
+        for k in range(1, 9)
+    ]
+    first, again = (exchanges(search, chosen, members, 1) for _ in range(2))
+    assert first == again
+    assert {exchange.copier.number for exchange in first} == {1, 2}
+    assert {exchange.donor.number for exchange in first} <= {7, 8}
+    for exchange in first:
+        assert chosen.valid(exchange.options)
+        assert exchange.options != exchange.donor.options
+        kept = [path for path, value in exchange.options.items() if 0.79 < value / exchange.donor.options[path] < 1.21]
+        assert kept
+    assert exchanges(search, chosen, members, 2) == []
+    fewer = exchanges(settled(catalog, scheduler="pbt", mode="min"), chosen, members, 1)
+    assert {exchange.copier.number for exchange in fewer} == {7, 8}
 
 
 def test_room_is_planned_for_trials_and_their_workers(catalog: Path) -> None:

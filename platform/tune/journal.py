@@ -50,6 +50,10 @@ class Trial:
     number: int
     options: dict[str, Any]
     """Value by option path; empty for the preset, trial 0."""
+    copied_from: int | None = None
+    """In population-based training, the trial whose weights it last took over."""
+    copied_at: int | None = None
+    """Evaluation after which it did."""
     reports: list[Report] = field(default_factory=list)
     status: Ended | None = None
     """None while it runs, or was interrupted."""
@@ -84,13 +88,16 @@ class Journal:
         """One that was begun."""
         folder = self.of(number)
         reports = [Report(**values) for values in _read(folder / "reports.json", [])]
-        options = _read(folder / "trial.json", {})["options"]
-        return Trial(number=number, options=options, reports=reports, **_read(folder / "end.json", {}))
+        begun, end = _read(folder / "trial.json", {}), _read(folder / "end.json", {})
+        return Trial(number=number, reports=reports, **begun, **end)
 
-    def begin(self, number: int, options: dict[str, Any]) -> None:
-        """Before a trial starts, and where its options change."""
+    def begin(
+        self, number: int, options: dict[str, Any], copied_from: int | None = None, copied_at: int | None = None
+    ) -> None:
+        """Before a trial starts, and once it has taken over another's weights."""
         self.of(number).mkdir(parents=True, exist_ok=True)
-        write_json(self.of(number) / "trial.json", {"options": options})
+        values = {"options": options, "copied_from": copied_from, "copied_at": copied_at}
+        write_json(self.of(number) / "trial.json", values)
 
     def report(self, number: int, report: Report) -> None:
         """Add one."""

@@ -21,8 +21,6 @@ class Room:
     gpus: int
     """Likewise."""
     at_a_time: int
-    all_cpus: float
-    """Of the cluster."""
     cluster: str
     """What there is, as text."""
 
@@ -58,22 +56,11 @@ def plan(search: Search, resources: dict[str, float], *, gpu: bool) -> Room:
             f"time; pass --jobs {fit} or leave it out"
         )
     at_a_time = min(fit, search.jobs or fit, search.count)
-    if many and search.scheduler == "pbt" and at_a_time < search.count:
-        raise ValueError(
-            f"--scheduler pbt with compute.workers {compute.workers}: all {search.count} members must be placed at a "
-            f"time, but {at_a_time} fit on {cluster}; pass --trials {max(at_a_time, 2)}, fewer workers, or use asha"
-        )
-    return Room(cpus, gpus, at_a_time, have, cluster)
+    return Room(cpus, gpus, at_a_time, cluster)
 
 
 def claimed_by_trial(search: Search, room: Room) -> dict[str, float]:
-    """Resources of the trial's own process; a group of workers claims its own.
-
-    Ray pauses members of a population, all of which it must know, in place of a limit on trials at a time: there what
-    they claim is that limit.
-    """
+    """Resources of the trial's own process; a group of workers claims its own."""
     if search.experiment.compute.workers > 1:
         return {"CPU": SPARE_CPUS}
-    limited = search.scheduler == "pbt" and search.jobs is not None
-    cpus = math.floor(100 * room.all_cpus / room.at_a_time) / 100 if limited else room.cpus
-    return {"CPU": cpus, **({"GPU": room.gpus} if room.gpus else {})}
+    return {"CPU": room.cpus, **({"GPU": room.gpus} if room.gpus else {})}

@@ -1,4 +1,4 @@
-"""Ray Tune's part: which trials run, and which of them are stopped or copied; fed from the journal after a stop."""
+"""Ray Tune's part: which trials run, and which of them are stopped; fed from the journal after an interruption."""
 
 from __future__ import annotations
 
@@ -7,36 +7,29 @@ from types import SimpleNamespace
 from typing import Any
 
 from ray.tune import Callback, Stopper
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from crossview.platform.tune.choosers import Chooser
 from crossview.platform.tune.definition import Search
 from crossview.platform.tune.journal import Ended, Journal, Trial
-from crossview.platform.tune.space import Space
 from crossview.platform.tune.trial import comparable
 
 HOPELESS = 3
 """Trials that fail before any other has a score, after which the search ends: the cause is not their options."""
 
 
-def scheduler(search: Search, space: Space, trials: list[Trial]) -> TrialScheduler:
+def scheduler(search: Search, trials: list[Trial]) -> TrialScheduler:
     """The scheduler of the search, which knows every score reported so far."""
-    if search.scheduler == "none":
+    if search.scheduler != "asha":
         return FIFOScheduler()
-    common: dict[str, Any] = {"time_attr": "evaluation", "metric": "objective", "mode": search.mode}
-    if search.scheduler == "pbt":
-        # In step: else a member could be told to copy while its process still trains. After an interruption nothing
-        # has to be told, since the next evaluation compares all members anew.
-        return PopulationBasedTraining(
-            **common,
-            perturbation_interval=1,
-            synch=True,
-            hyperparam_mutations={"trial": {"options": dict(space.domains)}},
-            require_attrs=False,
-        )
     asha = AsyncHyperBandScheduler(
-        **common, max_t=search.evaluations, grace_period=1, reduction_factor=search.reduction
+        time_attr="evaluation",
+        metric="objective",
+        mode=search.mode,
+        max_t=search.evaluations,
+        grace_period=1,
+        reduction_factor=search.reduction,
     )
     reports = sorted(((r, t) for t in trials for r in t.reports), key=lambda pair: pair[0].at)
     for report, trial in reports:
@@ -69,14 +62,7 @@ class Proposer(Searcher):
         else:
             return Searcher.FINISHED
         self.numbers[trial_id] = number
-        return config(self.journal, number)
-
-    def population(self) -> dict[str, Any]:
-        """All trials at once, as population-based training takes them: a grid of whole configurations."""
-        found: list[dict[str, Any]] = []
-        while (one := self.suggest(str(len(found)))) != Searcher.FINISHED:
-            found.append(one["trial"])
-        return {"trial": {"grid_search": found}}
+        return {"trial": config(self.search, self.journal, number)}
 
     def _options(self, number: int) -> Any:
         return {} if number == 0 else self.chooser.choose(number)
@@ -93,10 +79,9 @@ class Proposer(Searcher):
         """Nothing: the journal holds all of it."""
 
 
-def config(journal: Journal, number: int) -> dict[str, Any]:
-    """What `trial.TrialActor` takes for a trial."""
-    options = journal.trial(number).options
-    return {"trial": {"folder": str(journal.folder), "number": number, "options": options}}
+def config(search: Search, journal: Journal, number: int, until: int | None = None) -> dict[str, Any]:
+    """What `trial.TrialActor` takes to run a trial up to an evaluation, by default the last."""
+    return {"folder": str(journal.folder), "number": number, "until": until or search.evaluations}
 
 
 class Watcher(Callback):
@@ -133,7 +118,8 @@ class Watcher(Callback):
         number = trial.config["trial"]["number"]
         known = self.journal.trial(number)
         done = bool(known.reports) and known.reports[-1].evaluation >= self.search.evaluations
-        self._end(number, "finished" if done else "stopped", "")
+        if done or known.status == "failed" or self.search.scheduler != "pbt":  # a population pauses after each round
+            self._end(number, "finished" if done else "stopped", "")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Its process died more often than is allowed."""

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from ray import tune
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
 
 from crossview.datasets.catalog import Catalog
 from crossview.platform.config import Experiment
@@ -17,6 +22,7 @@ from crossview.platform.tune.confirm import confirm, winner
 from crossview.platform.tune.definition import Search
 from crossview.platform.tune.journal import Journal
 from crossview.platform.tune.page import publish
+from crossview.platform.tune.population import rounds
 from crossview.platform.tune.room import Room, claimed_by_trial, plan
 from crossview.platform.tune.schedule import Hopeless, Proposer, Watcher, scheduler
 from crossview.platform.tune.settings import Settings
@@ -105,11 +111,7 @@ def _share_features(search: Search) -> None:
 
 
 def _run_trials(folder: Path, search: Search, space: Space, journal: Journal, room: Room) -> None:
-    from ray import tune
-
     begun = journal.trials()
-    # A catalogue of what is done is the journal's; Ray's own record is left behind at the end.
-    storage = folder / "ray"
     total = search.count * search.evaluations
     with Progress(f"tuning {search.method}", search.count, "trials", sum(t.status is not None for t in begun)) as line:
 
@@ -122,33 +124,49 @@ def _run_trials(folder: Path, search: Search, space: Space, journal: Journal, ro
         tell(watcher)
         if watcher.ended >= search.count:
             return
-        pbt = search.scheduler == "pbt"
-        chosen = chooser(search, space, [trial for trial in begun if trial.status is not None])
-        proposer = Proposer(search, journal, chosen)
-        tuner = tune.Tuner(
-            tune.with_resources(TrialActor, claimed_by_trial(search, room)),
-            param_space=proposer.population() if pbt else {},
-            tune_config=tune.TuneConfig(
-                scheduler=scheduler(search, space, begun),
-                search_alg=None if pbt else proposer,
-                num_samples=1 if pbt else -1,
-                max_concurrent_trials=None if pbt else room.at_a_time,
-                reuse_actors=True,
-                trial_dirname_creator=lambda trial: str(trial.trial_id),
-            ),
-            run_config=tune.RunConfig(
-                name=f"ray-{time.time_ns()}",  # Ray silently goes on with a name that it has seen
-                storage_path=str(storage),
-                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-                callbacks=[watcher],
-                stop=Hopeless(watcher),
-                verbose=0,
-            ),
-        )
-        tuner.fit()
-    shutil.rmtree(storage, ignore_errors=True)
+        run = partial(_fit, search, room, folder / "ray", watcher)
+        if search.scheduler == "pbt":
+            for members in rounds(search, space, journal):
+                run({"trial": tune.grid_search(members)}, None, None)
+        else:
+            proposer = Proposer(search, journal, chooser(search, space, [t for t in begun if t.status is not None]))
+            run({}, proposer, scheduler(search, begun))
+    shutil.rmtree(folder / "ray", ignore_errors=True)
     if watcher.hopeless:
         raise ValueError(
             f"{folder}: the first {len(watcher.failures)} trials all failed and none has a score, so the search ended; "
             f"the last one failed because {watcher.failures[-1]}"
         )
+
+
+def _fit(
+    search: Search,
+    room: Room,
+    storage: Path,
+    watcher: Watcher,
+    param_space: dict[str, Any],
+    proposer: Searcher | None,
+    decides: TrialScheduler | None,
+) -> None:
+    """Let Ray Tune run trials. What is done is the journal's to know; Ray's own record is left behind at the end."""
+    tune.Tuner(
+        tune.with_resources(TrialActor, claimed_by_trial(search, room)),
+        param_space=param_space,
+        tune_config=tune.TuneConfig(
+            scheduler=decides,
+            search_alg=proposer,
+            num_samples=1 if proposer is None else -1,
+            max_concurrent_trials=room.at_a_time,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
+        ),
+        run_config=tune.RunConfig(
+            name=f"ray-{time.time_ns()}",  # Ray silently goes on with a name that it has seen
+            storage_path=str(storage),
+            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # runs have their own
+            callbacks=[watcher],
+            stop=Hopeless(watcher),
+            verbose=0,
+        ),
+    ).fit()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +11,8 @@ import numpy as np
 from ray import tune
 
 from crossview.downstream.table import from_arrow
-from crossview.platform import checkpoint, runs, train
-from crossview.platform.config import Experiment, to_dict
+from crossview.platform import runs, train
+from crossview.platform.config import Experiment
 from crossview.platform.evaluate import evaluate
 from crossview.platform.loop import plan_for, total_steps
 from crossview.platform.metrics import read_metrics
@@ -32,19 +30,15 @@ WORST = 1e30
 class TrialActor(tune.Trainable):
     """Ray Tune's trainable: each step trains a trial's runs up to the next evaluation and scores them.
 
-    `config["trial"]` has the search's "folder", the trial's "number" and its "options". What a step has done is in the
-    journal, so that a new process goes on behind it. Nothing runs between two steps: a trial that Ray pauses, copies or
-    stops is at rest.
+    `config["trial"]` has the search's "folder", the trial's "number" and the evaluation "until" which it runs. What a
+    step has done is in the journal, so that a new process goes on behind it; nothing runs between two steps.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take a trial up where the journal leaves it."""
-        given = config["trial"]
-        folder, self.number, self.options = Path(given["folder"]), given["number"], given["options"]
+        self.given = config["trial"]
+        folder, self.number = Path(self.given["folder"]), self.given["number"]
         self.search, self.journal = read(folder), Journal(folder)
-        reports = self.journal.trial(self.number).reports
-        self.last = reports[-1] if reports else None
-        self.donor: int | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Another trial in the same process."""
@@ -53,42 +47,25 @@ class TrialActor(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """The next evaluation; one that fails for reasons of its own ends the trial, and the others go on."""
-        evaluation = self.last.evaluation if self.last else 0
-        if self.last is None or evaluation < self.search.evaluations:
+        trial = self.journal.trial(self.number)
+        report, until = trial.reports[-1] if trial.reports else None, self.given["until"]
+        if report is None or report.evaluation < until:
             try:
-                found = _advance(self.journal, self.search, self.journal.trial(self.number), evaluation + 1)
+                report = _advance(self.journal, self.search, trial)
             except (ValueError, OSError) as error:
                 self.journal.end(self.number, "failed", str(error))
                 return {"done": True}
-            self.last = replace(found, copied_from=self.donor)
-            self.journal.report(self.number, self.last)
-            self.donor = None
+            self.journal.report(self.number, report)
         return {
-            "objective": comparable(self.last.objective, self.search.sign),
-            "evaluation": self.last.evaluation,
-            "done": self.last.evaluation >= self.search.evaluations,
+            "objective": comparable(report.objective, self.search.sign),
+            "evaluation": report.evaluation,
+            "done": report.evaluation >= until,
         }
 
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Where the weights lie: population-based training copies them from there."""
-        assert self.last is not None
-        where = {"number": self.number, "evaluation": self.last.evaluation, "step": self.last.step}
-        (Path(checkpoint_dir) / "trial.json").write_text(json.dumps(where))
 
-    def load_checkpoint(self, checkpoint: str | dict[str, Any] | None) -> None:
-        """Go on from another trial's weights, where the checkpoint is another's; one's own is on the disk anyway."""
-        where = json.loads((Path(str(checkpoint)) / "trial.json").read_text())
-        if where["number"] == self.number:
-            return
-        _take_over(self.journal, self.search, self.number, where, self.options)
-        self.donor = where["number"]
-        reports = self.journal.trial(self.donor).reports
-        self.last = next(report for report in reports if report.evaluation == where["evaluation"])
-
-
-def _advance(journal: Journal, search: Search, trial: Trial, evaluation: int) -> Report:
-    """Train every seed up to an evaluation and score it."""
-    began, first = time.monotonic(), not trial.reports
+def _advance(journal: Journal, search: Search, trial: Trial) -> Report:
+    """Train every seed up to the next evaluation and score it."""
+    began, first, evaluation = time.monotonic(), not trial.reports, len(trial.reports) + 1
     experiment = with_options(search.method, search.experiment, trial.options)
     total = total_steps(experiment.optim, plan_for(experiment).rows_per_epoch)
     until = round(total * evaluation / search.evaluations)
@@ -116,6 +93,7 @@ def _advance(journal: Journal, search: Search, trial: Trial, evaluation: int) ->
         losses={name: float(np.mean([of[name] for of in losses])) for name in losses[0]},
         seconds=time.monotonic() - began + (trial.reports[-1].seconds if trial.reports else 0.0),
         at=time.time(),
+        copied_from=trial.copied_from if trial.copied_at == evaluation - 1 else None,
     )
 
 
@@ -153,27 +131,3 @@ def mean_scores(scores: list[Scores]) -> Scores:
 def comparable(objective: float, sign: int) -> float:
     """The objective for a scheduler, which cannot take NaN."""
     return objective if np.isfinite(objective) else -sign * WORST
-
-
-def _take_over(journal: Journal, search: Search, number: int, donor: dict[str, int], options: dict[str, Any]) -> None:
-    """Replace this trial's runs by the donor's at its report, under the new options."""
-    journal.begin(number, options)
-    changed = with_options(search.method, search.experiment, options)
-    for seed in range(changed.seed, changed.seed + search.seeds):
-        source, run = journal.run(donor["number"], seed), journal.run(number, seed)
-        _fork(source, run, donor["step"], search.method, replace(changed, seed=seed))
-
-
-def _fork(source: Path, run: Path, step: int, method: str, experiment: Experiment[Any]) -> None:
-    """Let a run go on from another run's checkpoint of a step (its newest, where that is gone) and history."""
-    kept = checkpoint.folder(source, step)
-    begin = kept if kept.exists() else checkpoint.resolve(source)
-    copy = run / "checkpoints" / f".{begin.name}-copy"
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(begin, copy)
-    shutil.copy(source / "metrics.parquet", run / "metrics.parquet")
-    info = json.loads((run / "run.json").read_text())
-    runs.write_json(run / "run.json", {**info, "experiment": to_dict(method, experiment)})
-    for old in checkpoint.all_of(run):
-        shutil.rmtree(old)
-    copy.rename(run / "checkpoints" / begin.name)
