@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any, Literal, get_type_hints
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from crossview.datasets.tables import write_table
+from crossview.datasets import storage
+from crossview.datasets.tables import read_table, write_table
 
 Perspective = Literal["ego", "exo"]
 Kind = Literal["video", "features"]
@@ -125,7 +124,7 @@ class Catalog:
 
     def file(self, recording: Recording) -> Path:
         """Where the recording's file lies."""
-        return self.root / recording.path
+        return storage.as_path(recording.path) if "://" in recording.path else self.root / recording.path
 
     def select(self, split: str) -> Catalog:
         """The recordings of one split, in their order; raises ValueError where there are none."""
@@ -154,14 +153,12 @@ class Catalog:
             for name, by_recording in self.frame_labels.items()
             for recording, values in by_recording.items()
         ]
-        folder.mkdir(parents=True, exist_ok=True)
+        storage.make_folder(folder)
         _write(folder / "recordings.parquet", [asdict(r) for r in self.recordings], RECORDINGS)
         _write(folder / "segments.parquet", [asdict(s) for s in self.segments], SEGMENTS)
         _write(folder / "frame_labels.parquet", labels, FRAME_LABELS)
         _write(folder / "quarantine.parquet", [asdict(q) for q in self.quarantined], QUARANTINED)
-        partial = folder / f".catalog.json.{os.getpid()}"
-        partial.write_text(json.dumps({"root": str(self.root.resolve())}, indent=2) + "\n")
-        partial.replace(folder / "catalog.json")
+        storage.write_text(folder / "catalog.json", json.dumps({"root": str(self.root.resolve())}, indent=2) + "\n")
 
     @staticmethod
     def load(folder: Path, root: Path | None = None) -> Catalog:
@@ -169,7 +166,7 @@ class Catalog:
         for name in ("catalog.json", "recordings.parquet"):
             if not (folder / name).is_file():
                 raise ValueError(f"{folder}: no catalog here ({name} is missing); make one with `crossview prepare`")
-        root = root or Path(json.loads((folder / "catalog.json").read_text())["root"])
+        root = root or storage.as_path(json.loads((folder / "catalog.json").read_text())["root"])
         if not root.is_dir():
             raise ValueError(
                 f"{folder}: the catalog's files lay under {root}, which is missing; make the catalog again with "
@@ -190,7 +187,7 @@ def _write(file: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
 
 def _read(file: Path, schema: pa.Schema) -> list[dict[str, Any]]:
     try:
-        table = pq.read_table(file)
+        table = read_table(file)
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"{file}: not a readable table ({error}); make the catalog again") from error
     if table.schema.names != schema.names:

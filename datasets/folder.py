@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crossview.datasets import storage
 from crossview.datasets.catalog import Catalog, Perspective, Recording
 from crossview.datasets.probing import Tick, check_splits, probe_all
 from crossview.datasets.video import VideoInfo
@@ -125,7 +126,7 @@ def _labels(root: Path, csv_file: Path, line: _Line, num_frames: int) -> np.ndar
     file, place = root / line.values["labels"], f"{csv_file}, line {line.number}, column 'labels'"
     try:
         if file.suffix == ".npy":
-            labels = np.load(file, allow_pickle=False)
+            labels = np.load(storage.local(file), allow_pickle=False)
         elif file.suffix in (".txt", ".csv"):
             labels = np.array([int(text) for text in file.read_text().split()], np.int64)
         else:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import av
 
+from crossview.datasets import storage
 from crossview.datasets.catalog import Catalog, Quarantined, Recording
 from crossview.datasets.probing import Tick, check_share
 from crossview.datasets.video import UnreadableVideo, displayed_size, probe, sequential, yuv420
@@ -102,24 +103,23 @@ def _copy(catalog: Catalog, source: Recording, out: Path, encoding: Encoding, ti
     if relative.suffix != ".mp4":
         relative = relative.with_name(relative.name + ".mp4")
     try:
-        stat = file.stat()
+        size, version = storage.state(file)
     except OSError as error:
         raise UnreadableVideo(f"{file}: {error.strerror}") from error
-    made_from = {**vars(encoding), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "frames": source.num_frames}
+    made_from = {**vars(encoding), "bytes": size, "mtime_ns": version, "frames": source.num_frames}
     stamp = json.dumps(made_from, sort_keys=True)
     target = out / relative
     if _stamp(target) != stamp:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.stem}.{os.getpid()}.mp4")
-        try:
+        storage.make_folder(target.parent)
+
+        def build(partial: Path) -> None:
             _encode(file, partial, source, encoding, stamp, time_limit_s)
             found = probe(partial).num_frames
             if found != source.num_frames:
                 raise UnreadableVideo(f"{file}: its copy has {found} frames instead of {source.num_frames}")
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
-    with av.open(str(target)) as container:
+
+        storage.write(target, build, once=True)
+    with av.open(str(storage.local(target))) as container:
         picture = container.streams.video[0]
         return replace(source, path=str(relative), height_px=picture.height, width_px=picture.width)
 
@@ -127,7 +127,7 @@ def _copy(catalog: Catalog, source: Recording, out: Path, encoding: Encoding, ti
 def _stamp(target: Path) -> str | None:
     """What an existing copy was made from."""
     try:
-        with av.open(str(target)) as container:
+        with av.open(str(storage.local(target))) as container:
             return container.metadata.get("comment")
     except (av.FFmpegError, OSError):
         return None
@@ -136,7 +136,7 @@ def _stamp(target: Path) -> str | None:
 def _encode(file: Path, partial: Path, source: Recording, encoding: Encoding, stamp: str, time_limit_s: float) -> None:
     rate = Fraction(source.fps).limit_denominator(1001)
     count, size = 0, None
-    with av.open(str(partial), "w", options={"movflags": "faststart"}) as container:
+    with av.open(str(partial), "w", format="mp4", options={"movflags": "faststart"}) as container:
         container.metadata["comment"] = stamp
         stream = container.add_stream("libx264", rate=rate)
         stream.codec_context.thread_count = 1

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from crossview.datasets import storage
+
 
 def write_table(table: pa.Table, file: Path) -> None:
-    """Write the table under a temporary name beside `file`, and rename it once it is whole."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        pq.write_table(table, partial)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write the table whole or not at all; where the storage fails, tried again as `storage.write` does."""
+    storage.write(file, lambda partial: pq.write_table(table, partial))
+
+
+def read_table(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A table, wherever it lies."""
+    return pq.read_table(storage.local(file), columns=columns and list(columns))

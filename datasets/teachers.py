@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from crossview.datasets import storage
 from crossview.datasets.tables import write_table
 
 FOLDER = "teachers"
@@ -251,16 +251,15 @@ def write_scores(
     names = sorted(scores)
     logits = as_logits(np.stack([scores[n] for n in names]), kind, f"{file}: task {task!r}")
     merged = pa.table([pa.array(names), pa.array([task] * len(names)), _lists(logits)], schema=SCORES)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
+    storage.make_folder(folder)
+
+    def build(partial: Path) -> None:
         with pq.ParquetWriter(partial, SCORES) as writer:
             for group in _others(old, task, pa.array(names)):
                 writer.write_table(group, row_group_size=max(1, len(group)))
             writer.write_table(merged, row_group_size=max(1, _GROUP_BYTES // (4 * wanted)))
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+
+    storage.write(file, build)
 
 
 def write_detections(folder: Path, found: Mapping[str, Detections]) -> None:
@@ -273,7 +272,7 @@ def write_detections(folder: Path, found: Mapping[str, Detections]) -> None:
         old = _read(file, DETECTIONS)
         ids = pc.cast(old["recording"], pa.string())
         parts.append(old.filter(pc.invert(pc.is_in(ids, pa.array(list(found), pa.string())))))
-    folder.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(folder)
     write_table(pa.concat_tables(parts).unify_dictionaries(), file)
 
 
@@ -313,7 +312,7 @@ def _codes(column: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
 
 def _parquet(file: Path, schema: pa.Schema) -> pq.ParquetFile:
     try:
-        found = pq.ParquetFile(file)
+        found = pq.ParquetFile(storage.local(file))
     except (OSError, pa.ArrowException) as error:
         raise ValueError(
             f"{file}: not a readable table ({error}); make it again with `crossview prepare teachers`"

@@ -8,13 +8,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import av
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from av.video.stream import VideoStream
+
+from crossview.datasets import storage
 
 Pixels = Literal["rgb", "yuv420"]
 
@@ -49,13 +51,14 @@ class Decoder(Protocol):
         """The frames `frames`, which are sorted and unique; raises UnreadableVideo."""
 
 
-def file_state(file: Path) -> list[int]:
-    """Size in bytes and time of change in ns: other numbers once the file is another; empty where there is none."""
+def file_state(file: Path) -> list[Any]:
+    """`storage.state`: other values once the file is another; empty where there is none."""
     try:
-        facts = file.stat()
-    except OSError:
-        return []  # decoding will name the missing file
-    return [facts.st_size, facts.st_mtime_ns]
+        return storage.state(file)
+    except OSError as error:
+        if storage.is_local(file) or isinstance(error, FileNotFoundError):
+            return []  # decoding will name the missing file
+        raise
 
 
 def probe(path: Path, *, time_limit_s: float = 600.0) -> VideoInfo:
@@ -101,7 +104,7 @@ def decode(
     if size_px is not None and pixels == "yuv420" and size_px % 2:
         raise ValueError(f"{path}: size_px is {size_px}; it must be even for yuv420 (4:2:0 chroma)")
     reader = DECODERS[decoder]
-    return reader.decode(Path(path), frames, size_px=size_px, pixels=pixels, time_limit_s=time_limit_s)
+    return reader.decode(storage.as_path(path), frames, size_px=size_px, pixels=pixels, time_limit_s=time_limit_s)
 
 
 class PyAV:
@@ -149,7 +152,8 @@ class Decord:
         if pixels != "rgb":
             raise ValueError(f"decoder 'decord' yields 'rgb', not {pixels!r}; take decoder 'pyav'")
         _check_decord_can(path)
-        command = [sys.executable, "-m", "crossview.datasets.decord_reader", str(path), str(size_px or 0)]
+        file = on_this_node(path)
+        command = [sys.executable, "-m", "crossview.datasets.decord_reader", str(file), str(size_px or 0)]
         try:
             child = subprocess.run(command, input=frames.tobytes(), capture_output=True, timeout=time_limit_s)
         except subprocess.TimeoutExpired as error:  # run() has killed the child
@@ -169,9 +173,10 @@ def sequential(path: Path, time_limit_s: float) -> Iterator[tuple[VideoFrame, Vi
 
     `time_limit_s` counts the time spent here, not what the caller does with a frame.
     """
+    file = on_this_node(path)  # takes none of the time that is limited
     left_s, resumed_s = time_limit_s, time.monotonic()
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(file)) as container:
             if not container.streams.video:
                 raise UnreadableVideo(f"{path}: it holds no video stream")
             stream = container.streams.video[0]
@@ -194,6 +199,14 @@ def sequential(path: Path, time_limit_s: float) -> Iterator[tuple[VideoFrame, Vi
                     f"{path}: its index lists {len(stream.index_entries)} packets, {packets} are there"
                 )
     except (av.FFmpegError, OSError) as error:
+        raise UnreadableVideo(f"{path}: {error.strerror or error}") from error
+
+
+def on_this_node(path: Path) -> Path:
+    """The file, or this node's copy of it; raises UnreadableVideo where there is none."""
+    try:
+        return storage.local(path, settled=True)
+    except FileNotFoundError as error:
         raise UnreadableVideo(f"{path}: {error.strerror or error}") from error
 
 
@@ -252,7 +265,7 @@ def yuv420(frame: VideoFrame, size: tuple[int, int] | None) -> np.ndarray:
 
 def _check_decord_can(path: Path) -> None:
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(on_this_node(path))) as container:
             if not container.streams.video:
                 raise UnreadableVideo(f"{path}: it holds no video stream")
             stream = container.streams.video[0]

@@ -10,6 +10,7 @@ import timm
 import torch
 from torch import Tensor
 
+from crossview.datasets import storage
 from crossview.datasets.catalog import Catalog
 from crossview.methods.backbone import Pooled
 from crossview.methods.base_config import Base
@@ -44,7 +45,7 @@ def write_features(base: Base, catalog: Catalog, out: Path, where: Where, data: 
     kept = [replace(r, kind="features", path=f"files/{r.id.replace('/', '__')}.npy") for r in catalog.recordings]
     missing = [i for i, r in enumerate(kept) if not is_complete(out / r.path, r)]
     todo = replace(catalog, recordings=tuple(catalog.recordings[i] for i in missing))
-    files.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(files)
     job = _Job(base, todo, [out / kept[i].path for i in missing], data, where.device)
     lost = compute(todo, _Writer, {"job": job}, out, len(kept), data, where) if missing else set()
     found = replace(catalog, root=out.resolve(), recordings=tuple(kept)).keep(lambda r: r.id not in lost)
@@ -62,7 +63,7 @@ def _claim(out: Path, base: Base) -> None:
             f"{out}: it holds features made with {option}={theirs.get(option)}, asked for is {mine[option]}; a folder "
             "holds one backbone: name another with --out, or remove this one"
         )
-    out.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(out)
     write_json(file, mine)
 
 

@@ -1,8 +1,13 @@
-"""Checkpoints: folders of model.safetensors, frozen.safetensors, train_state.pt and run.json, renamed when complete."""
+"""Checkpoints: folders of model.safetensors, frozen.safetensors, train_state.pt and run.json.
+
+On a disk a complete folder is renamed into place. In an object store no folder can be: run.json is uploaded last there,
+and removed first, and a folder without it is no checkpoint.
+"""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,9 +20,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from crossview.datasets import storage
 from crossview.methods.method import Method, build
 from crossview.platform.config import read
 from crossview.platform.runs import write_json
+
+MODEL, FROZEN = "model.safetensors", "frozen.safetensors"
 
 
 def folder(run: Path, step: int) -> Path:
@@ -27,7 +35,14 @@ def folder(run: Path, step: int) -> Path:
 
 def all_of(run: Path) -> list[Path]:
     """Complete checkpoints of a run, oldest first."""
-    return sorted((run / "checkpoints").glob("step-*"))
+    if storage.is_local(run):
+        return sorted((run / "checkpoints").glob("step-*"))
+    return sorted(file.parent for file in (run / "checkpoints").glob("step-*/run.json"))
+
+
+def is_complete(target: Path) -> bool:
+    """Whether a checkpoint lies there whole; asked again where the storage fails."""
+    return storage.patiently((target / "run.json").exists, target)
 
 
 def latest(run: Path) -> Path | None:
@@ -58,27 +73,75 @@ def save(
     """Write one checkpoint and drop all but the newest `keep`.
 
     `weights` are those to evaluate (the moving average where there is one). Frozen parameters do not change: their file
-    is written once and hard-linked from then on. On failure earlier checkpoints stay as they are; see `needs_space`.
+    is written once and hard-linked, or copied by the object store, from then on. Where the storage fails, all is tried
+    again, as `storage.write` does; on failure earlier checkpoints stay as they are; see `needs_space`.
     """
+    frozen = _frozen_names(model)
+    parts = {
+        MODEL: {n: w.contiguous() for n, w in weights.items() if n not in frozen},
+        FROZEN: {n: w.contiguous() for n, w in weights.items() if n in frozen},
+    }
+    info = {**run, "step": train_state["step"]}
+    place = _place if storage.is_local(target) else _upload
+    storage.patiently(lambda: place(target, parts, train_state, info), target)
+    storage.patiently(lambda: _drop_old(target.parent.parent, keep), target.parent)
+
+
+def _drop_old(run: Path, keep: int) -> None:
+    for old in all_of(run)[:-keep]:
+        if not storage.is_local(old):
+            (old / "run.json").unlink()
+        storage.remove(old)
+
+
+def _place(
+    target: Path, parts: dict[str, dict[str, Tensor]], train_state: dict[str, Any], info: dict[str, Any]
+) -> None:
     previous = latest(target.parent.parent)
     temporary = target.with_name(f".{target.name}")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        frozen = _frozen_names(model)
-        save_file({n: w.contiguous() for n, w in weights.items() if n not in frozen}, temporary / "model.safetensors")
-        if frozen:
-            _save_frozen(temporary, previous, {n: w.contiguous() for n, w in weights.items() if n in frozen})
-        torch.save(train_state, temporary / "train_state.pt")
-        write_json(temporary / "run.json", {**run, "step": train_state["step"]})
+        if parts[FROZEN] and not (previous and _linked(previous / FROZEN, temporary / FROZEN)):
+            _build(temporary / FROZEN, parts[FROZEN])
+        _build(temporary / MODEL, parts[MODEL])
+        _build(temporary / "train_state.pt", train_state)
+        (temporary / "run.json").write_text(json.dumps(info, indent=2) + "\n")
         for file in (*temporary.iterdir(), temporary):  # a name must not reach the disk before what it names
             _sync(file)
         temporary.rename(target)
         _sync(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    for old in all_of(target.parent.parent)[:-keep]:
-        shutil.rmtree(old)
+
+
+def _upload(
+    target: Path, parts: dict[str, dict[str, Tensor]], train_state: dict[str, Any], info: dict[str, Any]
+) -> None:
+    previous = latest(target.parent.parent)
+    with storage.outgoing() as folder:
+        if parts[FROZEN] and previous and (previous / FROZEN).exists():
+            storage.copy_within(previous / FROZEN, target / FROZEN)
+        elif parts[FROZEN]:
+            _build(folder / FROZEN, parts[FROZEN])
+        _build(folder / MODEL, parts[MODEL])
+        _build(folder / "train_state.pt", train_state)
+        for file in folder.iterdir():
+            storage.upload(file, target / file.name)
+    write_json(target / "run.json", info)
+
+
+def _build(file: Path, content: dict[str, Any]) -> None:
+    """Write weights, or the training state; each library's way to report a full disk becomes an OSError."""
+    try:
+        if file.suffix == ".safetensors":
+            save_file(content, file)
+        else:
+            torch.save(content, file)
+    except (RuntimeError, SafetensorError) as error:
+        if _is_storage(error):
+            raise OSError(errno.ENOSPC, f"{file}: {error}") from error
+        raise
 
 
 @contextmanager
@@ -89,8 +152,12 @@ def needs_space(file: Path, run: Path) -> Iterator[None]:
     except (OSError, RuntimeError, SafetensorError) as error:  # each library reports a full disk in its own way
         if not _is_storage(error):
             raise
-        before = latest(run)
-        left = f"the newest complete checkpoint is {before}" if before else "there is no complete checkpoint yet"
+        try:
+            before = latest(run)
+        except Exception:  # a store that cannot be reached cannot be asked
+            left = f"complete checkpoints are those in {run / 'checkpoints'}"
+        else:
+            left = f"the newest complete checkpoint is {before}" if before else "there is no complete checkpoint yet"
         raise OSError(
             errno.ENOSPC,
             f"{file} could not be written: {error}. Training needs free, writable space ({left}); free some, then "
@@ -111,33 +178,33 @@ def _is_storage(error: Exception) -> bool:
     return isinstance(error, OSError) or any(w in text for w in ("no space", "write", "i/o error", "file"))
 
 
-def _save_frozen(temporary: Path, previous: Path | None, weights: dict[str, Tensor]) -> None:
-    name = "frozen.safetensors"
-    if previous and (previous / name).exists():
-        try:
-            os.link(previous / name, temporary / name)
-            return
-        except OSError:  # no hard links on this file system: write a copy
-            pass
-    save_file(weights, temporary / name)
+def _linked(previous: Path, file: Path) -> bool:
+    """Whether the previous checkpoint's frozen weights could be linked: not every file system has hard links."""
+    try:
+        os.link(previous, file)
+    except OSError:
+        return False
+    return True
 
 
 def read_weights(checkpoint: Path) -> dict[str, Tensor]:
     """All weights of one checkpoint by parameter name; raises ValueError naming a file that is missing or broken."""
     weights: dict[str, Tensor] = {}
-    for file in (checkpoint / "model.safetensors", checkpoint / "frozen.safetensors"):
-        if not file.exists() and file.name == "frozen.safetensors":
+    for file in (checkpoint / MODEL, checkpoint / FROZEN):
+        if file.name == FROZEN and not file.exists():
             continue
+        here = storage.local(file)
         with _named(file):
-            weights |= load_file(file)
+            weights |= load_file(here)
     return weights
 
 
 def read_train_state(checkpoint: Path, device: torch.device) -> dict[str, Any]:
     """What `save` was given beside the weights; raises ValueError naming the file where it is missing or broken."""
     file = checkpoint / "train_state.pt"
+    here = storage.local(file)
     with _named(file):
-        state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
+        state: dict[str, Any] = torch.load(here, map_location=device, weights_only=True)
     return state
 
 
@@ -153,7 +220,7 @@ def _named(file: Path) -> Iterator[None]:
 
 def resolve(path: Path) -> Path:
     """The checkpoint folder meant by `path`: itself, or the newest of a run; raises ValueError where there is none."""
-    if (path / "model.safetensors").exists():
+    if (path / MODEL).exists() and (path / "run.json").exists():
         return path
     found = latest(path)
     if found is None:
@@ -161,9 +228,9 @@ def resolve(path: Path) -> Path:
     return found
 
 
-def load(path: Path, device: str | torch.device = "cpu") -> Method:
+def load(path: Path | str, device: str | torch.device = "cpu") -> Method:
     """The trained method of a run or checkpoint folder, in eval mode; needs neither Ray nor the training data."""
-    checkpoint = resolve(Path(path))
+    checkpoint = resolve(storage.as_path(path))
     name, experiment = read(checkpoint)
     model = build(name, without_pretrained(experiment.method))
     model.load_state_dict(read_weights(checkpoint), strict=True)

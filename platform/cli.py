@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from crossview.datasets.storage import named
 from crossview.platform.config import Data, method_names, presets
 from crossview.platform.job_commands import logs, status, stop, submit
-from crossview.platform.launch import parse_train, parse_tune, usage
+from crossview.platform.launch import parse, parse_train, parse_tune, usage
 from crossview.platform.task import Task
 
 Run = Annotated[Path, tyro.conf.Positional]
@@ -32,7 +33,7 @@ def train(args: Sequence[str]) -> None:
 def tune(args: Sequence[str]) -> None:
     """Search a method's options by a downstream metric: crossview tune METHOD [options] | --resume SEARCH."""
     if args and args[0] == "--resume":
-        tyro.cli(_resume_search, args=args[1:], prog="crossview tune --resume")
+        parse(_resume_search, args=args[1:], prog="crossview tune --resume")
         return
     method, launch = parse_tune(args)
     from crossview.platform.runs import free_folder
@@ -266,7 +267,7 @@ def prepare(args: Sequence[str]) -> None:
         usage("crossview prepare DATASET [options]", "datasets", known, ok=bool({"--help", "-h"} & set(args)))
     if args[0] not in known:
         raise _unknown("dataset", args[0], known)
-    tyro.cli(known[args[0]], args=args[1:], prog=f"crossview prepare {args[0]}")
+    parse(known[args[0]], args=args[1:], prog=f"crossview prepare {args[0]}")
 
 
 PARSED: dict[str, Callable[..., None]] = {
@@ -304,10 +305,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if args[0] not in COMMANDS:
             raise _unknown("command", args[0], COMMANDS)
-        if args[0] in PARSED:
-            tyro.cli(PARSED[args[0]], args=args[1:], prog=f"crossview {args[0]}")
-        else:
-            COMMANDS[args[0]](args[1:])
+        with named():
+            if args[0] in PARSED:
+                parse(PARSED[args[0]], args=args[1:], prog=f"crossview {args[0]}")
+            else:
+                COMMANDS[args[0]](args[1:])
     except BrokenPipeError:  # `crossview ... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from crossview.datasets.tables import read_table
 from crossview.downstream.action_probe import action_probe, majority
 from crossview.downstream.clip_retrieval import Pair, clip_retrieval
 from crossview.downstream.clips import ClipEmbeddings
@@ -69,7 +69,7 @@ def _files(question: Question, split: str) -> dict[str, Path]:
 
 
 def _read(file: Path) -> ClipEmbeddings:
-    return ClipEmbeddings.from_table(pq.read_table(file))
+    return ClipEmbeddings.from_table(read_table(file))
 
 
 def _size(split: str, e: ClipEmbeddings, seen: set[str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import dacite
 
+from crossview.datasets.storage import Location, as_path
 from crossview.methods.recipe import MethodConfig, Optim, Recipe
 
 M = TypeVar("M", bound=MethodConfig)
@@ -24,7 +25,7 @@ FRAMES_PER_LIMIT = 1800
 class Source:
     """A further catalog to train on."""
 
-    catalog: Path
+    catalog: Location
     share: float
     """Of all rows; the first catalog has what is left."""
     pairing: Literal["single", "synchronized", "paired", "unpaired", "group"] | None = None
@@ -39,9 +40,9 @@ class Source:
 class Data:
     """Where clips come from and how they are decoded."""
 
-    catalog: Path
+    catalog: Location
     """Folder that `crossview prepare` wrote."""
-    root: Path | None = None
+    root: Location | None = None
     """Where the catalog's files lie now, if not where they lay when it was made."""
     split: str = "train"
     views: tuple[str, ...] | None = None
@@ -141,7 +142,7 @@ class Experiment(Generic[M]):
     compute: Compute = field(default_factory=Compute)
     every: Cadence = field(default_factory=Cadence)
     seed: int = 0
-    init_from: Path | None = None
+    init_from: Location | None = None
     """A run or checkpoint whose weights training starts from."""
 
     def __post_init__(self) -> None:
@@ -193,7 +194,7 @@ def to_dict(method: str, experiment: Experiment[Any]) -> dict[str, Any]:
             return {k: plain(v) for k, v in value.items()}
         if isinstance(value, list | tuple):
             return [plain(v) for v in value]
-        return str(value) if isinstance(value, Path) else value
+        return str(value) if isinstance(value, Location) else value
 
     return {"name": method, **plain(dataclasses.asdict(experiment))}
 
@@ -203,7 +204,7 @@ def from_dict(values: dict[str, Any]) -> tuple[str, Experiment[Any]]:
     values = dict(values)
     method = values.pop("name")
     cls = config_class(method)
-    options = dacite.Config(strict=True, cast=[tuple, Path], type_hooks={float: _number})
+    options = dacite.Config(strict=True, cast=[tuple, Location], type_hooks={float: _number})
     try:
         config = dacite.from_dict(cls, values.pop("method"), options)
         parts: dict[str, Any] = {
@@ -214,7 +215,7 @@ def from_dict(values: dict[str, Any]) -> tuple[str, Experiment[Any]]:
     seed, init_from = values.pop("seed"), values.pop("init_from")
     if values:
         raise ValueError(f"configuration of {method}: unknown option {', '.join(values)}")
-    return method, Experiment(method=config, seed=seed, init_from=Path(init_from) if init_from else None, **parts)
+    return method, Experiment(method=config, seed=seed, init_from=as_path(init_from) if init_from else None, **parts)
 
 
 def _number(value: Any) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 from crossview.datasets.mixture import Mixture
 from crossview.datasets.plan import Clip, Plan, Row
 from crossview.datasets.teachers import FOLDER, Teachers
-from crossview.datasets.video import Pixels, UnreadableVideo, decode
+from crossview.datasets.video import Pixels, UnreadableVideo, decode, on_this_node
 from crossview.platform.config import Data
 from crossview.platform.frame_cache import frame_cache
 
@@ -164,7 +164,7 @@ class RowDecoder:
         """
         try:
             return self.decode(positions["id"])
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             out = self.empty(len(positions["id"]))
             return out | {"quarantine": np.array([json.dumps([{"error": str(error)}])] * len(out["sample"]), object)}
 
@@ -278,8 +278,9 @@ class RowDecoder:
 
 def _features(path: Path) -> np.ndarray:
     """Memory map (L, N, D); a file of (L, D) has N = 1."""
+    file = on_this_node(path)
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UnreadableVideo(f"{path}: {error}") from error
     if array.dtype != np.float16 or array.ndim not in (2, 3):

@@ -12,6 +12,7 @@ from typing import get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from crossview.datasets import storage
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.tables import write_table
 from crossview.downstream.table import to_arrow
@@ -115,7 +116,7 @@ class _Result:
         """Write the files, print the table."""
         run, split, rows = self.question.run, self.question.split, together(self.answers)
         folder = run / "evaluations"
-        folder.mkdir(exist_ok=True)
+        storage.make_folder(folder)
         file = folder / f"{split}.parquet"
         times = _times(file) + 1
         notes = self.notes(times)
@@ -125,7 +126,7 @@ class _Result:
         for answer in self.answers:
             for name, part in answer.tables.items():
                 write_table(part, folder / f"{split}-{name}.parquet")
-        (folder / f"{split}.md").write_text(markdown(rows, notes) + "".join(a.text for a in self.answers))
+        storage.write_text(folder / f"{split}.md", markdown(rows, notes) + "".join(a.text for a in self.answers))
         console.print(terminal(rows, f"{run.name}, split {split}", console.width))
         for note in notes:
             console.print(note, highlight=False)
@@ -148,4 +149,4 @@ class _Result:
 def _times(file: Path) -> int:
     if not file.exists():
         return 0
-    return int(json.loads(pq.read_metadata(file).metadata[b"crossview"])["times"])
+    return int(json.loads(pq.read_metadata(storage.local(file)).metadata[b"crossview"])["times"])

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crossview.datasets import storage
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.video import UnreadableVideo, file_state
 from crossview.methods.method import Method, build
@@ -23,7 +24,7 @@ from crossview.platform.config import Data
 from crossview.platform.per_recording import Arrays, Where, Work, each
 from crossview.platform.progress import Progress
 from crossview.platform.quarantine import Quarantine
-from crossview.platform.recording import clips, read_features, size_px
+from crossview.platform.recording import clips, feature_shape, size_px
 
 
 def cache(
@@ -53,7 +54,7 @@ def cache(
     nothing = Catalog(catalog.root, ())
     job = _Job(method_name, method_config, nothing, [], data, batch, seed, weights)
     folder = out.resolve() / _key(method_name, method_config, job.model(torch.device("cpu")), data)
-    folder.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(folder)
     kept = [replace(r, kind="features", path=_file_name(catalog.file(r), r)) for r in catalog.recordings]
     missing = [i for i, r in enumerate(kept) if not is_complete(folder / r.path, r)]
     if missing:
@@ -143,27 +144,24 @@ def write_file(target: Path, recording: Recording, source: Path, parts: Iterable
 
     Raises UnreadableVideo where they are not as many as the recording has frames.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    storage.write(target, lambda partial: _write_parts(partial, recording, source, parts), once=True)
+
+
+def _write_parts(file: Path, recording: Recording, source: Path, parts: Iterable[Tensor]) -> None:
     array: np.memmap[Any, Any] | None = None
     first = 0
-    try:
-        for clip in parts:
-            part = clip[0].cpu().numpy()  # (n, N, D)
-            if array is None:
-                shape = (recording.num_frames, *part.shape[1:])
-                array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
-            array[first : first + len(part)] = part
-            first += len(part)
-        if array is None or first != recording.num_frames:
-            raise UnreadableVideo(
-                f"{source}: {first} frames came of the {recording.num_frames} that the catalog states"
-            )
-        array.flush()
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    for clip in parts:
+        part = clip[0].cpu().numpy()  # (n, N, D)
+        if array is None:
+            shape = (recording.num_frames, *part.shape[1:])
+            array = np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape)
+        array[first : first + len(part)] = part
+        first += len(part)
+    if array is None or first != recording.num_frames:
+        raise UnreadableVideo(f"{source}: {first} frames came of the {recording.num_frames} that the catalog states")
+    array.flush()
+    with file.open("rb") as written:
+        os.fsync(written.fileno())
 
 
 def _key(name: str, config: MethodConfig, model: Method, data: Data) -> str:
@@ -198,10 +196,10 @@ def _file_name(source: Path, recording: Recording) -> str:
 
 def is_complete(file: Path, recording: Recording) -> bool:
     """Whether a file of the recording's features is there and whole; a cut one is removed."""
-    if not file.exists():
-        return False
     try:
-        read_features(file, recording)
+        feature_shape(file, recording)
+    except FileNotFoundError:
+        return False
     except UnreadableVideo:
         file.unlink()
         return False
@@ -210,7 +208,7 @@ def is_complete(file: Path, recording: Recording) -> bool:
 
 def _check_shapes(folder: Path, recordings: list[Recording]) -> None:
     """One (N, D) per folder, as the stream needs."""
-    shapes = {tuple(read_features(folder / r.path, r).shape[1:]): r.id for r in recordings}
+    shapes = {feature_shape(folder / r.path, r)[1:]: r.id for r in recordings}
     if len(shapes) > 1:
         raise ValueError(
             f"{folder}: features of different shapes per frame, {shapes}; give the views one size_px, or train on video"

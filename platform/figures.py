@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from matplotlib.figure import Figure
 
+from crossview.datasets import storage
 from crossview.datasets.catalog import Catalog, Recording
+from crossview.datasets.tables import read_table
 from crossview.downstream.embeddings import Embeddings
 from crossview.downstream.projection import nearest_across_views, tsne
 from crossview.platform import checkpoint, plots
@@ -46,7 +47,7 @@ def draw(run: Path, *, split: str = "val") -> list[Path]:
     _, experiment = read(run)
     catalog = Catalog.load(experiment.data.catalog, experiment.data.root)
     folder = run / "figures"
-    folder.mkdir(exist_ok=True)
+    storage.make_folder(folder)
     steps: dict[str, Callable[[], dict[str, str]]] = {
         "losses": lambda: _losses(run, folder),
         "maps": lambda: _maps(run / "embeddings" / split, folder, split),
@@ -82,7 +83,7 @@ def _losses(run: Path, folder: Path) -> dict[str, str]:
 
 def one_action(file: Path) -> tuple[str, Embeddings]:
     """The first action of a table and its frames: phases of different actions have nothing in common."""
-    table = pq.read_table(file)
+    table = read_table(file)
     action = sorted(pc.unique(table["action"]).to_pylist())[0]
     part: pa.Table = table.filter(pc.equal(table["action"], action))
     return action, Embeddings.from_table(part)
@@ -92,7 +93,7 @@ def _labelled(folder: Path, row: str) -> Path | None:
     """A row's table, if it is there and every frame has a phase."""
     index = folder / "rows.json"
     files = json.loads(index.read_text())["rows"] if index.exists() else {}
-    if row not in files or pq.read_table(folder / files[row], columns=["label"])["label"].null_count:
+    if row not in files or read_table(folder / files[row], columns=["label"])["label"].null_count:
         return None
     return folder / files[row]
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
 
+from crossview.datasets import storage
 from crossview.datasets.catalog import Recording
 from crossview.datasets.video import Pixels, decode, file_state
 from crossview.platform.config import Data
@@ -23,17 +23,21 @@ def frame_cache(file: Path, recording: Recording, size_px: int, pixels: Pixels, 
     state = f"{recording.id} {recording.num_frames} {file_state(file)}"
     tail = hashlib.blake2b(state.encode(), digest_size=5).hexdigest()
     kept = folder / f"{recording.id.replace('/', '__')}-{tail}.npy"
-    if not kept.exists():
+    try:
+        here = storage.local(kept, settled=True)
+    except FileNotFoundError:
+        here = None
+    if here is None or not here.exists():
         limit_s = data.limit_s(recording.num_frames)
         every = np.arange(recording.num_frames)
         array = decode(file, every, size_px=size_px, pixels=pixels, decoder=data.decoder, time_limit_s=limit_s)
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = kept.with_name(f".{kept.name}.{os.getpid()}")
-        try:
-            with temporary.open("wb") as out:
-                np.save(out, array)
-            temporary.replace(kept)
-        finally:
-            temporary.unlink(missing_ok=True)
-    frames: np.ndarray = np.load(kept, mmap_mode="r", allow_pickle=False)
+        storage.make_folder(folder)
+        storage.write(kept, lambda partial: _save(partial, array))
+        here = storage.local(kept, settled=True)
+    frames: np.ndarray = np.load(here, mmap_mode="r", allow_pickle=False)
     return frames
+
+
+def _save(file: Path, array: np.ndarray) -> None:
+    with file.open("wb") as out:
+        np.save(out, array)

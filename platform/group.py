@@ -14,10 +14,12 @@ from typing import Any
 import ray
 import torch
 import torch.distributed as dist
+from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray.autoscaler.sdk import request_resources
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from crossview.datasets import storage
 from crossview.datasets.mixture import Mixture
 from crossview.datasets.plan import Plan
 from crossview.methods.method import build
@@ -26,7 +28,7 @@ from crossview.platform.cluster import connect
 from crossview.platform.config import Experiment, read
 from crossview.platform.loop import Status, Worker, total_steps, train, worker_counts
 from crossview.platform.progress import Progress, console
-from crossview.platform.train import set_threads, status_writer, wants_gpu
+from crossview.platform.train import look_s, set_threads, status_writer, wants_gpu
 from crossview.platform.verdict import Verdict
 
 LOOK_S = 10.0
@@ -57,7 +59,7 @@ class Job:
             run_config=RunConfig(
                 # Ray silently resumes a name it has seen. Our checkpoints say where to go on: a new name each time.
                 name=f"ray-{time.time_ns()}",
-                storage_path=str(self.run / "ray"),
+                **_ray_storage(self.run / "ray"),
                 failure_config=failures,
             ),
         )
@@ -166,12 +168,20 @@ def _looking(job: Job, workers: int, larger: list[int]) -> Iterator[None]:
             thread.join()
 
 
+def _ray_storage(folder: Path) -> dict[str, Any]:
+    """Where Ray Train keeps its own few files: beside the run, which all nodes see."""
+    if storage.is_local(folder):
+        return {"storage_path": str(folder)}
+    path, filesystem = storage.filesystem(folder)
+    return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(filesystem))}
+
+
 def _worker_loop(config: dict[str, Any]) -> None:
     """What each Ray Train worker executes."""
     from ray import train as ray_train
     from ray.train.torch import get_device
 
-    run = Path(config["run"])
+    run = storage.as_path(config["run"])
     _, experiment = read(run)
     set_threads(experiment.compute)
     context, device, verdict = ray_train.get_context(), get_device(), config["verdict"]
@@ -213,12 +223,21 @@ def _shown(file: Path, line: Progress) -> Iterator[None]:
         watcher.join()
 
 
+def _progress(file: Path) -> str:
+    """What progress.json says, nothing where it cannot be read now."""
+    try:
+        with storage.named(file):
+            return file.read_text() if file.exists() else ""
+    except OSError:
+        return ""
+
+
 def _watch(file: Path, line: Progress, stop: threading.Event) -> None:
-    seen = file.read_text() if file.exists() else ""
+    seen = _progress(file)
     last = False
     while not last:
-        last = stop.wait(0.3)
-        text = file.read_text() if file.exists() else ""
+        last = stop.wait(look_s(file))
+        text = _progress(file)
         if text and text != seen:
             seen = text
             status = Status(**json.loads(text))

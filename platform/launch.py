@@ -11,6 +11,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
 
+from crossview.datasets.storage import Location, as_path
 from crossview.methods.recipe import MethodConfig
 from crossview.platform.config import Data, Experiment, config_class, method_names, preset, presets, read
 from crossview.platform.tune.settings import Settings
@@ -68,7 +69,7 @@ def _parse(kind: Any, command: str, args: Sequence[str]) -> tuple[str, Any]:
     known = presets(method)
     early = argparse.ArgumentParser(f"crossview {command} {method}", add_help=False, allow_abbrev=False)
     early.add_argument("--preset", default=next(iter(known)))
-    early.add_argument("--from", dest="from_", type=Path)
+    early.add_argument("--from", dest="from_", type=as_path)
     chosen, _ = early.parse_known_args(rest)
     if chosen.from_ is not None:
         saved, default = read(chosen.from_)
@@ -79,7 +80,7 @@ def _parse(kind: Any, command: str, args: Sequence[str]) -> tuple[str, Any]:
     else:
         recipe = preset(method, chosen.preset)
         default = Experiment(data=Data(catalog=tyro.MISSING), method=recipe.method, optim=recipe.optim)
-    launch = tyro.cli(
+    launch = parse(
         kind[config_class(method)],
         default=kind(experiment=default, preset=chosen.preset, from_=chosen.from_),
         args=rest,
@@ -87,6 +88,25 @@ def _parse(kind: Any, command: str, args: Sequence[str]) -> tuple[str, Any]:
         description=f"Presets: {', '.join(known)}.",
     )
     return method, launch
+
+
+def parse(command: Any, **options: Any) -> Any:
+    """What `tyro.cli` gives, where every path may be a URI."""
+    registry = tyro.constructors.ConstructorRegistry()
+    registry.primitive_rule(_path)
+    return tyro.cli(command, registry=registry, **options)
+
+
+def _path(asked: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Path] | None:
+    if asked.type not in (Path, Location):
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda texts: as_path(texts[0]),
+        is_instance=lambda value: isinstance(value, Location),
+        str_from_instance=lambda path: [str(path)],
+    )
 
 
 def usage(line: str, what: str, names: Sequence[str] | Mapping[str, Any], *, ok: bool) -> None:

@@ -259,7 +259,7 @@ class Training:
         weights, ema = self._whole(self.model.state_dict()), self._whole(self.ema)
         optimizer = self._whole(self.optimizer.state_dict())
         target = checkpoint.folder(self.run_dir, self.step)
-        if self.worker.rank != 0 or target.exists():
+        if self.worker.rank != 0 or checkpoint.is_complete(target):
             return
         state: dict[str, Any] = {
             "step": self.step,

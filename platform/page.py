@@ -8,6 +8,8 @@ from typing import Any
 
 import jinja2
 
+from crossview.datasets import storage
+
 
 def write(target: Path, template: str, **values: Any) -> Path:
     """Fill a template of this folder or below it, and write the page whole or not at all; returns its file."""
@@ -19,9 +21,7 @@ def write(target: Path, template: str, **values: Any) -> Path:
         undefined=jinja2.StrictUndefined,
     )
     page = environment.get_template(template).render(**values)
-    temporary = target.with_name(f".{target.name}")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(target)
+    storage.write_text(target, page)
     return target
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from crossview.datasets.catalog import Catalog
+from crossview.datasets.tables import read_table
 from crossview.downstream import ae2
 from crossview.downstream.controls import time_only
 from crossview.downstream.embeddings import Embeddings
@@ -74,7 +74,7 @@ def _score(
     with Progress("evaluating", (len(scored) + 1) * len(actions), "rows") as line:
         for row in (*scored, TIME_ONLY):
             source = TRAINED if row == TIME_ONLY else row
-            fit_table, table = pq.read_table(fit[source]), pq.read_table(scored[source])
+            fit_table, table = read_table(fit[source]), read_table(scored[source])
             for action in actions:
                 train, test = (_embeddings(t, action) for t in (fit_table, table))
                 if row == TIME_ONLY:
@@ -89,7 +89,7 @@ def _score(
 
 
 def _actions(file: Path) -> list[str]:
-    return sorted(pc.unique(pq.read_table(file, columns=["action"])["action"]).to_pylist())
+    return sorted(pc.unique(read_table(file, columns=["action"])["action"]).to_pylist())
 
 
 def _embeddings(table: pa.Table, action: str) -> Embeddings:
@@ -118,7 +118,7 @@ class Size:
 
 
 def _size(file: Path) -> Size:
-    table = pq.read_table(file, columns=["video", "is_ego", "subject"])
+    table = read_table(file, columns=["video", "is_ego", "subject"])
     videos = table.group_by(["video", "is_ego"]).aggregate([])
     ego = pc.sum(videos["is_ego"]).as_py()
     return Size(videos.num_rows, int(ego), table.num_rows, len(pc.unique(table["subject"])))

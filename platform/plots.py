@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
+from crossview.datasets import storage
+
 COLOURS = ("#1f3b73", "#d1495b", "#3a8f85", "#e0a030", "#7a5195", "#6b7280")
 """For series without an order."""
 RIGHT, WRONG = "#2a9d5c", "#d1495b"
@@ -23,17 +25,19 @@ MAX_BYTES = 500_000
 
 def save(figure: Figure, file: Path, max_bytes: int = MAX_BYTES) -> Path:
     """Write PNG; where it would exceed `max_bytes`, with 256 colours, and if need be at a lower resolution."""
-    temporary = file.with_name(f".{file.stem}.png")
-    for dpi in (140, 120, 100, 80, 60, 40, 30):
-        figure.savefig(temporary, dpi=dpi, facecolor="white")
-        if temporary.stat().st_size > max_bytes:
-            with Image.open(temporary) as image:
-                few = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
-            few.save(temporary, optimize=True)
-        if temporary.stat().st_size <= max_bytes:
-            break
-    temporary.replace(file)
+    storage.write(file, lambda partial: _save(figure, partial, max_bytes))
     return file
+
+
+def _save(figure: Figure, file: Path, max_bytes: int) -> None:
+    for dpi in (140, 120, 100, 80, 60, 40, 30):
+        figure.savefig(file, format="png", dpi=dpi, facecolor="white")
+        if file.stat().st_size > max_bytes:
+            with Image.open(file) as image:
+                few = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+            few.save(file, format="png", optimize=True)
+        if file.stat().st_size <= max_bytes:
+            break
 
 
 def phase_colours(count: int) -> list[tuple[float, ...]]:

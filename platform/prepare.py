@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from crossview.datasets import storage
 from crossview.datasets.catalog import Catalog
 from crossview.platform.progress import Progress, console
 
@@ -27,6 +28,7 @@ def ae2(root: Path, out: Path, set: str, max_quarantined: float = 0.05) -> None:
     """
     from crossview.datasets.ae2 import catalog
 
+    _reach(out)
     with ticking("reading") as tick:
         _save(catalog(root, set, max_quarantined=max_quarantined, tick=tick), out)
 
@@ -43,6 +45,7 @@ def folder(root: Path, csv: Path, out: Path, max_quarantined: float = 0.05) -> N
     """
     from crossview.datasets.folder import catalog
 
+    _reach(out)
     with ticking("reading") as tick:
         _save(catalog(root, csv, max_quarantined=max_quarantined, tick=tick), out)
 
@@ -94,14 +97,18 @@ def synthetic(
         size_px=size_px,
         workers=workers or os.cpu_count() or 1,
     )
-    with ticking("rendering") as tick:
+    with ticking("rendering") as tick, storage.staged(out) as here:
         if layout == "synchronized":
-            made = write(config, out, tick)
-            _save(made, out / "catalog")
-            if teachers:
-                truth.write(made, out, out / "catalog")
-            return
-        export_ae2(config, out, layout="csv" if layout == "ae2-csv" else "folders", progress=tick)
+            made = write(config, here, tick)
+        else:
+            export_ae2(config, here, layout="csv" if layout == "ae2-csv" else "folders", progress=tick)
+    if layout == "synchronized":
+        made = replace(made, root=out)
+        made.save(out)
+        _save(made, out / "catalog")
+        if teachers:
+            truth.write(made, out, out / "catalog")
+        return
     for action in config.actions:
         _save(catalog(out, action), out / f"catalog-{action}")
 
@@ -119,6 +126,7 @@ def copies(catalog: Path, out: Path, size_px: int = 256, gop: int = 8, max_quara
     """
     from crossview.datasets.prepare import prepare
 
+    _reach(out)
     with ticking("copying") as tick:
         done = prepare(Catalog.load(catalog), out, size_px=size_px, gop=gop, max_quarantined=max_quarantined, tick=tick)
     _describe(done, out)
@@ -232,6 +240,12 @@ def _import(what: Import, catalog: Catalog, folder: Path) -> None:
 
 def _tell(count: int, total: int, what: str, folder: Path) -> None:
     console.print(f"{count} of {total} recordings: {what}\nThe teachers lie in {folder}", highlight=False)
+
+
+def _reach(out: Path) -> None:
+    """Find out before hours of work that a remote place cannot be reached."""
+    if not storage.is_local(out):
+        storage.make_folder(out)
 
 
 def _save(catalog: Catalog, out: Path) -> None:

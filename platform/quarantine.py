@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from crossview.datasets.tables import write_table
+from crossview.datasets import storage
+from crossview.datasets.tables import read_table, write_table
 
 SCHEMA = pa.schema([("recording", pa.string()), ("path", pa.string()), ("reason", pa.string())])
 FILE = "quarantine.parquet"
@@ -67,7 +67,7 @@ class Quarantine:
 def read(run_dir: Path) -> dict[str, dict[str, str]]:
     """Unreadable recordings by id; none where nothing was written."""
     path = run_dir / FILE
-    return {row["recording"]: row for row in pq.read_table(path).to_pylist()} if path.is_file() else {}
+    return {row["recording"]: row for row in read_table(path).to_pylist()} if path.is_file() else {}
 
 
 def write(run_dir: Path, files: dict[str, dict[str, str]]) -> None:
@@ -77,8 +77,8 @@ def write(run_dir: Path, files: dict[str, dict[str, str]]) -> None:
 
 @contextmanager
 def _locked(run_dir: Path) -> Iterator[None]:
-    """One rank at a time reads, merges and writes."""
-    folder = os.open(run_dir, os.O_RDONLY)
+    """One rank at a time reads, merges and writes; of a remote run, one on each node."""
+    folder = os.open(run_dir if storage.is_local(run_dir) else storage.cache_folder(), os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
         yield

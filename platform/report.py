@@ -10,6 +10,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from crossview.datasets import storage
+from crossview.datasets.tables import read_table
 from crossview.downstream.table import from_arrow
 from crossview.platform import page, score_table
 from crossview.platform.config import read
@@ -47,7 +49,7 @@ def report(run: Path) -> Path:
 
 def _is_main(file: Path) -> bool:
     """Not one of the parts beside a split's table, such as the scores of each action."""
-    return b"crossview" in (pq.read_schema(file).metadata or {})
+    return b"crossview" in (pq.read_schema(storage.local(file)).metadata or {})
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Evaluation:
 
 def evaluation(file: Path) -> Evaluation:
     """The table of one split, formatted, with its notes."""
-    table = pq.read_table(file)
+    table = read_table(file)
     facts = json.loads(table.schema.metadata[b"crossview"])
     rows = {row: {m: v[0] for m, v in scores.items()} for row, scores in from_arrow(table).items()}
     lines = []
@@ -147,6 +149,6 @@ def _quarantine(run: Path) -> list[dict[str, str]]:
     """Unreadable recordings met in training or embedding, each once."""
     found: dict[str, dict[str, str]] = {}
     for file in sorted(run.rglob("quarantine.parquet")):
-        for row in pq.read_table(file).to_pylist():
+        for row in read_table(file).to_pylist():
             found.setdefault(row["recording"], row)
     return list(found.values())

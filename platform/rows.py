@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from crossview.datasets import storage
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.tables import write_table
 from crossview.datasets.video import file_state
@@ -59,7 +60,7 @@ def embedded(job: Job, make: Callable[..., Work], folder: Path, where: Where, wh
     Unreadable recordings are quarantined in `folder`. Raises ValueError where too many are, or all.
     """
     recordings = job.catalog.recordings
-    folder.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(folder)
     (folder / "quarantine.parquet").unlink(missing_ok=True)
     quarantine = Quarantine(folder, len(recordings), job.data.max_quarantined)
     found: dict[int, Arrays] = {}
@@ -111,10 +112,8 @@ def device_name(device: str) -> str:
 
 def key_of(source: Path, catalog: Catalog, *more: object) -> str:
     """Hash of what decides the tables: the checkpoint's weights, the recordings, their files, their labels, `more`."""
-    facts = (source / "model.safetensors").stat()
-    digest = hashlib.blake2b(
-        f"{source.name} {facts.st_size} {facts.st_mtime_ns} {catalog.root}".encode(), digest_size=16
-    )
+    size, version = storage.state(source / checkpoint.MODEL)
+    digest = hashlib.blake2b(f"{source.name} {size} {version} {catalog.root}".encode(), digest_size=16)
     for value in more:
         digest.update(repr(value).encode())
     for recording in catalog.recordings:

@@ -6,35 +6,33 @@ import importlib.metadata
 import itertools
 import json
 import os
-import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from crossview.datasets import storage
 from crossview.platform.config import Experiment, to_dict
 
 PACKAGES = ("crossview", "torch", "ray", "timm", "av", "decord", "numpy", "scikit-learn")
 
 
-def write_json(path: Path, values: Any) -> None:
-    """Write through a temporary name, so that a reader never sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(values, indent=2) + "\n")
-    temporary.replace(path)
+def write_json(path: Path, values: Any, *, patience_s: float | None = None) -> None:
+    """Write the file whole or not at all, as `storage.write` does."""
+    storage.write_text(path, json.dumps(values, indent=2) + "\n", patience_s=patience_s)
 
 
 def create(run: Path, method: str, experiment: Experiment[Any]) -> Path:
     """Make the folder of a new run and write its run.json; raises ValueError where the name is taken."""
     try:
-        run.mkdir(parents=True)
+        storage.make_folder(run, exist_ok=False)
     except FileExistsError:
         raise ValueError(
             f"--name {run.name}: {run} exists already; a name is used once. Choose another, or continue that run with "
             f"`crossview resume {run}`"
         ) from None
-    write_json(run / "run.json", {"experiment": to_dict(method, experiment), **record()})
+    write_json(run / "run.json", {"experiment": to_dict(method, experiment), **record()}, patience_s=0)
     return run
 
 
@@ -47,7 +45,7 @@ def record() -> dict[str, Any]:
 def discard_bare(run: Path) -> None:
     """Remove a run's folder where nothing has come of the run yet but the record of its start."""
     if {file.name for file in run.iterdir()} <= {"run.json", "ray"}:
-        shutil.rmtree(run)
+        storage.remove(run)
 
 
 def free_folder(runs: Path, method: str) -> Path:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from crossview.datasets import storage
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.mixture import Mixture
 from crossview.datasets.plan import Plan
@@ -144,15 +145,20 @@ def set_threads(compute: Compute) -> None:
     torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // compute.workers))
 
 
+def look_s(run: Path) -> float:
+    """Seconds between two looks at progress.json: a few a second, but requests to an object store cost money."""
+    return 0.3 if storage.is_local(run) else 10.0
+
+
 def status_writer(run: Path) -> Callable[[Status], None]:
-    """Keeps progress.json fresh for whoever watches the run, a few times a second at most."""
-    last = 0.0
+    """Keeps progress.json fresh for whoever watches the run."""
+    last, pause_s = 0.0, look_s(run)
 
     def write(status: Status) -> None:
         nonlocal last
-        if time.monotonic() - last > 0.3 or status.step == status.total:
+        if time.monotonic() - last > pause_s or status.step == status.total:
             last = time.monotonic()
             with contextlib.suppress(OSError):  # it only informs; a full disk is told of where training must write
-                runs.write_json(run / "progress.json", asdict(status))
+                runs.write_json(run / "progress.json", asdict(status), patience_s=0)
 
     return write

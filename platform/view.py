@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from crossview.datasets import windows
+from crossview.datasets import storage, windows
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.video import decode
 from crossview.platform.plots import FONT_PX, save
@@ -38,7 +38,7 @@ def contact_sheet(catalog: Catalog, scene: str, out: Path, instants: int = 8) ->
         for r in recordings
     ]
     figure = sheet(strips, times, f"Scene {scene}: {len(strips)} cameras at {len(times)} common instants")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(out.parent)
     return save(figure, out)
 
 

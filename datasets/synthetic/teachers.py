@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from crossview.datasets import storage
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.synthetic.parts import PARTS
 from crossview.datasets.teachers import FOLDER, Detections, as_logits, write_detections, write_scores
@@ -28,7 +29,7 @@ def write(catalog: Catalog, world: Path, folder: Path) -> None:
     distribution is each object's share of all visible object pixels over its frames, with some `DOUBT`.
     """
     table = pq.read_table(
-        world / "boxes.parquet", filters=pc.field("recording").isin([r.id for r in catalog.recordings])
+        storage.local(world / "boxes.parquet"), filters=pc.field("recording").isin([r.id for r in catalog.recordings])
     )
     encoded = table["recording"].combine_chunks().dictionary_encode()
     ids, code = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
