@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from crossview.datasets.storage import named
+from crossview.datasets.storage import is_local, named
 from crossview.platform.config import Data, method_names, presets
 from crossview.platform.job_commands import logs, status, stop, submit
 from crossview.platform.launch import parse, parse_train, parse_tune, usage
@@ -39,6 +39,7 @@ def tune(args: Sequence[str]) -> None:
     from crossview.platform.runs import free_folder
     from crossview.platform.tune.search import start
 
+    _on_a_disk("--runs", launch.runs)
     folder = launch.runs / launch.name if launch.name else free_folder(launch.runs, f"tune-{method}")
     start(folder, method, launch.experiment, launch.settings)
 
@@ -216,6 +217,8 @@ def reproduce(study: Annotated[str, tyro.conf.Positional], /, out: Path | None =
     """
     from crossview.platform.reproduce import reproduce as run_study
 
+    if out is not None:
+        _on_a_disk("--out", out)
     run_study(study, out, jobs)
 
 
@@ -288,6 +291,15 @@ COMMANDS: dict[str, Callable[..., None]] = {**BY_HAND, **PARSED}
 
 def _unknown(what: str, given: str, names: Sequence[str] | dict[str, Any]) -> ValueError:
     return ValueError(f"{what} {given!r} is unknown; choose from {', '.join(names)}")
+
+
+def _on_a_disk(option: str, folder: Path) -> None:
+    """A search's journal and a study's folder are renamed and linked, which no object store can do."""
+    if not is_local(folder):
+        raise ValueError(
+            f"{option} {folder}: searches and studies lie on a disk or a mounted share; name such a folder (their "
+            "catalog may be a URI)"
+        )
 
 
 def _overview(*, ok: bool) -> None:
