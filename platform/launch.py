@@ -26,7 +26,7 @@ class Launch(Generic[M]):
     experiment: Annotated[Experiment[M], tyro.conf.arg(name="")]
     preset: str
     """Recipe to start from; further options change it."""
-    from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    from_: Annotated[Location | None, tyro.conf.arg(name="from")] = None
     """A run folder or configuration file to start from, in place of a preset."""
     name: str | None = None
     """Name of the run; a name is used once."""
@@ -44,7 +44,7 @@ class LaunchSearch(Generic[M]):
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
     preset: str
     """Recipe that every trial changes, and that the winner is compared with."""
-    from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    from_: Annotated[Location | None, tyro.conf.arg(name="from")] = None
     """A run folder or configuration file to start from, in place of a preset."""
     name: str | None = None
     """Name of the search; a name is used once."""

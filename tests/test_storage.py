@@ -26,6 +26,7 @@ from crossview.platform.cli import main
 from crossview.platform.config import Cadence, Compute, Data, Experiment, from_dict, to_dict
 from crossview.platform.launch import parse_train
 from crossview.platform.metrics import read_metrics
+from crossview.platform.runs import create
 from crossview.platform.train import resume, start
 
 if TYPE_CHECKING:
@@ -249,6 +250,13 @@ def test_a_name_in_a_store_is_used_once(there: Path, s3: Path) -> None:
     start(s3 / "run", "byov", experiment(there, 2), in_process=True)
     with pytest.raises(ValueError, match="a name is used once"):
         start(s3 / "run", "byov", experiment(there, 2), in_process=True)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_run_in_a_store_is_a_configuration_to_start_from(there: Path, s3: Path) -> None:
+    create(s3 / "run", "byov", experiment(there))
+    _, launch = parse_train(["byov", "--from", str(s3 / "run"), "--seed", "4"])
+    assert launch.experiment == replace(experiment(there), seed=4)
 
 
 def test_a_remote_file_is_fetched_once_per_version(s3: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
