@@ -70,10 +70,10 @@ def test_trials_are_ordinary_runs_that_share_features(ratios: str, tmp_path: Pat
         every=Cadence(log=1, checkpoint=2),
     )
     folder = tmp_path / "runs" / "search"
-    page = start(folder, "byov", tiny, Settings(space=ratios, trials=3, evaluations=2, seeds=2, confirm=2, test=True))
+    page = start(folder, "byov", tiny, Settings(space=ratios, trials=2, evaluations=2, seeds=2, confirm=2, test=True))
     search, journal = definition.read(folder), Journal(folder)
     trials = journal.trials()
-    assert [trial.number for trial in trials] == [0, 1, 2, 3]
+    assert [trial.number for trial in trials] == [0, 1, 2]
     assert {trial.status for trial in trials} <= {"finished", "stopped"}
     for trial in trials:
         first = trial.reports[0]
@@ -86,7 +86,7 @@ def test_trials_are_ordinary_runs_that_share_features(ratios: str, tmp_path: Pat
             assert read(run)[1].seed == seed
             assert [row["step"] for row in read_metrics(run)] == list(range(1, 2 * len(trial.reports) + 1))
             assert checkpoint.load(run) is not None
-    assert len({trial.options.get("method.msm_ratio") for trial in trials}) == 4
+    assert len({trial.options.get("method.msm_ratio") for trial in trials}) == 3
 
     features = tmp_path / "catalog" / "features"
     folders = [part for part in features.iterdir() if not part.name.startswith("catalog")]
@@ -115,12 +115,12 @@ def test_population_based_training_copies_better_trials(
 ) -> None:
     """Whoever copies goes on from the other's weights under options of its own; more members than places."""
     folder = tmp_path / "population"
-    settings = Settings(space=ratios, trials=4, scheduler="pbt", evaluations=4, confirm=0, jobs=2)
+    settings = Settings(space=ratios, trials=3, scheduler="pbt", evaluations=3, confirm=0, jobs=2)
     start(folder, "byov", experiment(catalog), settings)
     journal = Journal(folder)
     trials = journal.trials()
-    assert [trial.number for trial in trials] == [1, 2, 3, 4]
-    assert all(trial.reports[-1].evaluation == 4 for trial in trials)
+    assert [trial.number for trial in trials] == [1, 2, 3]
+    assert all(trial.reports[-1].evaluation == 3 for trial in trials)
     copies = [(trial, report) for trial in trials for report in trial.reports if report.copied_from]
     assert copies
     for trial, report in copies:
@@ -168,13 +168,13 @@ def test_a_search_killed_at_random_times_ends_as_if_nothing_had_happened(
     """kill -9 of the driver, twice: ended trials stay as they are, no step is trained twice, no score differs."""
     import ray
 
-    settings = Settings(space=ratios, trials=5, scheduler="none", confirm=0, jobs=2)
+    settings = Settings(space=ratios, trials=3, scheduler="none", evaluations=3, confirm=0, jobs=2)
     start(tmp_path / "straight", "byov", experiment(catalog), settings)
     file = tmp_path / "experiment.json"
     file.write_text(json.dumps(to_dict("byov", experiment(catalog))))
     folder = tmp_path / "killed"
     begin = ["tune", "byov", "--from", str(file), "--runs", str(tmp_path), "--name", "killed", "--space", ratios]
-    begin += ["--trials", "5", "--scheduler", "none", "--confirm", "0", "--jobs", "2"]
+    begin += ["--trials", "3", "--scheduler", "none", "--evaluations", "3", "--confirm", "0", "--jobs", "2"]
     again = ["tune", "--resume", str(folder)]
     environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     seed = int(time.time())
@@ -195,7 +195,7 @@ def test_a_search_killed_at_random_times_ends_as_if_nothing_had_happened(
     assert driver(again, environment).wait() == 0
     assert all(one.stat().st_mtime_ns == stamp for one, stamp in kept.items())
     straight, killed = Journal(tmp_path / "straight").trials(), Journal(folder).trials()
-    assert [trial.number for trial in killed] == list(range(6))
+    assert [trial.number for trial in killed] == list(range(4))
     for one, other in zip(straight, killed, strict=True):
         assert (one.status, one.options) == (other.status, other.options)
         assert [r.objective for r in one.reports] == [r.objective for r in other.reports]
