@@ -12,7 +12,7 @@ import tyro
 
 from crossview.datasets.storage import is_local, named
 from crossview.platform.config import Data, method_names, presets
-from crossview.platform.job_commands import logs, status, stop, submit
+from crossview.platform.job_commands import check_cluster, logs, status, stop, submit
 from crossview.platform.launch import parse, parse_train, parse_tune, usage
 from crossview.platform.task import Task
 
@@ -284,6 +284,7 @@ PARSED: dict[str, Callable[..., None]] = {
     "status": status,
     "logs": logs,
     "stop": stop,
+    "check-cluster": check_cluster,
 }
 BY_HAND: dict[str, Callable[..., None]] = {"prepare": prepare, "train": train, "tune": tune, "submit": submit}
 COMMANDS: dict[str, Callable[..., None]] = {**BY_HAND, **PARSED}
@@ -304,7 +305,7 @@ def _on_a_disk(option: str, folder: Path) -> None:
 
 def _overview(*, ok: bool) -> None:
     lines = ["usage: crossview COMMAND [options]   (crossview COMMAND --help tells a command's options)", ""]
-    lines += [f"  {name:10} {(function.__doc__ or '').splitlines()[0]}" for name, function in COMMANDS.items()]
+    lines += [f"  {name:13} {(function.__doc__ or '').splitlines()[0]}" for name, function in COMMANDS.items()]
     print("\n".join(lines), file=sys.stdout if ok else sys.stderr)
     raise SystemExit(0 if ok else 2)
 

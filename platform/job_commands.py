@@ -1,4 +1,4 @@
-"""`crossview submit`, `status`, `logs` and `stop`: what the command line knows of jobs. No ray before one runs."""
+"""What the command line knows of clusters and jobs. No ray before a command runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 import tyro
@@ -106,6 +106,19 @@ def stop(job: Job, /, address: str | None = None) -> None:
     from crossview.platform.jobs import Jobs
 
     print(f"{job}: {Jobs(address).stop(job)}; a run goes on with `crossview submit resume RUN`")
+
+
+def check_cluster(file: Annotated[Path, tyro.conf.Positional], /) -> None:
+    """Say what `ray up` would stumble over in a cluster's description.
+
+    Args:
+        file: Such as cluster.yaml; run this where you will run `ray up`.
+
+    """
+    from crossview.platform.cluster_file import check
+
+    check(file)
+    print(f"{file} is complete; next: ray up {file}")
 
 
 def _line(info: Any) -> str:

@@ -21,6 +21,7 @@ from crossview.datasets.plan import Plan
 from crossview.platform import checkpoint, runs
 from crossview.platform.config import Compute, Experiment, read
 from crossview.platform.loop import Status, Worker, initial_model, plan_for, shares, total_steps, train
+from crossview.platform.placement import capacity
 from crossview.platform.progress import Progress, console
 
 
@@ -45,7 +46,8 @@ def prepared(method: str, experiment: Experiment[Any]) -> Experiment[Any]:
     plan = plan_for(experiment)
     shares(experiment.optim, experiment.compute)
     total_steps(experiment.optim, plan.rows_per_epoch)
-    _device(experiment.compute)
+    if "RAY_ADDRESS" not in os.environ:  # else its workers compute elsewhere
+        _device(experiment.compute)
     # Bad weights are found here, and fetched once rather than by every worker.
     initial_model(method, experiment, console.print)
     return experiment
@@ -107,6 +109,9 @@ def _on_features(run: Path, name: str, experiment: Experiment[Any], in_process: 
     """The plan on features of the frozen part that the run trains with, computed where the run computes."""
     from crossview.platform.features import cache
 
+    compute = experiment.compute
+    device = _device(compute).type if in_process else "cuda" if wants_gpu(compute) else "cpu"
+
     begin = experiment.init_from
     weights = checkpoint.latest(run) or (checkpoint.resolve(begin) if begin else None)
 
@@ -117,7 +122,7 @@ def _on_features(run: Path, name: str, experiment: Experiment[Any], in_process: 
             catalog,
             folder / "features",
             in_process=in_process,
-            device=_device(experiment.compute).type,
+            device=device,
             actors=experiment.compute.workers,
             data=experiment.data,
             weights=weights,
@@ -136,8 +141,18 @@ def _device(compute: Compute) -> torch.device:
 
 
 def wants_gpu(compute: Compute) -> bool:
-    """Whether its workers train on GPUs."""
-    return _device(compute).type == "cuda"
+    """Whether its workers train on GPUs: this machine's, or those of the cluster that is joined and may grow."""
+    if "RAY_ADDRESS" not in os.environ:
+        return _device(compute).type == "cuda"
+    from crossview.platform.cluster import connect
+
+    connect()
+    gpu = compute.device == "cuda" or (compute.device == "auto" and capacity().get("GPU", 0) > 0)
+    if compute.precision == "float16" and not gpu:
+        raise ValueError(
+            "compute.precision float16 needs GPUs, but the cluster has none; pass --compute.precision bfloat16"
+        )
+    return gpu
 
 
 def set_threads(compute: Compute) -> None:

@@ -1,0 +1,82 @@
+"""`crossview check-cluster`: what `ray up` would stumble over, told before it begins, by field and fix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+REQUIRED = {
+    "cluster_name": "a name of your choice",
+    "provider.type": "aws, or local for machines of your own",
+    "auth.ssh_user": "the user that ssh logs in as, such as ubuntu",
+}
+OF_PROVIDER = {
+    "aws": {
+        "provider.region": "where machines start, such as us-west-2",
+        "available_node_types": "the kinds of machines; see cluster.yaml",
+        "head_node_type": "which of available_node_types the head is",
+    },
+    "local": {
+        "provider.head_ip": "the address of the machine that runs the head",
+        "provider.worker_ips": "the addresses of the other machines, or []",
+        "auth.ssh_private_key": "the key that logs in on all of them, such as ~/.ssh/id_ed25519",
+    },
+}
+
+
+def check(file: Path) -> None:
+    """Raise ValueError for the first thing that `ray up` could not work with; local paths count from here."""
+    try:
+        config = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: not YAML ({error}); start from cluster.yaml or cluster-local.yaml") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{file}: no fields in it; start from cluster.yaml or cluster-local.yaml")
+    _require(file, config, REQUIRED)
+    _require(file, config, OF_PROVIDER.get(config["provider"]["type"], {}))
+    kinds = config.get("available_node_types", {})
+    if kinds and config.get("head_node_type") not in kinds:
+        raise ValueError(
+            f"{file}: head_node_type is {config.get('head_node_type')!r}; choose from {', '.join(kinds)}, the kinds "
+            "under available_node_types"
+        )
+    if config["provider"]["type"] == "aws":
+        for kind in kinds:
+            field = f"available_node_types.{kind}.node_config.InstanceType"
+            _require(file, config, {field: "the kind of machine, such as m7i.xlarge"})
+    _paths(file, config)
+    _schema(file, config)
+
+
+def _require(file: Path, config: dict[str, Any], fields: dict[str, str]) -> None:
+    for field, meaning in fields.items():
+        value: Any = config
+        for name in field.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        if value is None:
+            raise ValueError(f"{file}: the field {field} is missing; write there {meaning}")
+
+
+def _paths(file: Path, config: dict[str, Any]) -> None:
+    named = {f"file_mounts.{there}": here for there, here in config.get("file_mounts", {}).items()}
+    if "ssh_private_key" in config["auth"]:
+        named["auth.ssh_private_key"] = config["auth"]["ssh_private_key"]
+    for field, path in named.items():
+        if Path(path).expanduser().exists():
+            continue
+        token = str(path).endswith("/auth_token")
+        fix = "make it with `ray get-auth-token --generate`" if token else "name what exists; ./ is the checkout"
+        raise ValueError(f"{file}: {field} names {path}, which does not exist here; {fix}")
+
+
+def _schema(file: Path, config: dict[str, Any]) -> None:
+    import jsonschema
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    try:
+        validate_config(prepare_config(config))
+    except jsonschema.ValidationError as error:
+        place = ".".join(map(str, error.absolute_path)) or "the file"
+        raise ValueError(f"{file}: {place}: {error.message}; cluster.yaml shows a working one") from error
