@@ -7,17 +7,17 @@ FROM python:3.12-slim-bookworm
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends curl git make openssh-client procps rsync screen sudo \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --create-home --shell /bin/bash ray \
+    && useradd --create-home --home-dir /opt/ray --shell /bin/bash ray \
     && echo "ray ALL=(ALL) NOPASSWD: ALL" > /etc/sudoers.d/ray
 
 # Where cluster.yaml looks for it: its setup command then finds nothing left to do.
 USER ray
-WORKDIR /home/ray/crossview
+WORKDIR /opt/ray/crossview
 COPY --chown=ray Makefile pyproject.toml requirements.lock README.md LICENSE ./
 COPY --chown=ray datasets datasets
 COPY --chown=ray downstream downstream
 COPY --chown=ray methods methods
 COPY --chown=ray platform platform
 COPY --chown=ray tune_spaces tune_spaces
-RUN make setup && rm -rf /home/ray/.cache
-ENV PATH=/home/ray/crossview/.venv/bin:$PATH
+RUN make setup && rm -rf /opt/ray/.cache
+ENV PATH=/opt/ray/crossview/.venv/bin:$PATH

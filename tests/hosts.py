@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 NETWORK = "10.77.0"
-NEEDED = ("ip", "nsenter", "rsync", "ssh", "ssh-keygen", "sshd", "unshare")
+NEEDED = ("ip", "nsenter", "rsync", "setpriv", "ssh", "ssh-keygen", "sshd", "unshare")
 SSHD = """
 HostKey {folder}/host_key
 AuthorizedKeysFile {folder}/client_key.pub
@@ -75,7 +75,7 @@ class Machine:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=560,
         )
 
     def start(self, *args: str, output: Path) -> subprocess.Popen[bytes]:
@@ -135,7 +135,22 @@ def _machine(home: Path, address: str, init: str) -> Iterator[Machine]:
     )
     tmpfs = " && ".join(f"mount -t tmpfs none {place}" for place in ("/run", "/dev/shm", own))
     script = f"{tmpfs} && mount --bind {passwd} /etc/passwd && {{ {init}; }}"
-    unshare = ["unshare", "--net", "--pid", "--mount", "--mount-proc", "--fork", "--kill-child", "bash", "-c", script]
+    # Killed with this process, however that ends, and all of the machine's processes with its first.
+    unshare = [
+        "setpriv",
+        "--pdeathsig",
+        "KILL",
+        "unshare",
+        "--net",
+        "--pid",
+        "--mount",
+        "--mount-proc",
+        "--fork",
+        "--kill-child",
+        "bash",
+        "-c",
+        script,
+    ]
     process = subprocess.Popen(unshare, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     try:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")

@@ -9,7 +9,7 @@ import shutil
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,8 +83,8 @@ def description(folder: Path, hosts: list[Machine]) -> dict[str, object]:
     setup = config["setup_commands"]
     made = setup.index("make -C ~/crossview setup")
     setup[made] = "test -x ~/crossview/.venv/bin/crossview -a -f ~/crossview/requirements.lock"  # `environment_for`
-    # The last: of hosts that fail a worker would else wait for a minute for the head to come back.
-    env = "RAY_gcs_rpc_server_reconnect_timeout_s=5"
+    # A worker that has lost its head would else wait for a minute for it to come back.
+    env = "RAY_gcs_rpc_server_reconnect_timeout_s=20"
     less = "ray start --num-cpus=1 --object-store-memory=200000000"
     for kind in ("head", "worker"):
         commands = config[f"{kind}_start_ray_commands"]
@@ -107,8 +107,8 @@ def cluster() -> Iterator[Cluster]:
         assert up.returncode == 0, up.stdout + up.stderr
         tunnel = laptop.start("ray", "dashboard", str(file), output=folder / "tunnel.log")
         found = Cluster(folder, laptop, hosts, file, up.stdout + up.stderr)
-        _wait(lambda: laptop.run("ray", "job", "list", "--address", URL, env=TOKEN).returncode == 0, "the tunnel")
-        _wait(lambda: " 2 local.cluster.node" in _on_head(found, "ray status"), "the second host")
+        _wait(lambda: found.crossview("status")[1], "no jobs yet")
+        _wait(lambda: _on_head(found, "ray status"), " 2 local.cluster.node")
         yield found
         assert tunnel.poll() is None
         # All hosts and whatever runs on them end here.
@@ -123,12 +123,13 @@ def _on_head(cluster: Cluster, command: str) -> str:
     return done.stdout + done.stderr
 
 
-def _wait(reached: object, what: str) -> None:
-    for _ in range(60):
-        if reached():  # type: ignore[operator]
-            return
+def _wait(output: Callable[[], str], expected: str, limit_s: float = 150) -> None:
+    """Ask until `output` holds what is expected."""
+    begun = time.monotonic()
+    while expected not in (found := output()):
+        if time.monotonic() - begun > limit_s:
+            pytest.fail(f"{expected!r} did not come within {limit_s:g} s; the last was {found}")
         time.sleep(1)
-    pytest.fail(f"{what} did not come within a minute")
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +158,7 @@ def held(cluster: Cluster) -> str:
     submit = ["ray", "job", "submit", "--address", URL, "--no-wait", "--submission-id", "hold", "--"]
     done = cluster.laptop.run(*submit, "python", str(script), env=TOKEN)
     assert done.returncode == 0, done.stdout + done.stderr
-    _wait(lambda: "held 2" in cluster.crossview("logs", "hold")[1], "the other job")
+    _wait(lambda: cluster.crossview("logs", "hold")[1], "held 2")
     return "hold"
 
 
@@ -251,7 +252,7 @@ def test_ray_down_leaves_nothing_behind(cluster: Cluster) -> None:
     done = cluster.laptop.run("ray", "down", "-y", str(cluster.file), cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     for host in cluster.hosts:
-        _wait(lambda host=host: not [row for row in host.processes() if "ray" in row.lower()], "the end of Ray")
+        _wait(lambda host=host: f"{[row for row in host.processes() if 'ray' in row.lower()]}", "[]")
 
 
 def _change(file: Path, old: str, new: str) -> None:

@@ -14,6 +14,7 @@ from ray.tune.search import Searcher
 
 from crossview.datasets.catalog import Catalog
 from crossview.platform.config import Experiment
+from crossview.platform.placement import capacity
 from crossview.platform.progress import Progress, console
 from crossview.platform.tune import definition, preflight
 from crossview.platform.tune import space as spaces
@@ -58,9 +59,7 @@ def _room(search: Search) -> Room:
     from crossview.platform.cluster import connect
 
     connect()
-    import ray
-
-    room = plan(search, ray.cluster_resources(), gpu=_gpu(search))
+    room = plan(search, capacity(), gpu=_gpu(search))
     seeds = f" x {search.seeds} seeds" if search.seeds > 1 else ""
     console.print(
         f"plan: the preset and {search.trials - 1} trials{seeds} of {search.method}, {search.search} over "
