@@ -163,8 +163,9 @@ class Stream:
         # A block is emitted once it exceeds this, and cut where it exceeds 1.5 times this: never, then.
         context.target_max_block_size = int(0.9 * rows * sum(a.nbytes for a in self.decoder.empty(1).values()))
         try:
-            blocks = ray.data.from_arrow(_positions(start, stop)).repartition(target_num_rows_per_block=rows)
-            # repartition() takes no resources, and a whole CPU may never be free beside the trainers.
+            # A whole CPU may never be free beside the trainers: from_arrow() would wait for one to look at the table's
+            # schema, and repartition() takes no resources.
+            blocks = ray.data.from_blocks([_positions(start, stop)]).repartition(target_num_rows_per_block=rows)
             blocks._logical_plan.dag.ray_remote_args["num_cpus"] = TASK_CPUS  # type: ignore[attr-defined]
             return blocks.map_batches(
                 RowDecoder,

@@ -174,6 +174,14 @@ def test_a_job_submitted_with_ray_trains_on_both_hosts(cluster: Cluster, configu
     assert [len(names) for names in workers] == [1, 1]
 
 
+def test_results_are_fetched_over_the_head(cluster: Cluster, configuration: Path) -> None:
+    there, here = configuration.parent / "runs" / "spans", cluster.laptop.home / "spans"
+    done = cluster.laptop.run("ray", "rsync-down", str(cluster.file), f"{there}/", f"{here}/", cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert read_metrics(here) == read_metrics(there)
+    assert {path.name for path in (here / "checkpoints").iterdir()} == {"step-00000002", "step-00000004"}
+
+
 def test_a_job_is_stopped_and_its_logs_stay(cluster: Cluster, held: str) -> None:
     assert f"{held}: STOPPED" in cluster.crossview("stop", held)[1]
     assert f"{held}  STOPPED" in cluster.crossview("status", held)[1]
