@@ -115,7 +115,7 @@ def _fit_elastic(job: Job) -> None:
         while not job.finished():
             workers, nodes = _await_room(job, counts), _nodes()
             console.print(f"{job.run.name}: {workers} of {compute.workers} workers")
-            job.verdict.set_leave(False)
+            job.verdict.set_stage("starting")
             larger = [count for count in counts if count > workers]
             try:
                 with _looking(job, workers, larger):
@@ -146,16 +146,19 @@ def _await_room(job: Job, counts: list[int]) -> int:
 
 @contextlib.contextmanager
 def _looking(job: Job, workers: int, larger: list[int]) -> Iterator[None]:
-    """Meanwhile ask the workers to leave at their next checkpoint once a larger group has room, twice in a row."""
+    """Meanwhile ask the workers to leave at their next checkpoint once a larger group has room, twice in a row.
+
+    Not before they train: until then what they will claim themselves is free.
+    """
     stop = threading.Event()
 
     def look() -> None:
         seen = 0
         while seen < 2 and not stop.wait(LOOK_S):
-            more = job.room([count - workers for count in larger])
+            more = job.verdict.stage() == "training" and job.room([count - workers for count in larger])
             seen = seen + 1 if more else 0
         if not stop.is_set():
-            job.verdict.set_leave(True)
+            job.verdict.set_stage("leaving")
 
     thread = threading.Thread(target=look, daemon=True)
     if larger:
@@ -190,6 +193,8 @@ def _worker_loop(config: dict[str, Any]) -> None:
     worker = Worker(device, context.get_world_rank(), context.get_world_size(), decode_apart=config["decode_apart"])
     if verdict.read() is not None:  # the group was restarted after an error that a restart cannot mend
         return
+    if worker.rank == 0:
+        verdict.set_stage("training")
     try:
         train(run, worker, config["plan"], status_writer(run), config["until"], leave=_leave(worker, verdict))
     except (ValueError, OSError) as error:
@@ -202,7 +207,7 @@ def _leave(worker: Worker, verdict: Verdict) -> Callable[[], bool]:
     """Whether the driver asks the group to end here: as rank 0 hears it, for all."""
 
     def asked() -> bool:
-        heard = torch.tensor(float(worker.rank == 0 and verdict.leave()), device=worker.device)
+        heard = torch.tensor(float(worker.rank == 0 and verdict.stage() == "leaving"), device=worker.device)
         if worker.world > 1:
             dist.broadcast(heard, 0)
         return bool(heard)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import ray
 
+Stage = Literal["starting", "training", "leaving"]
+
 
 class _Verdict:
-    """Keeps the first error that any worker of one run gives, and whether its workers are to leave."""
+    """Keeps the first error that any worker of one run gives, and what stage its group of workers is in."""
 
     def __init__(self) -> None:
         self._error: str | None = None
-        self._leave = False
+        self._stage: Stage = "starting"
 
     def give(self, error: str) -> None:
         self._error = self._error or error
@@ -20,11 +22,11 @@ class _Verdict:
     def read(self) -> str | None:
         return self._error
 
-    def set_leave(self, leave: bool) -> None:
-        self._leave = leave
+    def set_stage(self, stage: Stage) -> None:
+        self._stage = stage
 
-    def leave(self) -> bool:
-        return self._leave
+    def stage(self) -> Stage:
+        return self._stage
 
 
 class Verdict:
@@ -44,11 +46,11 @@ class Verdict:
         error: str | None = ray.get(self._actor.read.remote())
         return error
 
-    def set_leave(self, leave: bool) -> None:
-        """Ask the workers to end at their next checkpoint, so that a larger group can go on; or ask no longer."""
-        ray.get(self._actor.set_leave.remote(leave))
+    def set_stage(self, stage: Stage) -> None:
+        """Tell the others that a group starts, that it trains, or that it is to end at its next checkpoint."""
+        ray.get(self._actor.set_stage.remote(stage))
 
-    def leave(self) -> bool:
-        """Whether the workers are asked to end at their next checkpoint."""
-        asked: bool = ray.get(self._actor.leave.remote())
-        return asked
+    def stage(self) -> Stage:
+        """What was told last."""
+        stage: Stage = ray.get(self._actor.stage.remote())
+        return stage

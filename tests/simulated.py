@@ -56,29 +56,30 @@ def noted_loop(config: dict[str, Any]) -> None:
             return super().__call__(positions)
 
     loop.Stream, stream.RowDecoder = Noted, Held  # type: ignore[misc]
+    stream.MAX_MICRO_BATCHES = 4  # many blocks, so that there is always one to hold
     ray.train.torch.get_device = lambda: torch.device("cpu")  # type: ignore[attr-defined]
     _worker_loop(config)
 
 
 class Noted(verdict.Verdict):
-    """Notes when workers are asked to leave."""
+    """Notes when a group starts, trains, or is asked to leave."""
 
-    def set_leave(self, leave: bool) -> None:
-        super().set_leave(leave)
-        note("leave", leave=leave)
+    def set_stage(self, stage: verdict.Stage) -> None:
+        super().set_stage(stage)
+        note("stage", stage=stage)
 
 
 def fill_stores() -> list[Any]:
     """More than every node's object store holds, kept as long as the result is: it spills to the disk."""
 
-    def block() -> Any:
+    def blocks_of_a_node() -> Any:
         import numpy as np
 
-        return np.ones(40 * 2**20, np.uint8)
+        return [np.ones(40 * 2**20, np.uint8) for _ in range(4)]
 
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    remote: Any = ray.remote(num_cpus=0)(block)
-    blocks = [remote.options(label_selector={"ray.io/node-id": node}).remote() for node in nodes for _ in range(4)]
+    remote: Any = ray.remote(num_cpus=0, num_returns=4)(blocks_of_a_node)
+    blocks = [block for node in nodes for block in remote.options(label_selector={"ray.io/node-id": node}).remote()]
     ray.wait(blocks, num_returns=len(blocks), fetch_local=False)
     return blocks
 

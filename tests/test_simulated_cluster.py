@@ -7,27 +7,33 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import evgap_tiny
 import numpy as np
 import pytest
+import torch
+import torch.distributed as dist
 from feature_catalog import write_feature_catalog
 
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.methods.recipe import Optim
+from crossview.platform import checkpoint, runs
 from crossview.platform.config import Cadence, Compute, Data, Experiment, preset, to_dict
+from crossview.platform.loop import Worker, plan_for, train
 from crossview.platform.metrics import read_metrics
 from crossview.platform.train import start
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800)]  # many processes start, on whatever cores there are
 
-STEPS, BATCH = 40, 8
+STEPS, BATCH = 56, 8
 Note = dict[str, Any]
 
 
@@ -74,11 +80,17 @@ class Simulated:
         self.folder = folder
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         self.trainers = [self.add(num_cpus=1, num_gpus=1), self.add(num_cpus=1, num_gpus=1)]
-        self.spare = self.add(num_cpus=1, num_gpus=2)
+        self.spare: Any = self.add(num_cpus=1, num_gpus=2)
         self.decoder = self.add(num_cpus=2)
 
     def add(self, **resources: Any) -> Any:
         return self.cluster.add_node(object_store_memory=100 * 2**20, **resources)
+
+    def two_trainers(self) -> None:
+        """Leave two nodes for training, each with room for one worker."""
+        if self.spare is not None:
+            self.cluster.remove_node(self.spare, allow_graceful=False)
+            self.spare = None
 
     def driver(self, notes: Path, *asked: dict[str, str], fill: bool = False) -> subprocess.Popen[str]:
         """A process that trains runs of the given folders and configurations, or resumes them."""
@@ -168,3 +180,105 @@ def test_each_worker_has_its_own_samples(several: dict[str, tuple[Path, Path]], 
 def test_decoding_runs_on_the_node_without_a_gpu(several: dict[str, tuple[Path, Path]], simulated: Simulated) -> None:
     places = {n["node"] for n in noted(simulated.folder / "several", "decoder")}
     assert places == {simulated.decoder.node_id}
+
+
+# Faults
+
+
+@pytest.fixture(scope="module")
+def straight(simulated: Simulated, features: Path) -> Path:
+    """Two processes, uninterrupted and without Ray: what each run below must come to."""
+    made = experiment("byov", preset("byov", "debug").method, features, STEPS, workers=2)
+    run = runs.create(simulated.folder / "straight", "byov", made)
+    context = get_context("spawn")
+    processes = [context.Process(target=_plain_worker, args=(rank, run, made)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(300)
+    assert [process.exitcode for process in processes] == [0, 0]
+    return run
+
+
+def _plain_worker(rank: int, run: Path, made: Experiment[Any]) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{run}/meet", rank=rank, world_size=2)
+    train(run, Worker(torch.device("cpu"), rank, 2, in_process=True), plan_for(made), lambda status: None)
+    dist.destroy_process_group()
+
+
+def test_what_breaks_costs_nothing_past_the_last_checkpoint(
+    simulated: Simulated, straight: Path, features: Path
+) -> None:
+    """Full object stores, a killed decode actor, a node that goes and another that comes, and a killed driver."""
+    simulated.two_trainers()
+    run, notes = simulated.folder / "faults", simulated.folder / "faults-notes"
+    notes.mkdir()
+    for step in (12, 44):  # a held block keeps the one before it from the workers too: Ray fetches ahead
+        (notes / f"hold-{step}").touch()
+    made = experiment("byov", preset("byov", "debug").method, features, STEPS, workers=2)
+    asked = {"run": str(run), "config": config_file(simulated.folder, "byov", made)}
+    driver = simulated.driver(notes, asked, fill=True)
+    try:
+        held = wait_for(lambda: _held(notes, 12, 2), driver, notes)
+        wait_for(lambda: checkpoint.folder(run, 8).exists(), driver, notes)
+        assert list(Path(simulated.cluster.head_node.get_session_dir_path()).glob("ray_spilled_objects*/*"))
+        os.kill(held[0], signal.SIGKILL)
+        wait_for(lambda: set(_held(notes, 12, 3)) - set(held), driver, notes)  # another takes its block over
+        (notes / "hold-12").unlink()
+        wait_for(lambda: checkpoint.folder(run, 40).exists(), driver, notes)
+        assert len({n["pid"] for n in noted(notes, "worker")}) == 2  # no worker had to be started again
+
+        lost = simulated.trainers.pop()
+        simulated.cluster.remove_node(lost, allow_graceful=False)
+        simulated.trainers.append(simulated.add(num_cpus=1, num_gpus=1))
+        before = set(_held(notes, 44, 0))
+        wait_for(lambda: len(set(_held(notes, 44, 0)) - before) == 2, driver, notes)
+        driver.kill()
+        driver.wait()
+    finally:
+        driver.kill()
+    (notes / "hold-44").unlink()
+    again = simulated.driver(notes, {"run": str(run)})
+    simulated.finish(again, notes)
+    assert losses(run) == losses(straight)
+    assert len(losses(run)) == STEPS
+    weights, expected = (checkpoint.read_weights(checkpoint.folder(r, STEPS)) for r in (run, straight))
+    assert all(torch.equal(weights[key], value) for key, value in expected.items())
+
+
+def _held(notes: Path, step: int, count: int) -> list[int]:
+    """Decoding processes that have come to a step, once there are `count`."""
+    pids = list(dict.fromkeys(n["pid"] for n in noted(notes, "decoder") if n["step"] >= step))
+    return pids if len(pids) >= count else []
+
+
+def test_fewer_workers_go_on_while_a_node_is_missing(simulated: Simulated, straight: Path, features: Path) -> None:
+    """Two workers, one, and two again: at the same global batch, so with the same losses."""
+    simulated.two_trainers()
+    run, notes = simulated.folder / "elastic", simulated.folder / "elastic-notes"
+    notes.mkdir()
+    for step in (12, 44):
+        (notes / f"hold-{step}").touch()
+    made = experiment("byov", preset("byov", "debug").method, features, STEPS, workers=2, min_workers=1)
+    asked = {"run": str(run), "config": config_file(simulated.folder, "byov", made)}
+    driver = simulated.driver(notes, asked)
+    try:
+        wait_for(lambda: checkpoint.folder(run, 8).exists(), driver, notes)
+        held = wait_for(lambda: _held(notes, 12, 2), driver, notes)
+        simulated.cluster.remove_node(simulated.trainers.pop(), allow_graceful=False)
+        wait_for(lambda: set(_held(notes, 12, 3)) - set(held), driver, notes)
+        (notes / "hold-12").unlink()
+        wait_for(lambda: checkpoint.folder(run, 40).exists(), driver, notes)
+        simulated.trainers.append(simulated.add(num_cpus=1, num_gpus=1, resources={"decode": 1000}))
+        wait_for(lambda: [n for n in noted(notes, "stage") if n["stage"] == "leaving"], driver, notes)
+        (notes / "hold-44").unlink()
+        simulated.finish(driver, notes)
+    finally:
+        driver.kill()
+    worlds = [n["world"] for n in noted(notes, "worker")]
+    assert [w for k, w in enumerate(worlds) if k == 0 or w != worlds[k - 1]] == [2, 1, 2]
+    assert losses(run) == pytest.approx(losses(straight), rel=1e-4)
+    assert len(losses(run)) == STEPS
+    last = [n["node"] for n in noted(notes, "decoder")][-1]
+    assert last == simulated.trainers[-1].node_id  # it declares that decoding is for it
