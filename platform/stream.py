@@ -166,7 +166,7 @@ class Stream:
             # A whole CPU may never be free beside the trainers: from_arrow() would wait for one to look at the table's
             # schema, and repartition() takes no resources.
             blocks = ray.data.from_blocks([_positions(start, stop)]).repartition(target_num_rows_per_block=rows)
-            blocks._logical_plan.dag.ray_remote_args["num_cpus"] = TASK_CPUS  # type: ignore[attr-defined]
+            blocks._logical_plan.dag.ray_remote_args["num_cpus"] = TASK_CPUS
             return blocks.map_batches(
                 RowDecoder,
                 fn_constructor_args=(self.decoder.plan, self.decoder.data, self.shard),
