@@ -165,16 +165,6 @@ def write_text(file: Path, text: str, *, patience_s: float | None = None) -> Non
     write(file, lambda partial: partial.write_text(text, encoding="utf-8"), patience_s=patience_s)
 
 
-def write_new(file: Path, text: str) -> None:
-    """Write a text file where there is none, in one step: of two writers, one has a FileExistsError. Tried once."""
-    if is_local(file):
-        with file.open("x", encoding="utf-8") as out:
-            out.write(text)
-    else:
-        with named(file):
-            _remote(file).fs.pipe_file(_remote(file).path, text.encode(), mode="create")
-
-
 def upload(made: Path, file: Path, patience_s: float | None = None) -> None:
     """Put a local file to a remote place, whole or not at all; tried again as `write` does."""
     patiently(lambda: _remote(file).fs.put_file(str(made), _remote(file).path), file, patience_s)

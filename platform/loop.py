@@ -384,14 +384,13 @@ def train(
     plan: Plan | Mixture,
     on_step: Callable[[Status], None],
     until: int | None = None,
-    on_checkpoint: Callable[[int], None] | None = None,
     leave: Callable[[], bool] | None = None,
 ) -> None:
     """Train the run in folder `run` from its newest checkpoint, or from the start, to its end.
 
     `until` ends it sooner, after that step and with a checkpoint; the schedule stays that of the whole run, so that
-    stopping and going on changes nothing. `on_checkpoint` is called on rank 0 after every checkpoint, with its step;
-    `leave` on every rank, where a true answer, the same on all, ends it there.
+    stopping and going on changes nothing. `leave` is called on every rank after each checkpoint; a true answer, the same
+    on all, ends it there.
     """
     training = training_of(run, worker)
     optim, compute, every = training.experiment.optim, training.experiment.compute, training.experiment.every
@@ -439,8 +438,6 @@ def train(
                     with checkpoint.needs_space(run / "metrics.parquet", run):
                         metrics.flush()
                 training.save()
-                if on_checkpoint and worker.rank == 0:
-                    on_checkpoint(training.step)
                 if leave and leave():
                     break
     if metrics:

@@ -146,18 +146,6 @@ def test_a_run_leaves_what_it_promises(straight: Path) -> None:
     assert losses(straight)[-1] < losses(straight)[0]
 
 
-def test_the_caller_is_told_of_every_checkpoint_once_it_stands(catalog: Path, tmp_path: Path) -> None:
-    saved = experiment(catalog, optim__steps=6)
-    run = create(tmp_path / "run", "byov", saved)
-    seen: list[tuple[int, bool]] = []
-
-    def note(step: int) -> None:
-        seen.append((step, checkpoint.folder(run, step).exists()))
-
-    train(run, Worker(torch.device("cpu"), in_process=True), plan_for(saved), lambda status: None, on_checkpoint=note)
-    assert seen == [(4, True), (6, True)]
-
-
 def test_load_embeds_without_ray(straight: Path) -> None:
     script = (
         "import sys, torch; from crossview.platform.checkpoint import load\n"
