@@ -389,7 +389,7 @@ def train(
     """Train the run in folder `run` from its newest checkpoint, or from the start, to its end.
 
     `until` ends it sooner, after that step and with a checkpoint; the schedule stays that of the whole run, so that
-    stopping and going on changes nothing. `leave` is called on every rank after each checkpoint; a true answer, the same
+    stopping and going on changes nothing. `leave` is asked on every rank after each checkpoint; a true answer, the same
     on all, ends it there.
     """
     training = training_of(run, worker)
