@@ -135,22 +135,6 @@ def test_population_based_training_copies_better_trials(
 
 
 @pytest.mark.ray
-def test_more_groups_of_workers_than_fit_wait_for_each_other(
-    catalog: Path, ratios: str, tmp_path: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Three trials of two workers claim more than the cluster has; all of them end, and as one process would."""
-    settings = Settings(space=ratios, trials=2, scheduler="none", evaluations=1, confirm=0)
-    start(tmp_path / "groups", "byov", experiment(catalog, workers=2), settings)
-    assert "room: 2 at a time, each with 1.56 CPUs; the cluster has 4 CPUs" in capsys.readouterr().out
-    start(tmp_path / "alone", "byov", experiment(catalog), settings)
-    groups, alone = (Journal(tmp_path / name).trials() for name in ("groups", "alone"))
-    assert [trial.status for trial in groups] == ["finished"] * 3
-    for one, other in zip(groups, alone, strict=True):
-        assert one.options == other.options
-        assert one.reports[0].losses["loss"] == pytest.approx(other.reports[0].losses["loss"], rel=1e-3)
-
-
-@pytest.mark.ray
 def test_a_search_whose_trials_all_fail_ends_and_says_why(ratios: str, tmp_path: Path, ray_cluster: None) -> None:
     catalog = write_feature_catalog(tmp_path, train=3, val=2)
     for file in (tmp_path / "files").glob("train*.npy"):
