@@ -16,7 +16,7 @@ from crossview.platform.tune.definition import Search
 from crossview.platform.tune.journal import Journal, Trial
 from crossview.platform.tune.options import with_options
 from crossview.platform.tune.room import Room, claimed_by_trial
-from crossview.platform.tune.trial import Scores, score, train_part
+from crossview.platform.tune.trial import Scores, best_row, mean_scores, score, train_part
 
 PRESET, WINNER = "preset", "winner"
 FRESH = 1000
@@ -37,13 +37,10 @@ class Confirmed:
         """One per seed."""
         return [rows[TRAINED][metric] for rows in self.scores[arm]]
 
-    def best_control(self, arm: str, metric: str) -> tuple[str, float] | None:
+    def best_control(self, arm: str, metric: str, sign: int = 1) -> tuple[str, float] | None:
         """The row that the arm has to beat, and its mean over seeds; None where no control has the metric."""
-        rows = self.scores[arm]
-        names = [row for row in rows[0] if row != TRAINED and all(metric in r.get(row, {}) for r in rows)]
-        means = {row: sum(r[row][metric] for r in rows) / len(rows) for row in names}
-        means = {row: mean for row, mean in means.items() if not math.isnan(mean)}
-        return max(means.items(), key=lambda pair: pair[1]) if means else None
+        means = mean_scores(self.scores[arm])
+        return best_row({row: of for row, of in means.items() if row != TRAINED}, metric, sign)
 
     def gain(self, search: Search) -> tuple[float, float]:
         """The winner's objective over the preset's, paired by seed, above 0 where it is better; and its spread."""
@@ -62,8 +59,7 @@ def winner(search: Search, trials: list[Trial]) -> Trial | None:
 def confirm(search: Search, journal: Journal, best: Trial, room: Room) -> None:
     """Train and score what is missing, side by side; on test only once all of val is there."""
     arms = {PRESET: {}, **({WINNER: best.options} if best.number else {})}
-    seeds = [search.experiment.seed + FRESH + k for k in range(search.confirm)]
-    jobs = [(arm, options, seed) for arm, options in arms.items() for seed in seeds]
+    jobs = [(arm, options, seed) for arm, options in arms.items() for seed in _seeds(search)]
     for split in (search.split, *(("test",) if search.test else ())):
         todo = [job for job in jobs if not _file(journal, job[0], job[2], split).exists()]
         if todo:
@@ -72,13 +68,17 @@ def confirm(search: Search, journal: Journal, best: Trial, room: Room) -> None:
 
 def confirmed(search: Search, journal: Journal, split: str) -> Confirmed | None:
     """What was found on a split; None before all of it is."""
-    seeds = [search.experiment.seed + FRESH + k for k in range(search.confirm)]
     scores: dict[str, list[Scores]] = {}
     for arm in (PRESET, WINNER):
-        files = [_file(journal, arm, seed, split) for seed in seeds]
+        files = [_file(journal, arm, seed, split) for seed in _seeds(search)]
         if files and all(file.exists() for file in files):
             scores[arm] = [json.loads(file.read_text()) for file in files]
     return Confirmed(split, scores) if PRESET in scores else None
+
+
+def _seeds(search: Search) -> range:
+    first = search.experiment.seed + FRESH
+    return range(first, first + search.confirm)
 
 
 def _file(journal: Journal, arm: str, seed: int, split: str) -> Path:

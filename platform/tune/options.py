@@ -45,7 +45,12 @@ def _set(values: dict[str, Any], path: str, value: Any, known: Any) -> None:
         near = difflib.get_close_matches(path, known(), n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "`crossview train METHOD --help` lists the options"
         raise ValueError(f"option path {path!r} of the space is unknown; {hint}")
-    place[last] = value.item() if hasattr(value, "item") else value
+    place[last] = plain(value)
+
+
+def plain(value: Any) -> Any:
+    """A value that JSON can hold, of a number of numpy's too."""
+    return value.item() if hasattr(value, "item") else value
 
 
 def _leaves(values: dict[str, Any], before: str) -> Iterator[str]:

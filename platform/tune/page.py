@@ -83,7 +83,7 @@ def _compared(search: Search, both: Confirmed) -> str:
 
 
 def _against(search: Search, both: Confirmed, arm: str) -> str:
-    control = both.best_control(arm, search.metric)
+    control = both.best_control(arm, search.metric, search.sign)
     return f"; its best control, {control[0]}, has {control[1]:.4f}" if control else ""
 
 

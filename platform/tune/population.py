@@ -22,7 +22,7 @@ from crossview.platform.config import Experiment, to_dict
 from crossview.platform.tune.choosers import Random
 from crossview.platform.tune.definition import Search
 from crossview.platform.tune.journal import Journal, Trial
-from crossview.platform.tune.options import Options, with_options
+from crossview.platform.tune.options import Options, plain, with_options
 from crossview.platform.tune.schedule import config
 from crossview.platform.tune.space import TRIES, Space
 from crossview.platform.tune.trial import comparable
@@ -95,8 +95,7 @@ def explored(chosen: Random, options: Options, rng: np.random.Generator) -> dict
 
 def _changed(domain: Domain, value: Any, rng: np.random.Generator, state: np.random.RandomState) -> Any:
     if rng.random() < RESAMPLED:
-        sample = domain.sample(random_state=state)
-        return sample.item() if hasattr(sample, "item") else sample
+        return plain(domain.sample(random_state=state))
     if isinstance(domain, Categorical):
         place = domain.categories.index(value) + int(rng.choice((-1, 1)))
         return domain.categories[min(max(place, 0), len(domain.categories) - 1)]

@@ -12,6 +12,7 @@ from crossview.platform.runs import write_json
 from crossview.platform.tune.definition import Search
 from crossview.platform.tune.journal import Trial
 from crossview.platform.tune.options import with_options
+from crossview.platform.tune.trial import best_row
 
 
 def ranked(search: Search, trials: list[Trial]) -> list[Trial]:
@@ -28,9 +29,7 @@ def best_control(search: Search, trial: Trial) -> tuple[str, float] | None:
     """The row that a trial has to beat by the metric that is searched by; None where no control has it."""
     if not trial.reports:
         return None
-    values = {row: scores.get(search.metric, math.nan) for row, scores in trial.reports[-1].controls.items()}
-    known = [(row, value) for row, value in values.items() if math.isfinite(value)]
-    return max(known, key=lambda pair: search.sign * pair[1], default=None)
+    return best_row(trial.reports[-1].controls, search.metric, search.sign)
 
 
 def table(search: Search, trials: list[Trial]) -> pa.Table:

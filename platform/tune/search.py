@@ -16,6 +16,7 @@ from crossview.datasets.catalog import Catalog
 from crossview.platform.config import Experiment
 from crossview.platform.placement import capacity
 from crossview.platform.progress import Progress, console
+from crossview.platform.train import wants_gpu
 from crossview.platform.tune import definition, preflight
 from crossview.platform.tune import space as spaces
 from crossview.platform.tune.choosers import chooser
@@ -59,7 +60,7 @@ def _room(search: Search) -> Room:
     from crossview.platform.cluster import connect
 
     connect()
-    room = plan(search, capacity(), gpu=_gpu(search))
+    room = plan(search, capacity(), gpu=wants_gpu(search.experiment.compute))
     seeds = f" x {search.seeds} seeds" if search.seeds > 1 else ""
     console.print(
         f"plan: the preset and {search.trials - 1} trials{seeds} of {search.method}, {search.search} over "
@@ -70,12 +71,6 @@ def _room(search: Search) -> Room:
         soft_wrap=True,
     )
     return room
-
-
-def _gpu(search: Search) -> bool:
-    from crossview.platform.train import wants_gpu
-
-    return wants_gpu(search.experiment.compute)
 
 
 def _go(folder: Path, search: Search, space: Space, room: Room) -> Path:

@@ -16,7 +16,7 @@ from ray.tune.search.sample import Categorical, Domain
 
 from crossview.platform.config import Experiment
 from crossview.platform.task import Task
-from crossview.platform.tune.options import Options, with_options
+from crossview.platform.tune.options import Options, plain, with_options
 
 TRIES = 100
 """Samples drawn in place of one that the method's configuration refuses."""
@@ -41,7 +41,7 @@ class Space:
     def sample(self, seed: tuple[int, ...]) -> Options:
         """One random point; a pure function of the seed."""
         state = np.random.RandomState(np.random.SeedSequence(seed).generate_state(4))
-        return {path: _plain(domain.sample(random_state=state)) for path, domain in self.domains.items()}
+        return {path: plain(domain.sample(random_state=state)) for path, domain in self.domains.items()}
 
     def points(self) -> Iterator[Options]:
         """Every combination of the listed values; raises ValueError where a domain is a range."""
@@ -52,7 +52,7 @@ class Space:
                     f"space {self.name}: {path} is {describe(domain)}, which has no list of values; a grid takes "
                     "tune.choice or tune.grid_search: change it, or leave out --search grid"
                 )
-            values.append([_plain(value) for value in domain.categories])
+            values.append([plain(value) for value in domain.categories])
         for point in itertools.product(*values):
             yield dict(zip(self.domains, point, strict=True))
 
@@ -128,11 +128,6 @@ def _domain(space: str, path: str, value: Any) -> Domain:
         f"space {space}: {path} is {value!r}; it must be a domain of ray.tune, such as tune.uniform(0.2, 0.8), "
         "tune.loguniform, tune.choice or tune.grid_search"
     )
-
-
-def _plain(value: Any) -> Any:
-    """A value that JSON can hold."""
-    return value.item() if hasattr(value, "item") else value
 
 
 def describe(domain: Domain) -> str:

@@ -128,6 +128,12 @@ def mean_scores(scores: list[Scores]) -> Scores:
     }
 
 
+def best_row(rows: Scores, metric: str, sign: int) -> tuple[str, float] | None:
+    """The row with the best finite value of a metric; None where no row has one."""
+    values = [(row, scores[metric]) for row, scores in rows.items() if np.isfinite(scores.get(metric, np.nan))]
+    return max(values, key=lambda pair: sign * pair[1], default=None)
+
+
 def comparable(objective: float, sign: int) -> float:
     """The objective for a scheduler, which cannot take NaN."""
     return objective if np.isfinite(objective) else -sign * WORST
