@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+import ranks
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -86,14 +86,7 @@ def work(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Result]]:
     folder = tmp_path_factory.mktemp("workers")
-    context = get_context("spawn")
-    processes = [context.Process(target=work, args=(rank, folder)) for rank in range(WORKERS)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(300)
-    assert [process.exitcode for process in processes] == [0] * WORKERS
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORKERS)]
+    return ranks.results(work, WORKERS, folder)
 
 
 def alone(name: str, batch: Mapping[str, Tensor]) -> Result:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ranks
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -102,14 +102,7 @@ def alone(folder: Path) -> dict[str, Numbers]:
 
 @pytest.fixture(scope="module")
 def workers(folder: Path, alone: dict[str, Numbers]) -> list[dict[str, Any]]:
-    context = get_context("spawn")
-    processes = [context.Process(target=work, args=(rank, folder)) for rank in range(WORKERS)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(300)
-    assert [process.exitcode for process in processes] == [0] * WORKERS
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORKERS)]
+    return ranks.results(work, WORKERS, folder)
 
 
 @pytest.fixture(params=method_names())
