@@ -326,8 +326,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # `crossview ... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        print("interrupted; a run goes on with `crossview resume RUN`", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(f"interrupted; {stopped or 'a run goes on with `crossview resume RUN`'}", file=sys.stderr)
         raise SystemExit(130) from None
     except (ValueError, OSError) as error:
         if os.environ.get("CROSSVIEW_TRACEBACK"):

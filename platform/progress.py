@@ -54,9 +54,12 @@ class Progress:
 
     @property
     def rate(self) -> str:
-        """Units per second since this line began."""
+        """Units per second since this line began; where one takes long, seconds per unit."""
         seconds = max(time.monotonic() - self._start, 1e-9)
-        return f"{(self.done - self._first) / seconds:.1f} {self.unit}/s"
+        finished = self.done - self._first
+        if 0 < finished < 0.1 * seconds:
+            return f"{seconds / finished:.0f} s each"
+        return f"{finished / seconds:.1f} {self.unit}/s"
 
     def _print(self) -> None:
         seconds = time.monotonic() - self._start

@@ -260,7 +260,7 @@ def test_ray_down_leaves_nothing_behind(cluster: Cluster) -> None:
     done = cluster.laptop.run("ray", "down", "-y", str(cluster.file), cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     for host in cluster.hosts:
-        _wait(lambda host=host: f"{[row for row in host.processes() if 'ray' in row.lower()]}", "[]")
+        _wait(lambda host=host: f"{[row for row in host.processes() if 'ray' in row.lower()]}", "[]", limit_s=90)
 
 
 def _change(file: Path, old: str, new: str) -> None:

@@ -235,9 +235,10 @@ def test_windows_per_pass_change_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_clip_embeddings_pass_gradients_on() -> None:
     model = Model(TINY)
-    model.embed_clip(torch.randn(2, 8, 24, 1)).sum().backward()
+    embedding = model.embed_clip(torch.randn(2, 8, 24, 1))
+    (embedding * torch.randn_like(embedding)).sum().backward()  # a LayerNorm's plain sum has no gradient
     assert model.encoder.project.weight.grad is not None
-    assert float(model.encoder.project.weight.grad.abs().sum()) > 0
+    assert float(model.encoder.project.weight.grad.abs().max()) > 1e-3
 
 
 @pytest.mark.parametrize("grid", [2, None])

@@ -74,17 +74,24 @@ def _compared(search: Search, both: Confirmed) -> str:
     if WINNER not in both.scores:
         control = _against(search, both, PRESET)
         return f"{where}: the preset has {search.metric} {preset}{control}."
-    mean, spread = both.gain(search)
-    beats = "beats the preset by more than seed noise" if mean > spread else "is NOT shown to beat the preset"
+    gain, spread = both.gain(search)
+    beats = "is NOT shown to beat the preset"
+    if abs(gain) > spread:
+        beats = f"{'beats' if gain > 0 else 'is WORSE than'} the preset by more than seed noise"
     return (
         f"{where}: the winner {beats}: {search.metric} {cell(both.values(WINNER, search.metric), 4)} against {preset}, "
-        f"better by {mean:+.4f} with a spread of {spread:.4f}{_against(search, both, WINNER)}."
+        f"{'better' if gain >= 0 else 'worse'} by {abs(gain):.4f} with a spread of {spread:.4f}"
+        f"{_against(search, both, WINNER)}."
     )
 
 
 def _against(search: Search, both: Confirmed, arm: str) -> str:
     control = both.best_control(arm, search.metric, search.sign)
-    return f"; its best control, {control[0]}, has {control[1]:.4f}" if control else ""
+    if control is None:
+        return ""
+    mean = sum(both.values(arm, search.metric)) / len(both.scores[arm])
+    said = "is beaten by it with" if search.sign * mean > search.sign * control[1] else "is NOT beaten: it has"
+    return f". Its best control, {control[0]}, {said} {control[1]:.4f}"
 
 
 def _terminal(search: Search, trials: list[Trial]) -> Table:

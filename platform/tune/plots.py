@@ -80,7 +80,7 @@ def evaluations(search: Search, trials: list[Trial]) -> Figure:
             curves.plot(x[-1:], y[-1:], color=colour, marker="x", ms=7, mew=1.6)
     places = list(range(1, search.evaluations + 1))
     counts = [sum(any(r.evaluation >= k for r in t.reports) for t in trials) for k in places]
-    left.bar(places, counts, color=FULL, width=0.6)
+    left.bar(places, counts, color=FULL, width=0.6, zorder=2)
     for k, count in zip(places, counts, strict=True):
         left.annotate(str(count), (k, count), ha="center", va="bottom", fontsize=FONT_PX - 1)
     for axis, title in ((curves, search.metric), (left, "trials that reached it")):
@@ -129,7 +129,8 @@ def parallel(search: Search, varied: list[Trial], best: Trial) -> Figure:
     objectives = [t.objective for t in varied]
     low, high = min(objectives), max(objectives)
     colours = mpl.colormaps["viridis" if search.mode == "max" else "viridis_r"]
-    shade = Normalize(low, high if high > low else low + 1)
+    coloured = [t.objective for t in varied if t.status == "finished"] or objectives
+    shade = Normalize(min(coloured), max(max(coloured), min(coloured) + 1e-6))
     x = np.arange(len(scales) + 1)
     for trial in sorted(varied, key=lambda t: (t.number == best.number, t.status == "finished", t.objective)):
         y = [s.share(trial.options[path]) for s, path in zip(scales, search.domains, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -93,14 +94,14 @@ class Watcher(Callback):
         self.ended = sum(trial.status is not None for trial in begun)
         self.evaluations = sum(len(trial.reports) for trial in begun)
         self.best: tuple[float, int] | None = None
-        """(objective, trial) of the best last report."""
+        """(objective, trial) of the best last report; None while no report has a finite one."""
         self.failures = [trial.reason for trial in begun if trial.status == "failed"]
         for trial in begun:
             self._compare(trial)
 
     def _compare(self, trial: Trial) -> None:
-        value = comparable(trial.objective, self.search.sign)
-        if trial.reports and (self.best is None or value * self.search.sign > self.best[0] * self.search.sign):
+        value, sign = trial.objective, self.search.sign
+        if math.isfinite(value) and (self.best is None or value * sign > self.best[0] * sign):
             self.best = value, trial.number
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:

@@ -80,7 +80,7 @@ def _go(folder: Path, search: Search, space: Space, room: Room) -> Path:
     trials = journal.trials()
     unfinished = [trial for trial in trials if trial.status is None]
     if unfinished:
-        raise KeyboardInterrupt(f"{len(unfinished)} trials are not done; go on with: crossview tune --resume {folder}")
+        raise KeyboardInterrupt(f"{len(unfinished)} trials go on with `crossview tune --resume {folder}`")
     best = winner(search, trials)
     if best is None:
         failed = [trial.reason for trial in trials if trial.status == "failed"]
