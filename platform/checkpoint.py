@@ -89,9 +89,31 @@ def save(
 
 def _drop_old(run: Path, keep: int) -> None:
     for old in all_of(run)[:-keep]:
-        if not storage.is_local(old):
-            (old / "run.json").unlink()
-        storage.remove(old)
+        remove(old)
+
+
+def remove(old: Path) -> None:
+    """Remove a checkpoint."""
+    if not storage.is_local(old):
+        (old / "run.json").unlink()
+    storage.remove(old)
+
+
+def copy(source: Path, run: Path) -> Path:
+    """Give a run a checkpoint of another one, in place of its own; returns it."""
+    target = run / "checkpoints" / source.name
+    for old in all_of(run):
+        remove(old)
+    if storage.is_local(run):
+        temporary = target.with_name(f".{target.name}")
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(source, temporary)
+        temporary.rename(target)
+        return target
+    names = sorted((file.name for file in source.iterdir()), key=lambda name: name == "run.json")
+    for name in names:
+        storage.copy_within(source / name, target / name)
+    return target
 
 
 def _place(

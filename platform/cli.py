@@ -39,7 +39,6 @@ def tune(args: Sequence[str]) -> None:
     from crossview.platform.runs import free_folder
     from crossview.platform.tune.search import start
 
-    _on_a_disk("--runs", launch.runs)
     folder = launch.runs / launch.name if launch.name else free_folder(launch.runs, f"tune-{method}")
     start(folder, method, launch.experiment, launch.settings)
 
@@ -218,7 +217,7 @@ def reproduce(study: Annotated[str, tyro.conf.Positional], /, out: Path | None =
     from crossview.platform.reproduce import reproduce as run_study
 
     if out is not None:
-        _on_a_disk("--out", out)
+        _on_a_disk(out)
     run_study(study, out, jobs)
 
 
@@ -294,13 +293,10 @@ def _unknown(what: str, given: str, names: Sequence[str] | dict[str, Any]) -> Va
     return ValueError(f"{what} {given!r} is unknown; choose from {', '.join(names)}")
 
 
-def _on_a_disk(option: str, folder: Path) -> None:
-    """A search's journal and a study's folder are renamed and linked, which no object store can do."""
-    if not is_local(folder):
-        raise ValueError(
-            f"{option} {folder}: searches and studies lie on a disk or a mounted share; name such a folder (their "
-            "catalog may be a URI)"
-        )
+def _on_a_disk(out: Path) -> None:
+    """A study renders videos and links weights in its folder."""
+    if not is_local(out):
+        raise ValueError(f"--out {out}: a study lies on a disk or a mounted share; name such a folder")
 
 
 def _overview(*, ok: bool) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
+from typing import Any
 
 # Ray's uv hook would rebuild the environment in every worker; the project is installed where its workers run.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -14,6 +16,9 @@ os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a trial tha
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
+from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+from crossview.datasets import storage
 
 OBJECT_STORE_BYTES = 2 * 1024**3
 
@@ -51,3 +56,11 @@ def _quieten() -> None:
     quiet = ("ray.data._internal.progress", "ray._private.authentication", "ray.tune.analysis.experiment_analysis")
     for name in quiet:
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def ray_storage(folder: Path) -> dict[str, Any]:
+    """Where Ray keeps its own few files of a run or a search: beside it, which all nodes see."""
+    if storage.is_local(folder):
+        return {"storage_path": str(folder)}
+    path, filesystem = storage.filesystem(folder)
+    return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(filesystem))}

@@ -14,7 +14,6 @@ from typing import Any
 import ray
 import torch
 import torch.distributed as dist
-from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray.autoscaler.sdk import request_resources
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -24,7 +23,7 @@ from crossview.datasets.mixture import Mixture
 from crossview.datasets.plan import Plan
 from crossview.methods.method import build
 from crossview.platform import checkpoint, placement
-from crossview.platform.cluster import connect
+from crossview.platform.cluster import connect, ray_storage
 from crossview.platform.config import Experiment, read
 from crossview.platform.loop import Status, Worker, total_steps, train, worker_counts
 from crossview.platform.progress import Progress, console
@@ -59,7 +58,7 @@ class Job:
             run_config=RunConfig(
                 # Ray silently resumes a name it has seen. Our checkpoints say where to go on: a new name each time.
                 name=f"ray-{time.time_ns()}",
-                **_ray_storage(self.run / "ray"),
+                **ray_storage(self.run / "ray"),
                 failure_config=failures,
             ),
         )
@@ -169,14 +168,6 @@ def _looking(job: Job, workers: int, larger: list[int]) -> Iterator[None]:
         stop.set()
         if larger:
             thread.join()
-
-
-def _ray_storage(folder: Path) -> dict[str, Any]:
-    """Where Ray Train keeps its own few files: beside the run, which all nodes see."""
-    if storage.is_local(folder):
-        return {"storage_path": str(folder)}
-    path, filesystem = storage.filesystem(folder)
-    return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(filesystem))}
 
 
 def _worker_loop(config: dict[str, Any]) -> None:

@@ -141,13 +141,12 @@ def config_file(folder: Path, method: str, made: Experiment[Any]) -> str:
 
 
 @pytest.fixture(scope="module")
-def several(simulated: Simulated, features: Path, scenes: Path) -> dict[str, tuple[Path, Path]]:
+def several(simulated: Simulated, scenes: Path) -> dict[str, tuple[Path, Path]]:
     """Runs of several workers and of one process, by name; one driver trains the former one after the other."""
-    byov, groups = preset("byov", "debug").method, evgap_tiny.GROUPS
+    cut = {"workers": 2, "micro_batch": 2, "parallel": "fsdp"}
     cases = {
         "gathered": ("evgap", experiment("evgap", evgap_tiny.TINY, scenes, 4, workers=4)),
-        "groups": ("evgap", experiment("evgap", groups, scenes, 4, workers=2, micro_batch=2)),
-        "fsdp": ("byov", experiment("byov", byov, features, 4, workers=2, micro_batch=2, parallel="fsdp")),
+        "groups": ("evgap", experiment("evgap", evgap_tiny.GROUPS, scenes, 4, **cut)),
     }
     folder = simulated.folder
     asked = [
@@ -159,16 +158,16 @@ def several(simulated: Simulated, features: Path, scenes: Path) -> dict[str, tup
     return {name: (folder / name, run) for name, run in alone.items()}
 
 
-@pytest.mark.parametrize("name", ["gathered", "groups", "fsdp"])
+@pytest.mark.parametrize("name", ["gathered", "groups"])
 def test_workers_on_several_nodes_agree_with_one_process(name: str, several: dict[str, tuple[Path, Path]]) -> None:
-    """A loss over all workers' pairs, one over each forward pass's groups, and a model in parts."""
+    """A loss over all workers' pairs; and one over each forward pass's groups, of a model in parts."""
     run, alone = several[name]
     assert len(losses(alone)) == 4
     assert losses(run) == pytest.approx(losses(alone), rel=1e-4)
 
 
 def test_each_worker_has_its_own_samples(several: dict[str, tuple[Path, Path]], simulated: Simulated) -> None:
-    for name, world in (("gathered", 4), ("groups", 2), ("fsdp", 2)):
+    for name, world in (("gathered", 4), ("groups", 2)):
         mine = [n for n in noted(simulated.folder / "several", "worker") if n["run"] == name]
         assert {n["rank"] for n in mine} == set(range(world))
         samples = [sample for n in mine for sample in n["samples"]]

@@ -18,12 +18,13 @@ import pytest
 import tiny_run
 from feature_catalog import write_feature_catalog
 
-from crossview.platform import checkpoint
+from crossview.platform import checkpoint, train
 from crossview.platform.cli import main
 from crossview.platform.config import Cadence, Compute, Data, Experiment, preset, read, to_dict
 from crossview.platform.metrics import read_metrics
 from crossview.platform.tune import definition
 from crossview.platform.tune.journal import Journal
+from crossview.platform.tune.options import with_options
 from crossview.platform.tune.search import start
 from crossview.platform.tune.settings import Settings
 
@@ -132,6 +133,21 @@ def test_population_based_training_copies_better_trials(
     newest = checkpoint.latest(run)
     assert newest is not None
     assert newest.name == f"step-{STEPS:08d}"
+
+
+@pytest.mark.ray
+def test_more_groups_of_workers_than_fit_wait_for_each_other(
+    catalog: Path, ratios: str, tmp_path: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three trials of two workers claim more than the cluster has; all of them end, and as one process would."""
+    settings = Settings(space=ratios, trials=2, scheduler="none", evaluations=1, confirm=0)
+    start(tmp_path / "groups", "byov", experiment(catalog, workers=2), settings)
+    assert "room: 2 at a time, each with 1.56 CPUs; the cluster has 4 CPUs" in capsys.readouterr().out
+    groups = Journal(tmp_path / "groups").trials()
+    assert [trial.status for trial in groups] == ["finished"] * 3
+    alone = with_options("byov", experiment(catalog), groups[-1].options)
+    run = train.start(tmp_path / "alone", "byov", alone, in_process=True)
+    assert groups[-1].reports[0].losses["loss"] == pytest.approx(read_metrics(run)[-1]["loss"], rel=1e-3)
 
 
 @pytest.mark.ray

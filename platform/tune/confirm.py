@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from crossview.datasets.storage import as_path
 from crossview.downstream.controls import margin
 from crossview.platform.progress import Progress
 from crossview.platform.rows import TRAINED
@@ -106,7 +107,7 @@ def _side_by_side(
 
 def _one(folder: str, search: Search, arm: str, options: dict[str, Any], seed: int, split: str) -> None:
     """Train one run to its end, where it has not been, and score it on a split."""
-    journal = Journal(Path(folder))
+    journal = Journal(as_path(folder))
     experiment = replace(with_options(search.method, search.experiment, options), seed=seed)
     run = journal.folder / "confirm" / f"{journal.folder.name}-{arm}-seed{seed}"
     train_part(run, search, experiment, None)

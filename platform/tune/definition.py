@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from crossview.datasets import storage
 from crossview.platform import runs
 from crossview.platform.config import Experiment, from_dict, to_dict
 from crossview.platform.task import Task
@@ -65,7 +66,7 @@ class Search:
 def write(folder: Path, search: Search) -> None:
     """Make the search's folder; raises ValueError where the name is taken."""
     try:
-        folder.mkdir(parents=True)
+        storage.make_folder(folder, exist_ok=False)
     except FileExistsError:
         raise ValueError(
             f"--name {folder.name}: {folder} exists already; a name is used once. Choose another, or go on with that "

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from crossview.datasets import storage
 from crossview.platform.runs import write_json
 
 Ended = Literal["finished", "stopped", "failed"]
@@ -95,7 +96,7 @@ class Journal:
         self, number: int, options: dict[str, Any], copied_from: int | None = None, copied_at: int | None = None
     ) -> None:
         """Before a trial starts, and once it has taken over another's weights."""
-        self.of(number).mkdir(parents=True, exist_ok=True)
+        storage.make_folder(self.of(number))
         values = {"options": options, "copied_from": copied_from, "copied_at": copied_at}
         write_json(self.of(number) / "trial.json", values)
 
@@ -111,4 +112,7 @@ class Journal:
 
 
 def _read(file: Path, missing: Any) -> Any:
-    return json.loads(file.read_text()) if file.exists() else missing
+    try:
+        return json.loads(storage.patiently(file.read_text, file))
+    except FileNotFoundError:
+        return missing

@@ -10,6 +10,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from crossview.datasets import storage
 from crossview.datasets.tables import write_table
 from crossview.downstream.table import cell
 from crossview.platform import page
@@ -131,7 +132,7 @@ def _short(value: Any) -> str:
 
 def _page(folder: Path, search: Search, trials: list[Trial], best: Trial, said: list[str], configuration: Path) -> Path:
     drawn = folder / "figures"
-    drawn.mkdir(exist_ok=True)
+    storage.make_folder(drawn)
     pictures = []
     for title, (figure, caption) in figures(search, trials, best).items():
         pictures.append({"uri": page.picture(save(figure, drawn / f"{title}.png")), "caption": caption})

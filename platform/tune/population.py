@@ -8,7 +8,6 @@ follows from the journal alone: an interrupted round is repeated as it was.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from ray.tune.search.sample import Categorical, Domain
 
+from crossview.datasets.tables import read_table, write_table
 from crossview.platform import checkpoint, runs
 from crossview.platform.config import Experiment, to_dict
 from crossview.platform.tune.choosers import Random
@@ -115,13 +115,7 @@ def take_over(journal: Journal, search: Search, exchange: Exchange, evaluation: 
 
 def _fork(source: Path, run: Path, step: int, method: str, experiment: Experiment[Any]) -> None:
     """Let a run go on from another run's checkpoint of a step, and with its history."""
-    begin = checkpoint.folder(source, step)
-    copy = run / "checkpoints" / f".{begin.name}-copy"
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(begin, copy)
-    shutil.copy(source / "metrics.parquet", run / "metrics.parquet")
+    write_table(read_table(source / "metrics.parquet"), run / "metrics.parquet")
     info = json.loads((run / "run.json").read_text())
     runs.write_json(run / "run.json", {**info, "experiment": to_dict(method, experiment)})
-    for old in checkpoint.all_of(run):
-        shutil.rmtree(old)
-    copy.rename(run / "checkpoints" / begin.name)
+    checkpoint.copy(checkpoint.folder(source, step), run)

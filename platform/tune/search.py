@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,9 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from crossview.datasets import storage
 from crossview.datasets.catalog import Catalog
+from crossview.platform.cluster import connect, ray_storage
 from crossview.platform.config import Experiment
 from crossview.platform.placement import capacity
 from crossview.platform.progress import Progress, console
@@ -57,8 +58,6 @@ def resume(folder: Path) -> Path:
 
 def _room(search: Search) -> Room:
     """Work out and print what runs where."""
-    from crossview.platform.cluster import connect
-
     connect()
     room = plan(search, capacity(), gpu=wants_gpu(search.experiment.compute))
     seeds = f" x {search.seeds} seeds" if search.seeds > 1 else ""
@@ -125,7 +124,8 @@ def _run_trials(folder: Path, search: Search, space: Space, journal: Journal, ro
         else:
             proposer = Proposer(search, journal, chooser(search, space, [t for t in begun if t.status is not None]))
             run({}, proposer, scheduler(search, begun))
-    shutil.rmtree(folder / "ray", ignore_errors=True)
+    if (folder / "ray").is_dir():
+        storage.remove(folder / "ray")
     if watcher.hopeless:
         raise ValueError(
             f"{folder}: the first {len(watcher.failures)} trials all failed and none has a score, so the search ended; "
@@ -136,7 +136,7 @@ def _run_trials(folder: Path, search: Search, space: Space, journal: Journal, ro
 def _fit(
     search: Search,
     room: Room,
-    storage: Path,
+    own: Path,
     watcher: Watcher,
     param_space: dict[str, Any],
     proposer: Searcher | None,
@@ -156,7 +156,7 @@ def _fit(
         ),
         run_config=tune.RunConfig(
             name=f"ray-{time.time_ns()}",  # Ray silently goes on with a name that it has seen
-            storage_path=str(storage),
+            **ray_storage(own),
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # runs have their own
             callbacks=[watcher],

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from ray import tune
 
+from crossview.datasets import storage
 from crossview.downstream.table import from_arrow
 from crossview.platform import runs, train
 from crossview.platform.config import Experiment
@@ -37,7 +38,7 @@ class TrialActor(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Take a trial up where the journal leaves it."""
         self.given = config["trial"]
-        folder, self.number = Path(self.given["folder"]), self.given["number"]
+        folder, self.number = storage.as_path(self.given["folder"]), self.given["number"]
         self.search, self.journal = read(folder), Journal(folder)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -105,7 +106,7 @@ def train_part(run: Path, search: Search, experiment: Experiment[Any], until: in
     if run.is_dir():
         train.resume(run, in_process=in_process, until=until)
     else:
-        run.parent.mkdir(parents=True, exist_ok=True)
+        storage.make_folder(run.parent)
         compute = replace(experiment.compute, threads=experiment.compute.threads or search.threads)
         experiment = replace(experiment, compute=compute)
         train.start(run, search.method, experiment, in_process=in_process, until=until)
