@@ -75,8 +75,8 @@ $(STAMP): requirements.lock pyproject.toml $(wildcard $(VENV)/lib/python3*/site-
 quickstart: $(STAMP) ## Run the main job on a small synthetic set: render, train BYOV, embed, evaluate, draw.
 	@$(BIN)/crossview reproduce byov:quickstart --out runs/quickstart $(ARGS)
 
-test: $(STAMP) ## Run the tests; ARGS="-k plan -x" goes to pytest.
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## Run the tests in two processes; ARGS="-k plan -x" goes to pytest, ARGS="-n 0 --pdb" runs them in one.
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 	@echo "test: passed (pytest $(ARGS))"
 
 lint: $(STAMP) ## Check style and formatting with ruff; changes nothing.

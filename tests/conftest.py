@@ -32,6 +32,13 @@ os.environ |= {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes (-n 2 --dist loadgroup) one has all files that start Ray, which so runs once at a time."""
+    starts_ray = {item.path for item in items if item.get_closest_marker("ray")}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if item.path in starts_ray else item.path.stem))
+
+
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """One small cluster in this process for all tests that need Ray."""

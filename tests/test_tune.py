@@ -231,7 +231,11 @@ def test_a_gain_is_paired_by_seed_and_has_the_modes_sign(catalog: Path) -> None:
 
 @pytest.mark.parametrize(
     ("gained", "said"),
-    [([0.62, 0.71, 0.81], "beats the preset by more than seed noise"), ([0.3, 0.7, 0.8], "is NOT shown to beat")],
+    [
+        ([0.62, 0.71, 0.81], "beats the preset by more than seed noise"),
+        ([0.3, 0.7, 0.8], "is NOT shown to beat"),
+        ([0.3, 0.4, 0.5], "is WORSE than the preset by more than seed noise: phase_f1/ego2exo"),
+    ],
 )
 def test_a_search_is_told_in_files_and_a_page(
     catalog: Path, tmp_path: Path, gained: list[float], said: str, capsys: pytest.CaptureFixture[str]

@@ -25,7 +25,7 @@ from crossview.platform.tune.plots import figures, name
 from crossview.platform.tune.results import best_control, ranked, table, write_best
 
 SHOWN = 10
-"""Trials on the terminal; the files have all."""
+"""Trials on the terminal, beside the preset; the files have all."""
 
 
 def publish(folder: Path) -> Path:
@@ -91,15 +91,16 @@ def _against(search: Search, both: Confirmed, arm: str) -> str:
     if control is None:
         return ""
     mean = sum(both.values(arm, search.metric)) / len(both.scores[arm])
-    said = "is beaten by it with" if search.sign * mean > search.sign * control[1] else "is NOT beaten: it has"
-    return f". Its best control, {control[0]}, {said} {control[1]:.4f}"
+    said = "beats" if search.sign * mean > search.sign * control[1] else "does NOT beat"
+    return f". It {said} its best control, {control[0]} ({control[1]:.4f})"
 
 
 def _terminal(search: Search, trials: list[Trial]) -> Table:
     columns = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for text in _heads(search):
         columns.add_column(text.replace("/", "\n"), justify="left" if text == "status" else "right", no_wrap=True)
-    for trial in ranked(search, trials)[:SHOWN]:
+    best = ranked(search, trials)
+    for trial in [*best[:SHOWN], *(trial for trial in best[SHOWN:] if trial.number == 0)]:
         columns.add_row(*_cells(search, trial), style="bold" if trial.number == 0 else "")
     if len(trials) > SHOWN:
         columns.caption = f"the best {SHOWN} of {len(trials)}"

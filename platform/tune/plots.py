@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from crossview.platform.plots import COLOURS, FONT_PX, tidy
 from crossview.platform.tune.definition import Search
@@ -185,6 +186,10 @@ class Scale:
             axis.set_xticks(range(len(self.names)), self.names)
         elif self.log:
             axis.set_xscale("log")
+            low, high = self._range()
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,)))
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_minor_formatter(NullFormatter())
 
     def _range(self) -> tuple[float, float]:
         places = [self.at(value) for value in self.values]
