@@ -164,9 +164,9 @@ class Catalog:
     def load(folder: Path, root: Path | None = None) -> Catalog:
         """Read the tables that `save` wrote; `root` overrides where the files lie."""
         for name in ("catalog.json", "recordings.parquet"):
-            if not (folder / name).is_file():
+            if not storage.is_file(folder / name):
                 raise ValueError(f"{folder}: no catalog here ({name} is missing); make one with `crossview prepare`")
-        root = root or storage.as_path(json.loads((folder / "catalog.json").read_text())["root"])
+        root = root or storage.as_path(json.loads(storage.read_text(folder / "catalog.json"))["root"])
         if not root.is_dir():
             raise ValueError(
                 f"{folder}: the catalog's files lay under {root}, which is missing; make the catalog again with "

@@ -29,7 +29,7 @@ IN_USE_S = 3600.0
 """A local copy that was asked for within this time is never removed."""
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
-_LIBRARIES = ("aiobotocore", "aiohttp", "botocore", "fsspec", "gcsfs", "google", "s3fs")
+_LIBRARIES = ("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google", "s3fs")
 _VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "mtime", "updated", "created")
 _settled: dict[str, Path] = {}
 _log = logging.getLogger("crossview.storage")
@@ -192,10 +192,20 @@ def local(path: Path, *, settled: bool = False) -> Path:
     if is_local(path):
         return path
     kept = _settled.get(str(path)) if settled else None
-    if kept is None or not kept.exists():
-        kept = patiently(lambda: _fetched(path), path)
-        _settled[str(path)] = kept
-    os.utime(kept)  # the cache removes what was longest not asked for
+    if kept is not None:
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(kept)  # the cache removes what was longest not asked for
+            return kept
+    kept = patiently(lambda: _used(_fetched(path)), path)
+    _settled[str(path)] = kept
+    return kept
+
+
+def _used(kept: Path) -> Path:
+    try:
+        os.utime(kept)
+    except FileNotFoundError as error:
+        raise OSError(errno.EAGAIN, f"{kept}: the cache gave it up in this moment") from error
     return kept
 
 
@@ -215,6 +225,22 @@ def _fetched(path: Path) -> Path:
         partial.unlink(missing_ok=True)
     _trim()
     return kept
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file lies there; where the storage fails to tell, it is asked again, for PATIENCE_S, then OSError."""
+    if is_local(path):
+        return path.is_file()
+    try:
+        patiently(lambda: state(path), path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def read_text(file: Path) -> str:
+    """A text file; where the storage fails, tried again for PATIENCE_S. Raises FileNotFoundError without one."""
+    return patiently(file.read_text, file)
 
 
 def head(path: Path, count: int = 4096) -> bytes:
@@ -250,10 +276,11 @@ def _trim() -> None:
         with contextlib.suppress(FileNotFoundError):  # another process removed it
             if entry.is_file():
                 found.append((entry.stat().st_mtime, entry.stat().st_size, entry.path))
-    for used, size, name in sorted(found, reverse=True):
+    for _, size, name in sorted(found, reverse=True):
         left -= size
-        if left < 0 and time.time() - used > IN_USE_S:
-            Path(name).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if left < 0 and time.time() - Path(name).stat().st_mtime > IN_USE_S:  # asked for since it was listed?
+                Path(name).unlink()
 
 
 def patiently(work: Callable[[], T], path: Path, patience_s: float | None = None) -> T:
@@ -291,7 +318,8 @@ def named(path: Path | None = None) -> Iterator[None]:
     except OSError as error:
         if path is None or is_local(path) or str(path) in str(error):
             raise
-        raise type(error)(error.errno or errno.EIO, f"{path}: {error}") from error
+        kind = type(error) if type(error).__module__ == "builtins" else OSError  # a library's takes other arguments
+        raise kind(error.errno or errno.EIO, f"{path}: {error}") from error
     except Exception as error:
         kinds = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
         if not kinds & set(_LIBRARIES):

@@ -123,7 +123,7 @@ class _BoxTable:
 
     @staticmethod
     def open(file: Path) -> _BoxTable | None:
-        if not file.is_file():
+        if not storage.is_file(file):
             return None
         table = _read(file, DETECTIONS).combine_chunks()
         names, code = _codes(table["recording"])
@@ -169,7 +169,7 @@ class _ScoreTable:
 
     @staticmethod
     def open(path: Path) -> _ScoreTable:
-        if not path.is_file():
+        if not storage.is_file(path):
             return _ScoreTable(path, None, {}, {})
         file = _parquet(path, SCORES)
         place: dict[tuple[str, str], tuple[int, int]] = {}
@@ -268,7 +268,7 @@ def write_detections(folder: Path, found: Mapping[str, Detections]) -> None:
     if not found:
         raise ValueError(f"{file}: no recording has detections; there must be at least one, be it with no box")
     parts = [_table(name, value.checked(f"{file}: recording {name!r}")) for name, value in sorted(found.items())]
-    if file.is_file():
+    if storage.is_file(file):
         old = _read(file, DETECTIONS)
         ids = pc.cast(old["recording"], pa.string())
         parts.append(old.filter(pc.invert(pc.is_in(ids, pa.array(list(found), pa.string())))))

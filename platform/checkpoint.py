@@ -6,6 +6,7 @@ and removed first, and a folder without it is no checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -37,7 +38,8 @@ def all_of(run: Path) -> list[Path]:
     """Complete checkpoints of a run, oldest first."""
     if storage.is_local(run):
         return sorted((run / "checkpoints").glob("step-*"))
-    return sorted(file.parent for file in (run / "checkpoints").glob("step-*/run.json"))
+    found = storage.patiently(lambda: list((run / "checkpoints").glob("step-*/run.json")), run)
+    return sorted(file.parent for file in found)
 
 
 def is_complete(target: Path) -> bool:
@@ -84,33 +86,36 @@ def save(
     info = {**run, "step": train_state["step"]}
     place = _place if storage.is_local(target) else _upload
     storage.patiently(lambda: place(target, parts, train_state, info), target)
-    storage.patiently(lambda: _drop_old(target.parent.parent, keep), target.parent)
-
-
-def _drop_old(run: Path, keep: int) -> None:
-    for old in all_of(run)[:-keep]:
+    for old in all_of(target.parent.parent)[:-keep]:
         remove(old)
 
 
 def remove(old: Path) -> None:
-    """Remove a checkpoint."""
-    if not storage.is_local(old):
-        (old / "run.json").unlink()
-    storage.remove(old)
+    """Remove a checkpoint; where the storage fails, tried again."""
+
+    def gone() -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if not storage.is_local(old):
+                (old / "run.json").unlink()
+        with contextlib.suppress(FileNotFoundError):
+            storage.remove(old)
+
+    storage.patiently(gone, old)
 
 
 def copy(source: Path, run: Path) -> Path:
     """Give a run a checkpoint of another one, in place of its own; returns it."""
     target = run / "checkpoints" / source.name
+    names = sorted((file.name for file in source.iterdir()), key=lambda name: name == "run.json")
+    temporary = target.with_name(f".{target.name}")
+    if storage.is_local(run):
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(source, temporary)
     for old in all_of(run):
         remove(old)
     if storage.is_local(run):
-        temporary = target.with_name(f".{target.name}")
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(source, temporary)
         temporary.rename(target)
         return target
-    names = sorted((file.name for file in source.iterdir()), key=lambda name: name == "run.json")
     for name in names:
         storage.copy_within(source / name, target / name)
     return target

@@ -60,7 +60,7 @@ def _require(file: Path, config: dict[str, Any], fields: dict[str, str]) -> None
 
 
 def _paths(file: Path, config: dict[str, Any]) -> None:
-    named = {f"file_mounts.{there}": here for there, here in config.get("file_mounts", {}).items()}
+    named = {f"file_mounts.{there}": here for there, here in (config.get("file_mounts") or {}).items()}
     if "ssh_private_key" in config["auth"]:
         named["auth.ssh_private_key"] = config["auth"]["ssh_private_key"]
     for field, path in named.items():

@@ -11,6 +11,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import dacite
 
+from crossview.datasets import storage
 from crossview.datasets.storage import Location, as_path
 from crossview.methods.recipe import MethodConfig, Optim, Recipe
 
@@ -226,12 +227,12 @@ def _number(value: Any) -> Any:
 def read(path: Path) -> tuple[str, Experiment[Any]]:
     """The experiment saved in a run folder, its `run.json`, or a bare configuration file."""
     file = path / "run.json" if path.is_dir() else path
-    if not file.is_file():
+    if not storage.is_file(file):
         raise ValueError(
             f"{file}: no saved configuration here; pass a run folder or a JSON file that `crossview train` wrote"
         )
     try:
-        values = json.loads(file.read_text())
+        values = json.loads(storage.read_text(file))
         return from_dict(values.get("experiment", values))
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
         raise ValueError(

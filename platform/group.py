@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ import ray
 import torch
 import torch.distributed as dist
 from ray.autoscaler.sdk import request_resources
-from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from crossview.datasets import storage
 from crossview.datasets.mixture import Mixture
@@ -32,6 +33,8 @@ from crossview.platform.verdict import Verdict
 
 LOOK_S = 10.0
 """How often a group that is smaller than configured looks for room to grow."""
+NOTICED_S = 20.0
+"""After this time Ray knows that a node is gone whose workers have been missed."""
 
 
 @dataclass(frozen=True)
@@ -69,24 +72,36 @@ class Job:
         newest = checkpoint.latest(self.run)
         return newest is not None and newest.name >= checkpoint.folder(self.run, min(total, self.until or total)).name
 
-    def room(self, counts: list[int]) -> int:
-        """The first of `counts` workers for which the cluster has room now."""
-        return placement.fitting(counts, self.experiment.data.decode_actors, placement.free(), gpu=self.gpu)
+    def room(self, counts: list[int], running: int = 0) -> int:
+        """The first of `counts` workers for which the cluster has room now, beside a group of `running` ones."""
+        actors, free = self.experiment.data.decode_actors, placement.free()
+        if placement.DECODE_CPUS in free:
+            free[placement.DECODE_CPUS] -= running * actors * placement.ACTOR_CPUS
+        return placement.fitting(counts, actors, free, gpu=self.gpu)
 
 
-def fit(run: Path, experiment: Experiment[Any], plan: Plan | Mixture, line: Progress, until: int | None) -> None:
-    """Run the loop in Ray Train workers while this process shows their progress."""
+def fit(
+    run: Path, experiment: Experiment[Any], plan: Plan | Mixture, line: Progress, until: int | None, *, planned: bool
+) -> None:
+    """Run the loop in Ray Train workers while this process shows their progress.
+
+    `planned` says that the cluster is known to have room: a search's driver sees what its autoscaler may add, a trial's
+    process does not.
+    """
     connect()
     compute = experiment.compute
     gpu = wants_gpu(compute)
-    placement.check_room(compute, experiment.data.decode_actors, placement.capacity(), gpu=gpu)
+    counts = _sizes(run, experiment)
+    if not planned:
+        least = replace(compute, min_workers=counts[-1]) if counts else compute
+        placement.check_room(least, experiment.data.decode_actors, placement.capacity(), gpu=gpu)
     job = Job(run, experiment, plan, until, Verdict(), gpu)
     with _shown(run / "progress.json", line):
         try:
             if compute.min_workers is None:
                 job.trainer(compute.workers, FailureConfig(max_failures=compute.max_failures)).fit()
             else:
-                _fit_elastic(job)
+                _fit_elastic(job, counts)
         except TrainingFailedError as error:
             if (reason := job.verdict.read()) is not None:
                 raise ValueError(reason) from error
@@ -98,21 +113,29 @@ def fit(run: Path, experiment: Experiment[Any], plan: Plan | Mixture, line: Prog
         raise ValueError(reason)
 
 
-def _fit_elastic(job: Job) -> None:
+def _sizes(run: Path, experiment: Experiment[Any]) -> list[int]:
+    """How many workers an elastic group may have, most first, so that all share the batch evenly; else none."""
+    if experiment.compute.min_workers is None:
+        return []
+    name, _ = read(run)
+    reach = build(name, checkpoint.without_pretrained(experiment.method)).reach()
+    return worker_counts(experiment.optim, experiment.compute, reach)
+
+
+def _fit_elastic(job: Job, counts: list[int]) -> None:
     """One group after the other, each as large as there is room for, until the run is done.
 
     Ray's own elastic groups take any size that fits; here the size must share the batch evenly and leave room for
     decoding. A group that broke with one of its nodes is no failure.
     """
     compute = job.experiment.compute
-    name, _ = read(job.run)
-    reach = build(name, checkpoint.without_pretrained(job.experiment.method)).reach()
-    counts = worker_counts(job.experiment.optim, compute, reach)
-    failed, once = 0, FailureConfig(max_failures=0, controller_failure_limit=0)  # type: ignore[call-arg]
+    failed, tried = 0, counts
+    once = FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0)  # type: ignore[call-arg]
     request_resources(bundles=[placement.per_worker(gpu=job.gpu)] * compute.workers)  # what is lost is started anew
     try:
         while not job.finished():
-            workers, nodes = _await_room(job, counts), _nodes()
+            workers, nodes = _await_room(job, tried), _nodes()
+            tried = counts
             console.print(f"{job.run.name}: {workers} of {compute.workers} workers")
             job.verdict.set_stage("starting")
             larger = [count for count in counts if count > workers]
@@ -120,8 +143,11 @@ def _fit_elastic(job: Job) -> None:
                 with _looking(job, workers, larger):
                     job.trainer(workers, once).fit()
             except TrainingFailedError as error:
-                broke = isinstance(error, WorkerGroupError) and nodes <= _nodes()  # else a node went, or none had room
-                failed += broke
+                console.print(f"{job.run.name}: the group ended: {str(error).strip().splitlines()[-1]}")
+                if isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError):
+                    tried = [count for count in counts if count < workers] or counts  # room, but in no single place
+                elif not _lost(nodes):
+                    failed += 1
                 if failed > compute.max_failures or job.verdict.read() is not None:
                     raise
             if job.verdict.read() is not None:
@@ -130,14 +156,27 @@ def _fit_elastic(job: Job) -> None:
         request_resources(bundles=[])
 
 
+def _lost(nodes: set[str]) -> bool:
+    """Whether one of these nodes goes; Ray notices it seconds after its workers are missed."""
+    end_s = time.monotonic() + NOTICED_S
+    while nodes <= _nodes():
+        if time.monotonic() > end_s:
+            return False
+        time.sleep(0.5)
+    return True
+
+
 def _nodes() -> set[str]:
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 def _await_room(job: Job, counts: list[int]) -> int:
     """Wait until the smallest group has room, and until what is being freed or lost has settled."""
-    before = -1
+    before, told = -1, False
     while (now := job.room(counts)) == 0 or now != before:
+        if now == 0 and before == 0 and not told:
+            console.print(f"{job.run.name}: waiting for room for {counts[-1]} workers")
+            told = True
         before = now
         time.sleep(1.0)
     return now
@@ -154,7 +193,7 @@ def _looking(job: Job, workers: int, larger: list[int]) -> Iterator[None]:
     def look() -> None:
         seen = 0
         while seen < 2 and not stop.wait(LOOK_S):
-            more = job.verdict.stage() == "training" and job.room([count - workers for count in larger])
+            more = job.verdict.stage() == "training" and job.room([count - workers for count in larger], workers)
             seen = seen + 1 if more else 0
         if not stop.is_set():
             job.verdict.set_stage("leaving")
@@ -184,14 +223,26 @@ def _worker_loop(config: dict[str, Any]) -> None:
     worker = Worker(device, context.get_world_rank(), context.get_world_size(), decode_apart=config["decode_apart"])
     if verdict.read() is not None:  # the group was restarted after an error that a restart cannot mend
         return
-    if worker.rank == 0:
-        verdict.set_stage("training")
     try:
-        train(run, worker, config["plan"], status_writer(run), config["until"], leave=_leave(worker, verdict))
+        train(run, worker, config["plan"], _telling(run, verdict), config["until"], leave=_leave(worker, verdict))
     except (ValueError, OSError) as error:
         verdict.give(str(error))
         if worker.world > 1:  # the other ranks wait for this one: end the group
             raise
+
+
+def _telling(run: Path, verdict: Verdict) -> Callable[[Status], None]:
+    """Writes progress, and says that the group trains once it does: its decoders then have claimed their share."""
+    write, trains = status_writer(run), False
+
+    def tell(status: Status) -> None:
+        nonlocal trains
+        if not trains:
+            verdict.set_stage("training")
+            trains = True
+        write(status)
+
+    return tell
 
 
 def _leave(worker: Worker, verdict: Verdict) -> Callable[[], bool]:

@@ -40,7 +40,7 @@ def submit(args: Sequence[str]) -> None:
     print(f"Submitted {job}: {shlex.join(['crossview', *command])}")
     print(f"follow: crossview logs {job} --follow{at}\nend:    crossview stop {job}{at}")
     if given.follow:
-        _require_success(job, jobs.follow(job))
+        _follow(jobs, job)
 
 
 def named(command: Sequence[str]) -> tuple[str, list[str]]:
@@ -90,7 +90,7 @@ def logs(job: Job, /, follow: bool = False, address: str | None = None) -> None:
 
     jobs = Jobs(address)
     if follow:
-        _require_success(job, jobs.follow(job))
+        _follow(jobs, job)
     else:
         print(jobs.logs(job), end="")
 
@@ -105,7 +105,10 @@ def stop(job: Job, /, address: str | None = None) -> None:
     """
     from crossview.platform.jobs import Jobs
 
-    print(f"{job}: {Jobs(address).stop(job)}; a run goes on with `crossview submit resume RUN`")
+    print(
+        f"{job}: {Jobs(address).stop(job)}; a run goes on with `crossview submit resume RUN`, a search "
+        "with `crossview submit tune --resume SEARCH`"
+    )
 
 
 def check_cluster(file: Annotated[Path, tyro.conf.Positional], /) -> None:
@@ -119,6 +122,13 @@ def check_cluster(file: Annotated[Path, tyro.conf.Positional], /) -> None:
 
     check(file)
     print(f"{file} is complete; next: ray up {file}")
+
+
+def _follow(jobs: Any, job: str) -> None:
+    try:
+        _require_success(job, jobs.follow(job))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"the job goes on; `crossview stop {job}` ends it") from None
 
 
 def _line(info: Any) -> str:

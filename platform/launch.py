@@ -69,10 +69,11 @@ def _parse(kind: Any, command: str, args: Sequence[str]) -> tuple[str, Any]:
     known = presets(method)
     early = argparse.ArgumentParser(f"crossview {command} {method}", add_help=False, allow_abbrev=False)
     early.add_argument("--preset", default=next(iter(known)))
-    early.add_argument("--from", dest="from_", type=as_path)
+    early.add_argument("--from", dest="from_")
     chosen, _ = early.parse_known_args(rest)
-    if chosen.from_ is not None:
-        saved, default = read(chosen.from_)
+    begin = None if chosen.from_ is None else as_path(chosen.from_)
+    if begin is not None:
+        saved, default = read(begin)
         if saved != method:
             raise ValueError(
                 f"--from {chosen.from_}: this configures {saved!r}, not {method!r}; {command} {saved} instead"
@@ -82,7 +83,7 @@ def _parse(kind: Any, command: str, args: Sequence[str]) -> tuple[str, Any]:
         default = Experiment(data=Data(catalog=tyro.MISSING), method=recipe.method, optim=recipe.optim)
     launch = parse(
         kind[config_class(method)],
-        default=kind(experiment=default, preset=chosen.preset, from_=chosen.from_),
+        default=kind(experiment=default, preset=chosen.preset, from_=begin),
         args=rest,
         prog=f"crossview {command} {method}",
         description=f"Presets: {', '.join(known)}.",

@@ -247,7 +247,11 @@ class Training:
             k: {name: self._own(parameters[k], v) if isinstance(v, Tensor) and v.ndim else v for name, v in of.items()}
             for k, of in optimizer["state"].items()
         }
+        # The configuration's own settings: a member of a population that took over another's weights has others.
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(optimizer)
+        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(own)
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"])
         if self.worker.device.type == "cuda" and "cuda_rng" in state:

@@ -17,7 +17,7 @@ from crossview.datasets.tables import read_table, write_table
 def read_metrics(run: Path) -> list[dict[str, float]]:
     """The rows logged so far, oldest first; empty where nothing was logged."""
     file = run / "metrics.parquet"
-    return read_table(file).to_pylist() if file.exists() else []
+    return read_table(file).to_pylist() if storage.is_file(file) else []
 
 
 class Metrics:

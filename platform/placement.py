@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,36 +38,50 @@ def per_worker(*, gpu: bool) -> dict[str, float]:
 
 def capacity() -> dict[str, float]:
     """Resources of the connected cluster by name, counting what its autoscaler may still add."""
-    import ray
-
-    have = _sum(node["Resources"] for node in ray.nodes() if node["Alive"])
-    most = _sum(_most(AUTOSCALING.expanduser()))
+    have, most = total(_alive()), total(_allowed())
     return {name: max(have.get(name, 0.0), most.get(name, 0.0)) for name in have | most}
 
 
+def nodes() -> list[Mapping[str, float]]:
+    """Resources of each node that is up, or of each that the cluster's description allows where these have more."""
+    return max(_alive(), _allowed(), key=lambda found: total(found).get("CPU", 0.0))
+
+
 def free() -> dict[str, float]:
-    """Resources that nothing claims now, by name; of DECODE_CPUS all that there are."""
+    """Resources that nothing claims now, by name; of DECODE_CPUS all that there are and may be."""
     import ray
 
-    have = _sum(node["Resources"] for node in ray.nodes() if node["Alive"])
-    return {**ray.available_resources(), **{k: v for k, v in have.items() if k == DECODE_CPUS}}
+    return {**ray.available_resources(), **{k: v for k, v in capacity().items() if k == DECODE_CPUS}}
 
 
-def _sum(nodes: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    total: dict[str, float] = {}
+def total(nodes: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Sums by name over nodes."""
+    sums: dict[str, float] = {}
     for node in nodes:
         more = {DECODE_CPUS: node.get("CPU", 0.0)} if node.get(DECODE) else {}
         for name, amount in {**node, **more}.items():
-            total[name] = total.get(name, 0.0) + amount
-    return total
+            sums[name] = sums.get(name, 0.0) + amount
+    return sums
 
 
-def _most(file: Path) -> list[dict[str, float]]:
+def _alive() -> list[Mapping[str, float]]:
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _allowed() -> list[Mapping[str, float]]:
+    """What `ray up` described, for whoever has joined that cluster; not for one of this process's own."""
+    joined = "RAY_ADDRESS" in os.environ or "RAY_RAYLET_PID" in os.environ
+    return _most(AUTOSCALING.expanduser()) if joined else []
+
+
+def _most(file: Path) -> list[Mapping[str, float]]:
     """Nodes that a cluster's description allows at most, by their resources; none where this is not its head node."""
     if not file.is_file():
         return []
     described = yaml.safe_load(file.read_text())
-    nodes: list[dict[str, float]] = []
+    nodes: list[Mapping[str, float]] = []
     for name, kind in described.get("available_node_types", {}).items():
         head = name == described.get("head_node_type")
         limit = described.get("max_workers", 0)

@@ -67,6 +67,6 @@ def provenance() -> dict[str, Any]:
 
 def require(run: Path) -> Path:
     """The run folder, or ValueError where there is none."""
-    if not (run / "run.json").is_file():
+    if not storage.is_file(run / "run.json"):
         raise ValueError(f"{run}: not a run folder (run.json is missing); pass a folder that `crossview train` made")
     return run

@@ -25,17 +25,26 @@ from crossview.platform.placement import capacity
 from crossview.platform.progress import Progress, console
 
 
-def start(run: Path, method: str, experiment: Experiment[Any], *, in_process: bool, until: int | None = None) -> Path:
+def start(
+    run: Path,
+    method: str,
+    experiment: Experiment[Any],
+    *,
+    in_process: bool,
+    until: int | None = None,
+    planned: bool = False,
+) -> Path:
     """Train a new run in folder `run`; what can be refused is refused before the folder exists.
 
-    `until` ends it after that step, for `resume` to go on.
+    `until` ends it after that step, for `resume` to go on; for `planned` see `group.fit`.
     """
     experiment = prepared(method, experiment)
     runs.create(run, method, experiment)
     try:
-        return resume(run, in_process=in_process, until=until)
+        return resume(run, in_process=in_process, until=until, planned=planned)
     except (ValueError, OSError):
-        runs.discard_bare(run)  # a model that cannot be built must not use the name up
+        with contextlib.suppress(Exception):  # what went wrong first is what counts
+            runs.discard_bare(run)  # a model that cannot be built must not use the name up
         raise
 
 
@@ -46,14 +55,14 @@ def prepared(method: str, experiment: Experiment[Any]) -> Experiment[Any]:
     plan = plan_for(experiment)
     shares(experiment.optim, experiment.compute)
     total_steps(experiment.optim, plan.rows_per_epoch)
-    if "RAY_ADDRESS" not in os.environ:  # else its workers compute elsewhere
+    if not _on_cluster():  # else its workers compute elsewhere
         _device(experiment.compute)
     # Bad weights are found here, and fetched once rather than by every worker.
     initial_model(method, experiment, console.print)
     return experiment
 
 
-def resume(run: Path, *, in_process: bool, until: int | None = None) -> Path:
+def resume(run: Path, *, in_process: bool, until: int | None = None, planned: bool = False) -> Path:
     """Go on with a run from its newest checkpoint to its end, or until after a step."""
     run = runs.require(run).resolve()
     name, experiment = read(run)
@@ -80,7 +89,7 @@ def resume(run: Path, *, in_process: bool, until: int | None = None) -> Path:
         else:
             from crossview.platform.group import fit
 
-            fit(run, experiment, plan, line, until)
+            fit(run, experiment, plan, line, until, planned=planned)
     return run
 
 
@@ -140,9 +149,14 @@ def _device(compute: Compute) -> torch.device:
     return torch.device("cuda" if cuda else "cpu")
 
 
+def _on_cluster() -> bool:
+    """Whether a group of workers may compute on other machines: of the cluster that is named, or is that of a trial."""
+    return "RAY_ADDRESS" in os.environ or "RAY_RAYLET_PID" in os.environ
+
+
 def wants_gpu(compute: Compute) -> bool:
     """Whether its workers train on GPUs: this machine's, or those of the cluster that is joined and may grow."""
-    if "RAY_ADDRESS" not in os.environ:
+    if not _on_cluster():
         return _device(compute).type == "cuda"
     from crossview.platform.cluster import connect
 

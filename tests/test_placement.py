@@ -53,5 +53,5 @@ def test_an_autoscaler_counts_with_what_it_may_add(tmp_path: Path) -> None:
         },
     }
     file.write_text(yaml.safe_dump(described))
-    most = placement._sum(placement._most(file))
+    most = placement.total(placement._most(file))
     assert most == {"CPU": 2 + 4 * 8 + 6 * 16, "GPU": 4, "decode": 6000, DECODE_CPUS: 96}

@@ -173,7 +173,8 @@ def test_each_worker_has_its_own_samples(several: dict[str, tuple[Path, Path]], 
         samples = [sample for n in mine for sample in n["samples"]]
         assert len(set(samples)) == len(samples)
         assert sorted(samples) == list(range(4 * BATCH))
-        assert len({n["node"] for n in mine}) == (3 if world == 4 else len({n["node"] for n in mine}))
+        if world == 4:  # nodes for training have room for 1, 1 and 2
+            assert len({n["node"] for n in mine}) == 3
 
 
 def test_decoding_runs_on_the_node_without_a_gpu(several: dict[str, tuple[Path, Path]], simulated: Simulated) -> None:

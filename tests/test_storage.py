@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import tiny_run
+import torch
 from safetensors.torch import load_file
 
 from crossview.datasets import storage
@@ -168,12 +169,18 @@ def test_a_search_on_s3_goes_on_and_is_told_there(
 def test_a_run_goes_on_from_a_copy_of_anothers_checkpoint(here: Path, there: Path, s3: Path, tmp_path: Path) -> None:
     """As population-based training has it; the copy takes the place of the run's own checkpoints."""
     for root, runs in ((here, tmp_path), (there, s3)):
-        donor = start(runs / "donor", "byov", experiment(root), in_process=True)
+        donor = start(runs / "donor", "byov", experiment(root), in_process=True, until=4)
         copier = start(runs / "copier", "byov", replace(experiment(root), seed=4), in_process=True, until=4)
-        checkpoint.copy(checkpoint.folder(donor, 6), copier)
-        assert [folder.name for folder in checkpoint.all_of(copier)] == ["step-00000006"]
-        mine, its = (load_file(storage.local(checkpoint.folder(run, 6) / checkpoint.MODEL)) for run in (copier, donor))
+        checkpoint.copy(checkpoint.folder(donor, 4), copier)
+        assert [folder.name for folder in checkpoint.all_of(copier)] == ["step-00000004"]
+        mine, its = (load_file(storage.local(checkpoint.folder(run, 4) / checkpoint.MODEL)) for run in (copier, donor))
         assert all(mine[key].equal(its[key]) for key in its)
+        info = json.loads((copier / "run.json").read_text())
+        info["experiment"]["optim"]["weight_decay"] = 0.25
+        storage.write_text(copier / "run.json", json.dumps(info))
+        resume(copier, in_process=True)
+        state = checkpoint.read_train_state(checkpoint.folder(copier, 6), torch.device("cpu"))
+        assert max(group["weight_decay"] for group in state["optimizer"]["param_groups"]) == 0.25
 
 
 def test_a_folder_of_videos_on_s3_is_catalogued_and_copied_there(there: Path, s3: Path) -> None:
@@ -242,6 +249,28 @@ def test_a_store_that_is_away_for_a_moment_changes_nothing(
         run = start(s3 / "run", "byov", experiment(there), in_process=True)
     assert any("step-00000004: the storage fails" in line and "next try in" in line for line in said)
     assert_equal(run, straight)
+
+
+def test_a_store_that_is_away_is_not_an_empty_one(s3_server: ThreadedMotoServer, s3: Path) -> None:
+    storage.write_text(s3 / "a.txt", "one")
+    assert storage.is_file(s3 / "a.txt")
+    assert not storage.is_file(s3 / "b.txt")
+    s3_server.stop()
+    try:
+        with pytest.raises(OSError, match=r"a\.txt"):
+            storage.is_file(s3 / "a.txt")
+    finally:
+        s3_server.start()
+
+
+def test_an_error_of_a_library_is_told_as_a_plain_one(s3: Path) -> None:
+    class UnreachableError(OSError):
+        def __init__(self, key: str, cause: OSError) -> None:
+            super().__init__(cause.errno, f"cannot reach {key}")
+
+    with pytest.raises(OSError, match=r"s3://crossview/.*: .*cannot reach host") as told, storage.named(s3):
+        raise UnreachableError("host", OSError(5, "refused"))
+    assert type(told.value) is OSError
 
 
 def test_a_disk_that_is_full_for_a_moment_changes_nothing(

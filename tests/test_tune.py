@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from feature_catalog import write_feature_catalog
+from ray.exceptions import RayTaskError
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
@@ -21,9 +22,9 @@ from crossview.platform.tune.confirm import Confirmed, winner
 from crossview.platform.tune.definition import Search
 from crossview.platform.tune.journal import Journal, Report, Trial
 from crossview.platform.tune.page import publish
-from crossview.platform.tune.population import exchanges
+from crossview.platform.tune.population import exchanges, rounds
 from crossview.platform.tune.room import plan
-from crossview.platform.tune.schedule import Proposer, scheduler
+from crossview.platform.tune.schedule import Hopeless, Proposer, Watcher, scheduler
 from crossview.platform.tune.settings import Settings
 
 METRIC = "phase_f1/ego2exo"
@@ -101,21 +102,57 @@ def test_proposals_go_on_where_the_journal_ends(catalog: Path, tmp_path: Path) -
     assert numbers == [1, 2, 3, 4, 5, 6]
 
 
-def test_asha_remembers_the_scores_of_before(catalog: Path) -> None:
+def test_asha_remembers_the_scores_of_before(catalog: Path, tmp_path: Path) -> None:
     """A mediocre trial goes on after nothing, and is stopped where the journal holds better ones."""
-    search = settled(catalog)
-    before = [Trial(number=k, options={}, reports=[report(1, 0.8 + k / 100, 1e9 + k)]) for k in range(4)]
-    assert decision(scheduler(search, []), 0.5) == TrialScheduler.CONTINUE
-    assert decision(scheduler(search, before), 0.5) == TrialScheduler.STOP
-    assert decision(scheduler(search, before), 0.9) == TrialScheduler.CONTINUE
+    search, journal = settled(catalog), Journal(tmp_path / "before")
+    remember(journal, 9, [], None, {})
+    assert decision(scheduler(search, journal), 9, 0.5) == TrialScheduler.CONTINUE
+    for k in range(4):
+        remember(journal, k, [0.8 + k / 100], "stopped", {})
+    assert decision(scheduler(search, journal), 9, 0.5) == TrialScheduler.STOP
+    assert decision(scheduler(search, journal), 9, 0.9) == TrialScheduler.CONTINUE
     fewer = settled(catalog, mode="min")
-    assert decision(scheduler(fewer, before), 0.5) == TrialScheduler.CONTINUE
+    assert decision(scheduler(fewer, journal), 9, 0.5) == TrialScheduler.CONTINUE
 
 
-def decision(asha: TrialScheduler, objective: float) -> str:
-    trial: Any = SimpleNamespace(trial_id="new")
+def test_asha_compares_a_trial_that_goes_on_at_its_own_evaluations(catalog: Path, tmp_path: Path) -> None:
+    """The third evaluation is none of those at which trials are halved: not the second once more."""
+    search, journal = settled(catalog), Journal(tmp_path / "before")
+    for k in range(4):
+        remember(journal, k, [0.8, 0.8 + k / 100], "stopped", {})
+    remember(journal, 4, [0.9, 0.9], None, {})
+    remember(journal, 9, [], None, {})
+    asha = scheduler(search, journal)
+    assert decision(asha, 4, 0.1, evaluation=3) == TrialScheduler.CONTINUE
+    assert decision(asha, 9, 0.1, evaluation=2) == TrialScheduler.STOP
+
+
+def decision(asha: TrialScheduler, number: int, objective: float, evaluation: int = 1) -> str:
+    trial: Any = SimpleNamespace(trial_id=f"trial-{number}", config={"trial": {"number": number}})
     asha.on_trial_add(None, trial)  # type: ignore[arg-type]
-    return asha.on_trial_result(None, trial, {"objective": objective, "evaluation": 1})  # type: ignore[arg-type]
+    values = {"objective": objective, "evaluation": evaluation}
+    return asha.on_trial_result(None, trial, values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("cause", "status", "unwritable"),
+    [
+        (OSError(28, "disk full"), None, "disk full"),
+        (ChildProcessError("its group died three times"), "failed", ""),
+        (MemoryError("too large"), "failed", ""),
+    ],
+)
+def test_storage_that_fails_ends_the_search_and_no_trial(
+    catalog: Path, tmp_path: Path, cause: Exception, status: str | None, unwritable: str
+) -> None:
+    journal = Journal(tmp_path / "search")
+    remember(journal, 1, [0.3], None, {})
+    watcher = Watcher(settled(catalog), journal, lambda watcher: None)
+    error = RayTaskError("step", "a trace", cause)
+    watcher.on_trial_error(1, [], SimpleNamespace(config={"trial": {"number": 1}}, get_error=lambda: error))
+    assert journal.trial(1).status == status
+    assert unwritable in watcher.unwritable
+    assert Hopeless(watcher).stop_all() == bool(unwritable)
 
 
 def test_optuna_learns_from_the_trials_of_before(catalog: Path) -> None:
@@ -132,6 +169,34 @@ def test_optuna_learns_from_the_trials_of_before(catalog: Path) -> None:
     assert sum(ratios) / 8 < 0.4
     told.tell(Trial(number=20, options={}, reports=[report(1, float("nan"))], status="failed"))
     assert told.study.trials[19].state.name == "FAIL"
+
+
+def test_optuna_takes_the_preset_where_its_values_are_choices(catalog: Path, tmp_path: Path) -> None:
+    search, preset_trial = (
+        settled(catalog, search="optuna"),
+        Trial(number=0, options={}, reports=[report(1, 0.5)], status="finished"),
+    )
+    for choices, told in (('["adam", "adamw"]', 1), ('["sgd"]', 0)):
+        file = tmp_path / f"choices{told}.py"
+        file.write_text(
+            f'from ray import tune\nSPACE = {{"optim.optimizer": tune.choice({choices})}}\n'
+            f'METRIC, MODE, TASKS = "{METRIC}", "max", ("phases",)\n'
+        )
+        chosen = Optuna(search, space.load(str(file), "byov"), [])
+        chosen.tell(preset_trial)
+        assert len(chosen.study.trials) == told
+
+
+def test_optuna_proposes_nothing_twice_after_an_interruption(catalog: Path) -> None:
+    """Trials that run count as begun, and are told when they end."""
+    search, varied = settled(catalog, search="optuna"), space.load("byov", "byov")
+    first = Optuna(search, varied, [])
+    points = [dict(first.choose(k) or {}) for k in (1, 2)]
+    again = Optuna(search, varied, [Trial(number=k, options=point) for k, point in enumerate(points, 1)])
+    assert again.choose(3) not in points
+    again.tell(Trial(number=1, options=points[0], reports=[report(1, 0.7)], status="finished"))
+    assert [trial.state.name for trial in again.study.trials] == ["COMPLETE", "RUNNING", "RUNNING"]
+    assert again.study.best_value == 0.7
 
 
 def test_a_grid_runs_its_valid_points_once(catalog: Path, tmp_path: Path) -> None:
@@ -174,27 +239,53 @@ def test_who_copies_follows_from_the_scores_alone(catalog: Path) -> None:
     assert {exchange.copier.number for exchange in fewer} == {7, 8}
 
 
+def test_an_interrupted_round_of_a_population_is_repeated_as_it_was(catalog: Path, tmp_path: Path) -> None:
+    """No exchange before all members have come to it; who has failed since changes nobody's partner."""
+    search, varied = settled(catalog, scheduler="pbt", trials=4), space.load("byov", "byov")
+    journal = Journal(tmp_path / "rounds")
+    played = rounds(search, varied, journal)
+    assert [one["number"] for one in next(played)] == [1, 2, 3, 4]
+    for number in (1, 2, 3):
+        journal.report(number, report(1, 0.1 * number))
+    assert list(played) == []
+    assert [one["number"] for one in next(rounds(search, varied, journal))] == [4]
+    before = exchanges(search, Random(search, varied), journal.trials(), 1)
+    journal.end(before[0].copier.number, "failed", "died")
+    after = exchanges(search, Random(search, varied), journal.trials(), 1)
+    assert [(e.copier.number, e.donor.number, e.options) for e in after] == [
+        (e.copier.number, e.donor.number, e.options) for e in before
+    ]
+
+
+def test_where_a_learnt_value_starts_is_nothing_for_a_population(catalog: Path) -> None:
+    with pytest.raises(ValueError, match=r"space evgap: method.scale_init is where a learnt value starts"):
+        preflight._check_scheduler(settled(catalog, scheduler="pbt"), space.load("evgap", "evgap"))
+
+
 def test_room_is_planned_for_trials_and_their_workers(catalog: Path) -> None:
-    two = {"CPU": 2.0}
+    two = [{"CPU": 2.0}]
+    large, gpus = [{"CPU": 16.0}], [{"CPU": 8.0, "GPU": 3.0}, {"CPU": 8.0, "GPU": 2.0}]
     assert plan(settled(catalog), two, gpu=False).at_a_time == 2
     assert plan(settled(catalog, jobs=1), two, gpu=False).at_a_time == 1
     assert plan(settled(catalog, Compute(device="cpu", threads=2)), two, gpu=False).at_a_time == 1
     group = settled(catalog, Compute(device="cpu", workers=2))
     assert plan(group, two, gpu=False).at_a_time == 1
-    assert plan(group, {"CPU": 16.0}, gpu=False).at_a_time == 7
-    assert plan(settled(catalog), {"CPU": 16.0, "GPU": 3.0}, gpu=True).at_a_time == 3
-    assert plan(group, {"CPU": 16.0, "GPU": 5.0}, gpu=True).at_a_time == 2
+    assert plan(group, large, gpu=False).at_a_time == 7
+    assert plan(settled(catalog), gpus, gpu=True).at_a_time == 5
+    assert plan(group, gpus, gpu=True).at_a_time == 2
+    three = settled(catalog, Compute(device="cpu", threads=3))
+    assert plan(three, [{"CPU": 8.0}, {"CPU": 8.0}, {"CPU": 2.0}], gpu=False).at_a_time == 4
 
 
 def test_what_cannot_be_placed_is_refused_with_what_would_fit(catalog: Path) -> None:
     with pytest.raises(ValueError, match=r"--jobs is 5, but only 2 trials of 1 CPUs .* pass --jobs 2"):
-        plan(settled(catalog, jobs=5), {"CPU": 2.0}, gpu=False)
-    with pytest.raises(ValueError, match=r"claims 4 CPUs .*cluster has 2 CPUs.*pass --compute.threads 2 or fewer"):
-        plan(settled(catalog, Compute(device="cpu", threads=4)), {"CPU": 2.0}, gpu=False)
+        plan(settled(catalog, jobs=5), [{"CPU": 2.0}], gpu=False)
+    with pytest.raises(ValueError, match=r"claims 4 CPUs .*cluster has 4 CPUs.*pass --compute.threads 2 or fewer"):
+        plan(settled(catalog, Compute(device="cpu", threads=4)), [{"CPU": 2.0}] * 2, gpu=False)
     with pytest.raises(ValueError, match=r"claims 3.06 CPUs .*compute.workers 4 with data.decode_actors 1"):
-        plan(settled(catalog, Compute(device="cpu", workers=4)), {"CPU": 2.0}, gpu=False)
+        plan(settled(catalog, Compute(device="cpu", workers=4)), [{"CPU": 2.0}], gpu=False)
     with pytest.raises(ValueError, match=r"and 1 GPUs, but the cluster has 2 CPUs and 0 GPUs"):
-        plan(settled(catalog), {"CPU": 2.0}, gpu=True)
+        plan(settled(catalog), [{"CPU": 2.0}], gpu=True)
 
 
 def test_the_winner_is_chosen_among_what_was_trained_in_full(catalog: Path) -> None:
@@ -270,6 +361,24 @@ def test_a_search_is_told_in_files_and_a_page(
     assert method == "byov"
     assert best.method.msm_ratio == 0.3
     assert best.data == search.experiment.data
+
+
+def test_runs_that_fail_on_fresh_seeds_are_told_and_hide_nothing(
+    catalog: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "told"
+    definition.write(folder, settled(catalog))
+    journal = Journal(folder)
+    remember(journal, 0, [0.5] * 4, "finished", {})
+    remember(journal, 1, [0.6] * 4, "finished", options(0.3))
+    (folder / "confirm").mkdir()
+    for arm in ("preset", "winner"):
+        for seed in (1000, 1001, 1002):
+            rows = {"failed": "step 3: not finite"} if (arm, seed) == ("winner", 1001) else {"trained": {METRIC: 0.5}}
+            (folder / "confirm" / f"{arm}-seed{seed}-val.json").write_text(json.dumps(rows))
+    page = publish(folder).read_text()
+    assert "NOT compared, since 1 runs failed, the first one as winner: step 3: not finite" in page
+    assert (folder / "best.json").is_file()
 
 
 def test_a_used_name_is_refused(catalog: Path, tmp_path: Path) -> None:

@@ -118,6 +118,9 @@ def write_space(folder: Path, body: str) -> str:
         ('SPACE = {"method.msm_ratio": 0.4}', r"method.msm_ratio is 0.4; it must be a domain of ray.tune"),
         ("SPACE = {}", r"it must define SPACE"),
         ("1 / 0", r"mine.py: the file cannot be run \(ZeroDivisionError"),
+        ('SPACE = {"compute.workers": tune.choice([1, 2])}', r"compute.workers cannot vary.*--compute.workers"),
+        ('SPACE, SCHEDULER = {"optim.lr": tune.uniform(1e-3, 1)}, "ASHA"', r"SCHEDULER is 'ASHA'; choose from 'asha'"),
+        ('SPACE, REDUCTION = {"optim.lr": tune.uniform(1e-3, 1)}, 1', r"REDUCTION is 1"),
     ],
 )
 def test_a_bad_space_is_refused_by_name(tmp_path: Path, body: str, said: str) -> None:
@@ -141,6 +144,9 @@ def test_a_bad_space_is_refused_by_name(tmp_path: Path, body: str, said: str) ->
         ({"split": "dev"}, r"split 'dev' holds no recording"),
         ({"scheduler": "pbt", "search": "optuna"}, r"--scheduler pbt with --search optuna"),
         ({"scheduler": "pbt", "evaluations": 1}, r"--evaluations is 1 with --scheduler pbt"),
+        ({"scheduler": "pbt", "space": "lr_batch", "search": "random"}, r"takes? .*no grid"),
+        ({"evaluations": 151}, r"--evaluations is 151, but a trial trains for 150 steps; pass --evaluations 150"),
+        ({"tasks": ("phases", "phases")}, r"'phases' is named twice"),
         ({"search": "grid"}, r"method.msm_ratio is uniform\(0.2, 0.8\), which has no list of values"),
     ],
 )

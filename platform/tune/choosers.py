@@ -59,18 +59,22 @@ class Grid(Chooser):
 
 
 class Optuna(Chooser):
-    """Tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011) as Optuna has it, told of all ended trials."""
+    """Tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011) as Optuna has it, told of all begun trials."""
 
-    def __init__(self, search: Search, space: Space, ended: list[Trial]) -> None:
+    def __init__(self, search: Search, space: Space, begun: list[Trial]) -> None:
         super().__init__(search, space)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         # Another seed after an interruption: the same one would propose the same points again.
-        sampler = optuna.samplers.TPESampler(seed=search.experiment.seed + len(ended), constant_liar=True)
+        sampler = optuna.samplers.TPESampler(seed=search.experiment.seed + len(begun), constant_liar=True)
         self.study = optuna.create_study(direction="maximize" if search.mode == "max" else "minimize", sampler=sampler)
         self.distributions = OptunaSearch.convert_search_space(dict(space.domains))
         self.asked: dict[int, Any] = {}
-        for trial in ended:
-            self.tell(trial)
+        for trial in begun:
+            if trial.status is not None:
+                self.tell(trial)
+            elif trial.options:
+                self._add(trial.options, optuna.trial.TrialState.RUNNING, None)
+                self.asked[trial.number] = len(self.study.trials) - 1
 
     def choose(self, number: int) -> Options | None:
         """What the estimator asks for; an invalid point is told to be a failure."""
@@ -91,17 +95,28 @@ class Optuna(Chooser):
         if asked is not None:
             self.study.tell(asked, value, state=state)
         elif ok and (params := self._params(trial)) is not None:
-            self.study.add_trial(
-                optuna.trial.create_trial(params=params, distributions=self.distributions, value=value, state=state)
-            )
+            self._add(params, state, value)
+
+    def _add(self, params: Options, state: Any, value: float | None) -> None:
+        self.study.add_trial(
+            optuna.trial.create_trial(params=dict(params), distributions=self.distributions, value=value, state=state)
+        )
 
     def _params(self, trial: Trial) -> dict[str, Any] | None:
         """The trial's place in the space; of the preset, its own values, where they lie in it."""
         if trial.options:
             return trial.options
         values = {path: _value(self.search.experiment, paths_of(path)[0]) for path in self.distributions}
-        inside = all(v is not None and self.distributions[path]._contains(v) for path, v in values.items())
-        return values if inside else None
+        return values if all(_inside(self.distributions[path], value) for path, value in values.items()) else None
+
+
+def _inside(distribution: Any, value: Any) -> bool:
+    if value is None:
+        return False
+    try:
+        return bool(distribution._contains(distribution.to_internal_repr(value)))
+    except ValueError:  # no choice of the list
+        return False
 
 
 def _value(experiment: Any, path: str) -> Any:
@@ -110,8 +125,8 @@ def _value(experiment: Any, path: str) -> Any:
     return experiment
 
 
-def chooser(search: Search, space: Space, ended: list[Trial]) -> Chooser:
+def chooser(search: Search, space: Space, begun: list[Trial]) -> Chooser:
     """The one that the search asks for."""
     if search.search == "optuna":
-        return Optuna(search, space, ended)
+        return Optuna(search, space, begun)
     return Grid(search, space) if search.search == "grid" else Random(search, space)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from crossview.platform.tune.trial import Scores, best_row, mean_scores, score, 
 PRESET, WINNER = "preset", "winner"
 FRESH = 1000
 """Added to the experiment's seed, so that no seed of a trial is used again."""
+FAILED = "failed"
+"""Key of the reason, in place of scores."""
 RETRIES = 2
 """Times that a run whose process died is begun again, from its newest checkpoint."""
 
@@ -33,6 +35,8 @@ class Confirmed:
     split: str
     scores: dict[str, list[Scores]]
     """By arm, preset and winner."""
+    failures: list[str] = field(default_factory=list)
+    """Runs that could not be trained or scored, with their reasons; their scores are missing."""
 
     def values(self, arm: str, metric: str) -> list[float]:
         """One per seed."""
@@ -70,11 +74,14 @@ def confirm(search: Search, journal: Journal, best: Trial, room: Room) -> None:
 def confirmed(search: Search, journal: Journal, split: str) -> Confirmed | None:
     """What was found on a split; None before all of it is."""
     scores: dict[str, list[Scores]] = {}
+    failures: list[str] = []
     for arm in (PRESET, WINNER):
         files = [_file(journal, arm, seed, split) for seed in _seeds(search)]
         if files and all(file.exists() for file in files):
-            scores[arm] = [json.loads(file.read_text()) for file in files]
-    return Confirmed(split, scores) if PRESET in scores else None
+            found = [json.loads(file.read_text()) for file in files]
+            failures += [f"{arm}: {of[FAILED]}" for of in found if FAILED in of]
+            scores[arm] = [of for of in found if FAILED not in of]
+    return Confirmed(split, scores, failures) if PRESET in scores else None
 
 
 def _seeds(search: Search) -> range:
@@ -100,7 +107,11 @@ def _side_by_side(
             while waiting and len(running) < room.at_a_time:
                 running.add(task.remote(str(journal.folder), search, *waiting.pop(0), split))
             done, _ = ray.wait(list(running), timeout=1.0)
-            ray.get(done)
+            try:
+                ray.get(done)
+            except ray.exceptions.RayError as error:  # what can be mended: storage, a process that died
+                cause = str(getattr(error, "cause", error)).strip().splitlines()[-1]
+                raise OSError(f"{cause}; go on with `crossview tune --resume {journal.folder}`") from error
             running -= set(done)
             line.update(len(jobs) - len(waiting) - len(running))
 
@@ -110,5 +121,10 @@ def _one(folder: str, search: Search, arm: str, options: dict[str, Any], seed: i
     journal = Journal(as_path(folder))
     experiment = replace(with_options(search.method, search.experiment, options), seed=seed)
     run = journal.folder / "confirm" / f"{journal.folder.name}-{arm}-seed{seed}"
-    train_part(run, search, experiment, None)
-    write_json(_file(journal, arm, seed, split), score(run, search, split, controls=True))
+    found: dict[str, Any]
+    try:
+        train_part(run, search, experiment, None)
+        found = score(run, search, split, controls=True)
+    except ValueError as error:
+        found = {FAILED: str(error)}
+    write_json(_file(journal, arm, seed, split), found)

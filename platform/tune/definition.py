@@ -39,6 +39,8 @@ class Search:
     evaluations: int
     seeds: int
     jobs: int | None
+    device: Literal["cuda", "cpu"]
+    """What trials train and are scored on: the driver sees the whole cluster, a trial's process its node alone."""
     confirm: int
     test: bool
 
@@ -59,7 +61,7 @@ class Search:
 
     @property
     def threads(self) -> int:
-        """Torch threads of a trial of one process; it claims as many CPUs."""
+        """Torch threads of each process that trains; a trial of one process claims as many CPUs."""
         return self.experiment.compute.threads or 1
 
 
@@ -80,9 +82,9 @@ def write(folder: Path, search: Search) -> None:
 def read(folder: Path) -> Search:
     """The search of a folder; raises ValueError where there is none."""
     file = folder / FILE
-    if not file.is_file():
+    if not storage.is_file(file):
         raise ValueError(f"{folder}: not a search ({FILE} is missing); pass one that `crossview tune` made")
-    values = json.loads(file.read_text())
+    values = json.loads(storage.read_text(file))
     method, experiment = from_dict(values["experiment"])
     found = values["search"]
     return Search(method=method, experiment=experiment, **{**found, "tasks": tuple(found["tasks"])})

@@ -113,6 +113,6 @@ class Journal:
 
 def _read(file: Path, missing: Any) -> Any:
     try:
-        return json.loads(storage.patiently(file.read_text, file))
+        return json.loads(storage.read_text(file))
     except FileNotFoundError:
         return missing

@@ -70,7 +70,9 @@ def verdict(search: Search, journal: Journal, best: Trial) -> list[str]:
 
 def _compared(search: Search, both: Confirmed) -> str:
     """The winner against the preset, and against what it has to beat."""
-    where = f"On {both.split}, {len(both.scores[PRESET])} fresh seeds in full"
+    where = f"On {both.split}, {search.confirm} fresh seeds in full"
+    if both.failures:
+        return f"{where}: NOT compared, since {len(both.failures)} runs failed, the first one as {both.failures[0]}."
     preset = cell(both.values(PRESET, search.metric), 4)
     if WINNER not in both.scores:
         control = _against(search, both, PRESET)

@@ -25,7 +25,7 @@ from crossview.platform.tune.journal import Journal, Trial
 from crossview.platform.tune.options import Options, plain, with_options
 from crossview.platform.tune.schedule import config
 from crossview.platform.tune.space import TRIES, Space
-from crossview.platform.tune.trial import comparable
+from crossview.platform.tune.trial import comparable, placed
 
 QUANTILE = 0.25
 """Share of the members that copy, and of those that are copied from."""
@@ -43,15 +43,22 @@ def rounds(search: Search, space: Space, journal: Journal) -> Iterator[list[dict
             assert options is not None  # `space.check` has seen a valid one
             journal.begin(number, dict(options))
     for evaluation in range(1, search.evaluations + 1):
-        members = [trial for trial in journal.trials() if trial.status != "failed"]
+        trials = journal.trials()
         if evaluation > 1:
-            for exchange in exchanges(search, chosen, members, evaluation - 1):
+            if _behind(trials, evaluation - 1):  # the round before was interrupted
+                return
+            for exchange in exchanges(search, chosen, trials, evaluation - 1):
                 # All copies are made before any donor trains on; those of an interrupted round are not made again.
-                if len(exchange.copier.reports) < evaluation and exchange.copier.copied_at != evaluation - 1:
+                copier = exchange.copier
+                if copier.status is None and len(copier.reports) < evaluation and copier.copied_at != evaluation - 1:
                     take_over(journal, search, exchange, evaluation - 1)
-        behind = [trial.number for trial in members if len(trial.reports) < evaluation]
-        if behind:
+        if behind := _behind(trials, evaluation):
             yield [config(search, journal, number, evaluation) for number in behind]
+
+
+def _behind(trials: list[Trial], evaluation: int) -> list[int]:
+    """Members that still have to come to an evaluation."""
+    return [trial.number for trial in trials if trial.status is None and len(trial.reports) < evaluation]
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ class Exchange:
 
 
 def exchanges(search: Search, chosen: Random, members: list[Trial], evaluation: int) -> list[Exchange]:
-    """Who copies whom after an evaluation; a function of the scores alone."""
+    """Who copies whom after an evaluation; a function of the scores at it alone, whatever has failed since."""
     scored = [trial for trial in members if len(trial.reports) >= evaluation]
 
     def score(trial: Trial) -> float:
@@ -109,13 +116,14 @@ def take_over(journal: Journal, search: Search, exchange: Exchange, evaluation: 
     changed = with_options(search.method, search.experiment, options)
     for seed in range(changed.seed, changed.seed + search.seeds):
         source, run = journal.run(donor.number, seed), journal.run(copier.number, seed)
-        _fork(source, run, donor.reports[evaluation - 1].step, search.method, replace(changed, seed=seed))
+        own = placed(search, replace(changed, seed=seed))
+        _fork(source, run, donor.reports[evaluation - 1].step, search.method, own)
     journal.begin(copier.number, options, donor.number, evaluation)
 
 
 def _fork(source: Path, run: Path, step: int, method: str, experiment: Experiment[Any]) -> None:
     """Let a run go on from another run's checkpoint of a step, and with its history."""
+    checkpoint.copy(checkpoint.folder(source, step), run)
     write_table(read_table(source / "metrics.parquet"), run / "metrics.parquet")
     info = json.loads((run / "run.json").read_text())
     runs.write_json(run / "run.json", {**info, "experiment": to_dict(method, experiment)})
-    checkpoint.copy(checkpoint.folder(source, step), run)

@@ -12,6 +12,7 @@ from crossview.methods.example_batch import example_batch
 from crossview.methods.method import build
 from crossview.platform import checkpoint, phases, train
 from crossview.platform.config import Experiment
+from crossview.platform.loop import plan_for, total_steps
 from crossview.platform.task import METRICS, Task
 from crossview.platform.tune import space as spaces
 from crossview.platform.tune.choosers import Grid
@@ -29,6 +30,7 @@ def settle(method: str, experiment: Experiment[Any], settings: Settings) -> tupl
     experiment = train.prepared(method, experiment)
     space = spaces.load(settings.space or method, method)
     spaces.check(space, method, experiment, experiment.seed)
+    _check_planned(space)
     search = Search(
         method=method,
         experiment=experiment,
@@ -46,15 +48,39 @@ def settle(method: str, experiment: Experiment[Any], settings: Settings) -> tupl
         evaluations=settings.evaluations,
         seeds=settings.seeds,
         jobs=settings.jobs,
+        device="cuda" if train.wants_gpu(experiment.compute) else "cpu",
         confirm=settings.confirm,
         test=settings.test,
     )
     if search.search == "grid":
         search = replace(search, trials=len(Grid(search, space).points) + 1)
     _check_scheduler(search, space)
+    _check_evaluations(search)
     _check_metric(search)
     _check_data(search)
     return search, space
+
+
+def _check_planned(space: Space) -> None:
+    """What trials claim is planned before any begins, so it is the same for all."""
+    for path in (path for key in space.domains for path in paths_of(key)):
+        if path.startswith("compute.") or path == "data.decode_actors":
+            raise ValueError(
+                f"space {space.name}: {path} cannot vary, since the cluster is shared out before the first trial; set "
+                f"it for all trials with --{path.replace('_', '-')}, and take it out of the space"
+            )
+
+
+def _check_evaluations(search: Search) -> None:
+    doubled = [task for task in search.tasks if search.tasks.count(task) > 1]
+    if doubled:
+        raise ValueError(f"tasks: {doubled[0]!r} is named twice; name each task once")
+    steps = total_steps(search.experiment.optim, plan_for(search.experiment).rows_per_epoch)
+    if search.evaluations > steps:
+        raise ValueError(
+            f"--evaluations is {search.evaluations}, but a trial trains for {steps} steps; pass --evaluations {steps} "
+            "or fewer, or train longer (--optim.steps)"
+        )
 
 
 def _check_scheduler(search: Search, space: Space) -> None:
@@ -70,6 +96,12 @@ def _check_scheduler(search: Search, space: Space) -> None:
         raise ValueError(
             f"space {space.name}: {fixed[0]} cannot change while a run trains, as --scheduler pbt does; take it out of "
             "the space, or use asha"
+        )
+    begun = [path for key in space.domains for path in paths_of(key) if path.endswith("_init")]
+    if begun:
+        raise ValueError(
+            f"space {space.name}: {begun[0]} is where a learnt value starts, so it does nothing to weights that are "
+            "copied, as --scheduler pbt does; take it out of the space, or use asha"
         )
     if search.evaluations < 2:
         raise ValueError("--evaluations is 1 with --scheduler pbt; it copies the better trials between evaluations")

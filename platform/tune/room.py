@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from crossview.platform.placement import claims
+from crossview.platform.placement import check_room, claims, total
 from crossview.platform.tune.definition import Search
 
 SPARE_CPUS = 0.01
@@ -29,27 +30,34 @@ class Room:
         return f"{self.at_a_time} at a time, each with {self.cpus:g} CPU{'s' if self.cpus != 1 else ''}{gpus}"
 
 
-def plan(search: Search, resources: dict[str, float], *, gpu: bool) -> Room:
-    """Room for the search on a cluster; raises ValueError, naming what would fit, where a trial can never be placed."""
+def plan(search: Search, nodes: Sequence[Mapping[str, float]], *, gpu: bool) -> Room:
+    """Room for the search on the nodes of a cluster; raises ValueError, naming what would fit, where no trial does.
+
+    A trial of one process must fit on one node; a group of workers is spread.
+    """
     compute, actors = search.experiment.compute, search.experiment.data.decode_actors
     many = compute.workers > 1
     cpus = SPARE_CPUS + claims(compute.workers, actors) if many else float(search.threads)
     gpus = compute.workers if gpu else 0
+    resources = total(nodes)
     have, have_gpus = resources.get("CPU", 0.0), int(resources.get("GPU", 0))
     cluster = f"{have:g} CPUs and {have_gpus} GPUs"
-    fit = math.floor(have / cpus + 1e-9)
-    if gpus:
-        fit = min(fit, have_gpus // gpus)
+    places = [resources] if many else nodes
+    fit = sum(_fitting(place, cpus, gpus) for place in places)
     if fit < 1:
+        largest = int(max(place.get("CPU", 0.0) for place in places))
         less = (
             f"compute.workers {compute.workers} with data.decode_actors {actors}: lower either"
             if many
-            else f"compute.threads {search.threads}: pass --compute.threads {max(1, int(have))} or fewer"
+            else f"compute.threads {search.threads}, and the largest node has {largest} CPUs: pass --compute.threads "
+            f"{max(1, largest)} or fewer"
         )
         raise ValueError(
             f"one trial claims {cpus:g} CPUs and {gpus} GPUs, but the cluster has {cluster}; it claims as much because "
             f"of {less}, or join a larger cluster (RAY_ADDRESS)"
         )
+    if many:
+        check_room(compute, actors, resources, gpu=gpu)
     if search.jobs is not None and search.jobs > fit:
         raise ValueError(
             f"--jobs is {search.jobs}, but only {fit} trials of {cpus:g} CPUs and {gpus} GPUs fit on {cluster} at a "
@@ -57,6 +65,11 @@ def plan(search: Search, resources: dict[str, float], *, gpu: bool) -> Room:
         )
     at_a_time = min(fit, search.jobs or fit, search.count)
     return Room(cpus, gpus, at_a_time, cluster)
+
+
+def _fitting(place: Mapping[str, float], cpus: float, gpus: int) -> int:
+    fit = math.floor(place.get("CPU", 0.0) / cpus + 1e-9)
+    return min(fit, int(place.get("GPU", 0.0)) // gpus) if gpus else fit
 
 
 def claimed_by_trial(search: Search, room: Room) -> dict[str, float]:

@@ -20,26 +20,34 @@ HOPELESS = 3
 """Trials that fail before any other has a score, after which the search ends: the cause is not their options."""
 
 
-def scheduler(search: Search, trials: list[Trial]) -> TrialScheduler:
+def scheduler(search: Search, journal: Journal) -> TrialScheduler:
     """The scheduler of the search, which knows every score reported so far."""
-    if search.scheduler != "asha":
-        return FIFOScheduler()
-    asha = AsyncHyperBandScheduler(
-        time_attr="evaluation",
-        metric="objective",
-        mode=search.mode,
-        max_t=search.evaluations,
-        grace_period=1,
-        reduction_factor=search.reduction,
-    )
-    reports = sorted(((r, t) for t in trials for r in t.reports), key=lambda pair: pair[0].at)
-    for report, trial in reports:
-        before: Any = SimpleNamespace(trial_id=f"before-{trial.number}")
-        if report.evaluation == 1:
-            asha.on_trial_add(None, before)  # type: ignore[arg-type]
-        values = {"objective": comparable(report.objective, search.sign), "evaluation": report.evaluation}
-        asha.on_trial_result(None, before, values)  # type: ignore[arg-type]
-    return asha
+    return Halving(search, journal) if search.scheduler == "asha" else FIFOScheduler()
+
+
+class Halving(AsyncHyperBandScheduler):
+    """ASHA, told what the journal has: of ended trials at once, of an interrupted one when it goes on."""
+
+    def __init__(self, search: Search, journal: Journal) -> None:
+        super().__init__(
+            time_attr="evaluation",
+            metric="objective",
+            mode=search.mode,
+            max_t=search.evaluations,
+            grace_period=1,
+            reduction_factor=search.reduction,
+        )
+        self.sign, self.journal = search.sign, journal
+        for number in (trial.number for trial in journal.trials() if trial.status is not None):
+            ended: Any = SimpleNamespace(trial_id=f"ended-{number}", config={"trial": {"number": number}})
+            self.on_trial_add(None, ended)
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """A trial begins, or goes on behind what it has reported: that stands in the rungs under its present id."""
+        super().on_trial_add(tune_controller, trial)
+        for report in self.journal.trial(trial.config["trial"]["number"]).reports:
+            values = {"objective": comparable(report.objective, self.sign), "evaluation": report.evaluation}
+            super().on_trial_result(tune_controller, trial, values)
 
 
 class Proposer(Searcher):
@@ -95,7 +103,10 @@ class Watcher(Callback):
         self.evaluations = sum(len(trial.reports) for trial in begun)
         self.best: tuple[float, int] | None = None
         """(objective, trial) of the best last report; None while no report has a finite one."""
-        self.failures = [trial.reason for trial in begun if trial.status == "failed"]
+        self.failures: list[str] = []
+        """Why trials have failed since this process goes on with the search."""
+        self.unwritable = ""
+        """What the storage says that fails; trials then stay unfinished."""
         for trial in begun:
             self._compare(trial)
 
@@ -123,10 +134,15 @@ class Watcher(Callback):
             self._end(number, "finished" if done else "stopped", "")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Its process died more often than is allowed."""
+        """Its process died more often than is allowed, or the storage fails."""
         del iteration, trials, info
-        text = str(trial.get_error() or "its process died").strip().splitlines()[-1]
-        self._end(trial.config["trial"]["number"], "failed", text)
+        error = trial.get_error()
+        cause = getattr(error, "cause", error)
+        text = str(cause or "its process died").strip().splitlines()[-1]
+        if isinstance(cause, OSError) and not isinstance(cause, ChildProcessError):
+            self.unwritable = text
+        else:
+            self._end(trial.config["trial"]["number"], "failed", text)
 
     def _end(self, number: int, status: Ended, reason: str) -> None:
         self.journal.end(number, status, reason)
@@ -143,7 +159,7 @@ class Watcher(Callback):
 
 
 class Hopeless(Stopper):
-    """Ends a search whose trials all fail."""
+    """Ends a search whose trials all fail, or whose storage does."""
 
     def __init__(self, watcher: Watcher) -> None:
         self.watcher = watcher
@@ -155,4 +171,4 @@ class Hopeless(Stopper):
 
     def stop_all(self) -> bool:
         """Asked in every round."""
-        return self.watcher.hopeless
+        return self.watcher.hopeless or bool(self.watcher.unwritable)

@@ -13,11 +13,11 @@ from ray.tune.search import Searcher
 
 from crossview.datasets import storage
 from crossview.datasets.catalog import Catalog
+from crossview.platform import checkpoint
 from crossview.platform.cluster import connect, ray_storage
 from crossview.platform.config import Experiment
-from crossview.platform.placement import capacity
+from crossview.platform.placement import nodes
 from crossview.platform.progress import Progress, console
-from crossview.platform.train import wants_gpu
 from crossview.platform.tune import definition, preflight
 from crossview.platform.tune import space as spaces
 from crossview.platform.tune.choosers import chooser
@@ -59,10 +59,11 @@ def resume(folder: Path) -> Path:
 def _room(search: Search) -> Room:
     """Work out and print what runs where."""
     connect()
-    room = plan(search, capacity(), gpu=wants_gpu(search.experiment.compute))
+    room = plan(search, nodes(), gpu=search.device == "cuda")
     seeds = f" x {search.seeds} seeds" if search.seeds > 1 else ""
+    preset = "" if search.first else "the preset and "
     console.print(
-        f"plan: the preset and {search.trials - 1} trials{seeds} of {search.method}, {search.search} over "
+        f"plan: {preset}{search.trials - 1} trials{seeds} of {search.method}, {search.search} over "
         f"{len(search.domains)} options ({search.space}), {search.scheduler}; {search.evaluations} evaluations each on "
         f"{search.split} by {search.metric}\n"
         f"room: {room}; the cluster has {room.cluster}",
@@ -73,13 +74,19 @@ def _room(search: Search) -> Room:
 
 
 def _go(folder: Path, search: Search, space: Space, room: Room) -> Path:
+    try:
+        return _to_its_end(folder, search, space, room)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"the search goes on with `crossview tune --resume {folder}`") from None
+
+
+def _to_its_end(folder: Path, search: Search, space: Space, room: Room) -> Path:
     journal = Journal(folder)
-    _share_features(search)
+    _share_features(search, room)
     _run_trials(folder, search, space, journal, room)
     trials = journal.trials()
-    unfinished = [trial for trial in trials if trial.status is None]
-    if unfinished:
-        raise KeyboardInterrupt(f"{len(unfinished)} trials go on with `crossview tune --resume {folder}`")
+    if any(trial.status is None for trial in trials):
+        raise KeyboardInterrupt
     best = winner(search, trials)
     if best is None:
         failed = [trial.reason for trial in trials if trial.status == "failed"]
@@ -91,8 +98,9 @@ def _go(folder: Path, search: Search, space: Space, room: Room) -> Path:
     return publish(folder)
 
 
-def _share_features(search: Search) -> None:
+def _share_features(search: Search, room: Room) -> None:
     """Frozen features of all splits, computed once before trials side by side would each begin to."""
+    begin = search.experiment.init_from
     method, data, seed = search.experiment.method, search.experiment.data, search.experiment.seed
     if not data.cache_features:
         return
@@ -100,7 +108,17 @@ def _share_features(search: Search) -> None:
 
     for folder, root in ((data.catalog, data.root), *((source.catalog, None) for source in data.mix)):
         catalog = Catalog.load(folder, root)
-        cache(search.method, method, catalog, folder / "features", data=data, seed=seed)
+        cache(
+            search.method,
+            method,
+            catalog,
+            folder / "features",
+            data=data,
+            seed=seed,
+            actors=max(1, room.gpus) * room.at_a_time,
+            device=search.device,
+            weights=checkpoint.resolve(begin) if begin else None,
+        )
 
 
 def _run_trials(folder: Path, search: Search, space: Space, journal: Journal, room: Room) -> None:
@@ -122,10 +140,12 @@ def _run_trials(folder: Path, search: Search, space: Space, journal: Journal, ro
             for members in rounds(search, space, journal):
                 run({"trial": tune.grid_search(members)}, None, None)
         else:
-            proposer = Proposer(search, journal, chooser(search, space, [t for t in begun if t.status is not None]))
-            run({}, proposer, scheduler(search, begun))
+            proposer = Proposer(search, journal, chooser(search, space, begun))
+            run({}, proposer, scheduler(search, journal))
     if (folder / "ray").is_dir():
         storage.remove(folder / "ray")
+    if watcher.unwritable:
+        raise OSError(f"{watcher.unwritable}; once that is mended, go on with `crossview tune --resume {folder}`")
     if watcher.hopeless:
         raise ValueError(
             f"{folder}: the first {len(watcher.failures)} trials all failed and none has a score, so the search ended; "

@@ -87,15 +87,20 @@ def load(space: str, method: str) -> Space:
     unknown = [task for task in own.TASKS if task not in get_args(Task)]
     if unknown:
         raise ValueError(f"space {space}: TASKS names {unknown[0]!r}; choose from {', '.join(get_args(Task))}")
+    chosen, reduction = getattr(module, "SCHEDULER", "asha"), getattr(module, "REDUCTION", 2)
+    if chosen not in ("asha", "pbt", "none"):
+        raise ValueError(f"space {space}: SCHEDULER is {chosen!r}; choose from 'asha', 'pbt', 'none'")
+    if not isinstance(reduction, int) or reduction < 2:
+        raise ValueError(f"space {space}: REDUCTION is {reduction!r}; one trial in so many goes on: 2 or more")
     return Space(
-        name=space,
+        name=space if space in names() else str(Path(space).resolve()),
         domains=domains,
         grid=all(isinstance(value, dict) for value in raw.values()),
         metric=own.METRIC,
         mode=own.MODE,
         tasks=tuple(own.TASKS),
-        scheduler=getattr(module, "SCHEDULER", "asha"),
-        reduction=getattr(module, "REDUCTION", 2),
+        scheduler=chosen,
+        reduction=reduction,
     )
 
 

@@ -53,7 +53,7 @@ class TrialActor(tune.Trainable):
         if report is None or report.evaluation < until:
             try:
                 report = _advance(self.journal, self.search, trial)
-            except (ValueError, OSError) as error:
+            except ValueError as error:  # storage that fails is the search's affair: Ray begins the step again
                 self.journal.end(self.number, "failed", str(error))
                 return {"done": True}
             self.journal.report(self.number, report)
@@ -104,18 +104,29 @@ def train_part(run: Path, search: Search, experiment: Experiment[Any], until: in
     if run.is_dir() and not (run / "run.json").exists():
         runs.discard_bare(run)  # begun in the moment of a kill
     if run.is_dir():
-        train.resume(run, in_process=in_process, until=until)
+        train.resume(run, in_process=in_process, until=until, planned=True)
     else:
         storage.make_folder(run.parent)
-        compute = replace(experiment.compute, threads=experiment.compute.threads or search.threads)
-        experiment = replace(experiment, compute=compute)
-        train.start(run, search.method, experiment, in_process=in_process, until=until)
+        experiment = placed(search, experiment)
+        train.start(run, search.method, experiment, in_process=in_process, until=until, planned=True)
+
+
+def placed(search: Search, experiment: Experiment[Any]) -> Experiment[Any]:
+    """The experiment of a run on the share of the cluster that its trial claims."""
+    compute = replace(experiment.compute, device=search.device, threads=search.threads)
+    return replace(experiment, compute=compute)
 
 
 def score(run: Path, search: Search, split: str, *, controls: bool) -> Scores:
     """Downstream metrics by row, from the run's newest checkpoint, computed in this process."""
     table = evaluate(
-        run, split=split, fit_split=search.fit_split, tasks=search.tasks, controls=controls, in_process=True
+        run,
+        split=split,
+        fit_split=search.fit_split,
+        tasks=search.tasks,
+        controls=controls,
+        in_process=True,
+        device=search.device if search.experiment.compute.workers == 1 else "cpu",
     )
     return {row: {m: values[0] for m, values in metrics.items()} for row, metrics in from_arrow(table).items()}
 
