@@ -101,7 +101,7 @@ def _side_by_side(
     claimed = claimed_by_trial(search, room)
     remote: Any = ray.remote(num_cpus=claimed["CPU"], num_gpus=claimed.get("GPU", 0), max_retries=RETRIES)
     task, waiting, running = remote(_one), list(jobs), set[Any]()
-    with Progress(f"winner against preset on {split}", len(jobs), "runs") as line:
+    with Progress(f"fresh seeds on {split}", len(jobs), "runs") as line:
         line.update(0)
         while waiting or running:
             while waiting and len(running) < room.at_a_time:
