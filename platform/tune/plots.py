@@ -28,7 +28,7 @@ def figures(search: Search, trials: list[Trial], best: Trial) -> dict[str, tuple
         "time": (
             over_time(search, scored),
             "Every evaluation by the time at which it was reported; the line is the best so far, the dashes are the "
-            "unchanged preset's last score.",
+            "last score of the unchanged preset, which may have been stopped early too.",
         ),
         "evaluations": (
             evaluations(search, scored),
@@ -64,7 +64,7 @@ def over_time(search: Search, trials: list[Trial]) -> Figure:
     _preset(axis, trials)
     axis.set_xlabel("minutes since the start", fontsize=FONT_PX)
     axis.set_ylabel(search.metric, fontsize=FONT_PX)
-    axis.legend(frameon=False, fontsize=FONT_PX - 1, loc="lower right" if search.mode == "max" else "upper right")
+    axis.legend(frameon=False, fontsize=FONT_PX - 1, loc="upper left" if search.mode == "max" else "upper right")
     tidy(axis)
     return figure
 
