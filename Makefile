@@ -76,7 +76,7 @@ quickstart: $(STAMP) ## Run the main job on a small synthetic set: render, train
 	@$(BIN)/crossview reproduce byov:quickstart --out runs/quickstart $(ARGS)
 
 test: $(STAMP) ## Run the tests in two processes; ARGS="-k plan -x" goes to pytest, ARGS="-n 0 --pdb" runs them in one.
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
 	@echo "test: passed (pytest $(ARGS))"
 
 lint: $(STAMP) ## Check style and formatting with ruff; changes nothing.

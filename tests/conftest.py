@@ -5,7 +5,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -32,11 +32,19 @@ os.environ |= {
 }
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes (-n 2 --dist loadgroup) one has all files that start Ray, which so runs once at a time."""
-    starts_ray = {item.path for item in items if item.get_closest_marker("ray")}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if item.path in starts_ray else item.path.stem))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With several processes (-n 2) one has all files that start Ray, and so starts one cluster at a time."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    here = Path(__file__).parent
+    starts_ray = {file.name for file in here.glob("test_*.py") if "pytest.mark.ray" in file.read_text()}
+
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            name = nodeid.partition("::")[0].rpartition("/")[2]
+            return "ray" if name in starts_ray else name
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
