@@ -64,7 +64,7 @@ def over_time(search: Search, trials: list[Trial]) -> Figure:
     _preset(axis, trials)
     axis.set_xlabel("minutes since the start", fontsize=FONT_PX)
     axis.set_ylabel(search.metric, fontsize=FONT_PX)
-    axis.legend(frameon=False, fontsize=FONT_PX - 1, loc="upper left" if search.mode == "max" else "upper right")
+    axis.legend(frameon=False, fontsize=FONT_PX - 1, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     tidy(axis)
     return figure
 
