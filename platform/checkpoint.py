@@ -103,22 +103,22 @@ def remove(old: Path) -> None:
     storage.patiently(gone, old)
 
 
-def copy(source: Path, run: Path) -> Path:
-    """Give a run a checkpoint of another one, in place of its own; returns it."""
-    target = run / "checkpoints" / source.name
-    names = sorted((file.name for file in source.iterdir()), key=lambda name: name == "run.json")
-    temporary = target.with_name(f".{target.name}")
+def copy(source: Path, run: Path) -> None:
+    """Give a run a checkpoint of another one, in place of its own, which go once the source has been found."""
+    target, own = run / "checkpoints" / source.name, all_of(run)
     if storage.is_local(run):
+        temporary = target.with_name(f".{target.name}")
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.copytree(source, temporary)
-    for old in all_of(run):
-        remove(old)
-    if storage.is_local(run):
+        for old in own:
+            remove(old)
         temporary.rename(target)
-        return target
+        return
+    names = sorted((file.name for file in source.iterdir()), key=lambda name: name == "run.json")
+    for old in own:
+        remove(old)
     for name in names:
         storage.copy_within(source / name, target / name)
-    return target
 
 
 def _place(

@@ -36,6 +36,11 @@ def per_worker(*, gpu: bool) -> dict[str, float]:
     return {"CPU": WORKER_CPUS, **({"GPU": 1} if gpu else {})}
 
 
+def joined() -> bool:
+    """Whether workers may compute on other machines: RAY_ADDRESS names a cluster, or this process is a trial on one."""
+    return "RAY_ADDRESS" in os.environ or "RAY_RAYLET_PID" in os.environ
+
+
 def capacity() -> dict[str, float]:
     """Resources of the connected cluster by name, counting what its autoscaler may still add."""
     have, most = total(_alive()), total(_allowed())
@@ -72,8 +77,7 @@ def _alive() -> list[Mapping[str, float]]:
 
 def _allowed() -> list[Mapping[str, float]]:
     """What `ray up` described, for whoever has joined that cluster; not for one of this process's own."""
-    joined = "RAY_ADDRESS" in os.environ or "RAY_RAYLET_PID" in os.environ
-    return _most(AUTOSCALING.expanduser()) if joined else []
+    return _most(AUTOSCALING.expanduser()) if joined() else []
 
 
 def _most(file: Path) -> list[Mapping[str, float]]:

@@ -21,7 +21,7 @@ from crossview.datasets.plan import Plan
 from crossview.platform import checkpoint, runs
 from crossview.platform.config import Compute, Experiment, read
 from crossview.platform.loop import Status, Worker, initial_model, plan_for, shares, total_steps, train
-from crossview.platform.placement import capacity
+from crossview.platform.placement import capacity, joined
 from crossview.platform.progress import Progress, console
 
 
@@ -55,7 +55,7 @@ def prepared(method: str, experiment: Experiment[Any]) -> Experiment[Any]:
     plan = plan_for(experiment)
     shares(experiment.optim, experiment.compute)
     total_steps(experiment.optim, plan.rows_per_epoch)
-    if not _on_cluster():  # else its workers compute elsewhere
+    if not joined():  # else its workers compute elsewhere
         _device(experiment.compute)
     # Bad weights are found here, and fetched once rather than by every worker.
     initial_model(method, experiment, console.print)
@@ -149,14 +149,9 @@ def _device(compute: Compute) -> torch.device:
     return torch.device("cuda" if cuda else "cpu")
 
 
-def _on_cluster() -> bool:
-    """Whether a group of workers may compute on other machines: of the cluster that is named, or is that of a trial."""
-    return "RAY_ADDRESS" in os.environ or "RAY_RAYLET_PID" in os.environ
-
-
 def wants_gpu(compute: Compute) -> bool:
     """Whether its workers train on GPUs: this machine's, or those of the cluster that is joined and may grow."""
-    if not _on_cluster():
+    if not joined():
         return _device(compute).type == "cuda"
     from crossview.platform.cluster import connect
 

@@ -145,9 +145,10 @@ def test_more_groups_of_workers_than_fit_wait_for_each_other(
     assert "room: 2 at a time, each with 1.56 CPUs; the cluster has 4 CPUs" in capsys.readouterr().out
     groups = Journal(tmp_path / "groups").trials()
     assert [trial.status for trial in groups] == ["finished"] * 3
-    alone = with_options("byov", experiment(catalog), groups[-1].options)
-    run = train.start(tmp_path / "alone", "byov", alone, in_process=True)
-    assert groups[-1].reports[0].losses["loss"] == pytest.approx(read_metrics(run)[-1]["loss"], rel=1e-3)
+    for trial in groups:
+        alone = with_options("byov", experiment(catalog), trial.options)
+        run = train.start(tmp_path / f"alone-{trial.number}", "byov", alone, in_process=True)
+        assert trial.reports[0].losses["loss"] == pytest.approx(read_metrics(run)[-1]["loss"], rel=1e-3)
 
 
 @pytest.mark.ray

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from crossview.datasets.storage import as_path
+from crossview.datasets import storage
 from crossview.downstream.controls import margin
 from crossview.platform.progress import Progress
 from crossview.platform.rows import TRAINED
@@ -66,7 +66,7 @@ def confirm(search: Search, journal: Journal, best: Trial, room: Room) -> None:
     arms = {PRESET: {}, **({WINNER: best.options} if best.number else {})}
     jobs = [(arm, options, seed) for arm, options in arms.items() for seed in _seeds(search)]
     for split in (search.split, *(("test",) if search.test else ())):
-        todo = [job for job in jobs if not _file(journal, job[0], job[2], split).exists()]
+        todo = [job for job in jobs if not storage.is_file(_file(journal, job[0], job[2], split))]
         if todo:
             _side_by_side(search, journal, todo, split, room)
 
@@ -77,8 +77,8 @@ def confirmed(search: Search, journal: Journal, split: str) -> Confirmed | None:
     failures: list[str] = []
     for arm in (PRESET, WINNER):
         files = [_file(journal, arm, seed, split) for seed in _seeds(search)]
-        if files and all(file.exists() for file in files):
-            found = [json.loads(file.read_text()) for file in files]
+        if files and all(storage.is_file(file) for file in files):
+            found = [json.loads(storage.read_text(file)) for file in files]
             failures += [f"{arm}: {of[FAILED]}" for of in found if FAILED in of]
             scores[arm] = [of for of in found if FAILED not in of]
     return Confirmed(split, scores, failures) if PRESET in scores else None
@@ -118,7 +118,7 @@ def _side_by_side(
 
 def _one(folder: str, search: Search, arm: str, options: dict[str, Any], seed: int, split: str) -> None:
     """Train one run to its end, where it has not been, and score it on a split."""
-    journal = Journal(as_path(folder))
+    journal = Journal(storage.as_path(folder))
     experiment = replace(with_options(search.method, search.experiment, options), seed=seed)
     run = journal.folder / "confirm" / f"{journal.folder.name}-{arm}-seed{seed}"
     found: dict[str, Any]

@@ -16,6 +16,7 @@ from crossview.downstream.table import cell
 from crossview.platform import page
 from crossview.platform.plots import save
 from crossview.platform.progress import console
+from crossview.platform.rows import TRAINED
 from crossview.platform.score_table import number
 from crossview.platform.tune import definition
 from crossview.platform.tune.confirm import PRESET, WINNER, Confirmed, confirmed, winner
@@ -23,6 +24,7 @@ from crossview.platform.tune.definition import Search
 from crossview.platform.tune.journal import Journal, Trial
 from crossview.platform.tune.plots import figures, name
 from crossview.platform.tune.results import best_control, ranked, table, write_best
+from crossview.platform.tune.trial import mean_scores
 
 SHOWN = 10
 """Trials on the terminal, beside the preset; the files have all."""
@@ -92,7 +94,7 @@ def _against(search: Search, both: Confirmed, arm: str) -> str:
     control = both.best_control(arm, search.metric, search.sign)
     if control is None:
         return ""
-    mean = sum(both.values(arm, search.metric)) / len(both.scores[arm])
+    mean = mean_scores(both.scores[arm])[TRAINED][search.metric]
     said = "beats" if search.sign * mean > search.sign * control[1] else "does NOT beat"
     return f". It {said} its best control, {control[0]} ({control[1]:.4f})"
 

@@ -17,7 +17,6 @@ from crossview.platform.task import METRICS, Task
 from crossview.platform.tune import space as spaces
 from crossview.platform.tune.choosers import Grid
 from crossview.platform.tune.definition import Search
-from crossview.platform.tune.options import paths_of
 from crossview.platform.tune.settings import Settings
 from crossview.platform.tune.space import Space
 
@@ -63,7 +62,7 @@ def settle(method: str, experiment: Experiment[Any], settings: Settings) -> tupl
 
 def _check_planned(space: Space) -> None:
     """What trials claim is planned before any begins, so it is the same for all."""
-    for path in (path for key in space.domains for path in paths_of(key)):
+    for path in space.paths():
         if path.startswith("compute.") or path == "data.decode_actors":
             raise ValueError(
                 f"space {space.name}: {path} cannot vary, since the cluster is shared out before the first trial; set "
@@ -91,13 +90,13 @@ def _check_scheduler(search: Search, space: Space) -> None:
             f"--scheduler pbt with --search {search.search}: population-based training chooses its own values from "
             "random ones; leave out --search, and take a space that is no grid"
         )
-    fixed = [path for key in space.domains for path in paths_of(key) if path.startswith(FIXED)]
+    fixed = [path for path in space.paths() if path.startswith(FIXED)]
     if fixed:
         raise ValueError(
             f"space {space.name}: {fixed[0]} cannot change while a run trains, as --scheduler pbt does; take it out of "
             "the space, or use asha"
         )
-    begun = [path for key in space.domains for path in paths_of(key) if path.endswith("_init")]
+    begun = [path for path in space.paths() if path.endswith("_init")]
     if begun:
         raise ValueError(
             f"space {space.name}: {begun[0]} is where a learnt value starts, so it does nothing to weights that are "

@@ -16,7 +16,7 @@ from ray.tune.search.sample import Categorical, Domain
 
 from crossview.platform.config import Experiment
 from crossview.platform.task import Task
-from crossview.platform.tune.options import Options, plain, with_options
+from crossview.platform.tune.options import Options, paths_of, plain, with_options
 
 TRIES = 100
 """Samples drawn in place of one that the method's configuration refuses."""
@@ -55,6 +55,10 @@ class Space:
             values.append([plain(value) for value in domain.categories])
         for point in itertools.product(*values):
             yield dict(zip(self.domains, point, strict=True))
+
+    def paths(self) -> list[str]:
+        """Every option that varies."""
+        return [path for key in self.domains for path in paths_of(key)]
 
     def describe(self) -> dict[str, str]:
         """The domains as text, to be stored and compared."""
