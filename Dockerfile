@@ -14,10 +14,12 @@ RUN apt-get update \
 USER ray
 WORKDIR /opt/ray/crossview
 COPY --chown=ray Makefile pyproject.toml requirements.lock README.md LICENSE ./
+COPY --chown=ray crossview crossview
 COPY --chown=ray datasets datasets
 COPY --chown=ray downstream downstream
 COPY --chown=ray methods methods
 COPY --chown=ray platform platform
+COPY --chown=ray storage storage
 COPY --chown=ray tune_spaces tune_spaces
 RUN make setup && rm -rf /opt/ray/.cache
 ENV PATH=/opt/ray/crossview/.venv/bin:$PATH

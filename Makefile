@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.crossview
 TOOLS := build/tools
 PID := build/setup.pid
+PACKAGES := datasets downstream methods platform storage tune_spaces
 ARGS ?=
 
 # Checked on every call: anything that changes what is installed makes the set-up run again. `uv run` and hand-made
@@ -69,7 +70,8 @@ $(STAMP): requirements.lock pyproject.toml $(wildcard $(VENV)/lib/python3*/site-
 	for packages in $(VENV)/lib/python3*/site-packages; do \
 	  if [ -d "$$packages" ]; then mkdir -p "$$packages/__pycache__"; fi; \
 	done; \
-	mkdir -p $(VENV)/types; ln -sfn ../.. $(VENV)/types/crossview; \
+	rm -rf $(VENV)/types; mkdir -p $(VENV)/types/crossview; \
+	ln -s ../../../crossview/__init__.py $(PACKAGES:%=../../../%) $(VENV)/types/crossview/; \
 	echo "$(CURDIR)" >$@; rm -f $(PID)
 
 quickstart: $(STAMP) ## Run the main job on a small synthetic set: render, train BYOV, embed, evaluate, draw.

@@ -25,10 +25,10 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from crossview.datasets.catalog import Catalog, Recording
-from crossview.datasets.plan import Plan
-from crossview.datasets.sampling import Sampling, View
+from crossview.datasets.sampling.plan import Plan
+from crossview.datasets.sampling.spec import Sampling, View
 from crossview.platform.config import Data
-from crossview.platform.stream import Shard, Stream
+from crossview.platform.data.loader import Shard, Stream
 
 FPS, FRAMES, SIZE_PX, SCENES = 30, 300, 256, 6
 BATCH = 2

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from crossview.datasets import restricted_pickle
-from crossview.datasets.catalog import Catalog, Perspective, Recording
-from crossview.datasets.probing import Tick, check_splits, probe_all
+from crossview.datasets.catalog import Catalog, Perspective, Recording, safe_pickle
+from crossview.datasets.catalog.probing import Tick, check_splits, probe_all
 
 SPLITS = ("train", "val", "test")
 PERSPECTIVES: tuple[Perspective, ...] = ("ego", "exo")
@@ -110,7 +109,7 @@ def _read_folder(folder: Path) -> list[Path]:
 
 
 def _labels(file: Path) -> dict[str, Any]:
-    labels = restricted_pickle.load(file)
+    labels = safe_pickle.load(file)
     if not isinstance(labels, dict):
         raise ValueError(
             f"{file}: it holds a {type(labels).__name__}; it must be a dict from a video's name to its labels"

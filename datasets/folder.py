@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from crossview.datasets import storage
+from crossview import storage
 from crossview.datasets.catalog import Catalog, Perspective, Recording
-from crossview.datasets.probing import Tick, check_splits, probe_all
-from crossview.datasets.video import VideoInfo
+from crossview.datasets.catalog.probing import Tick, check_splits, probe_all
+from crossview.datasets.video.decode import VideoInfo
 
 REQUIRED = ("path", "split", "scene", "view", "perspective")
 OPTIONAL = ("subject", "action", "start_offset_s", "labels")

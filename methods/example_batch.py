@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from crossview.datasets.sampling import Sampling, View
+from crossview.datasets.sampling.spec import Sampling, View
 
 
 def example_batch(sampling: Sampling, size: int, *, features: tuple[int, int] | None = None) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Literal, Protocol
 
-from crossview.datasets.sampling import Sampling
+from crossview.datasets.sampling.spec import Sampling
 
 
 class MethodConfig(Protocol):

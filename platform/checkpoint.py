@@ -21,10 +21,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from crossview.datasets import storage
+from crossview import storage
 from crossview.methods.method import Method, build
 from crossview.platform.config import read
-from crossview.platform.runs import write_json
+from crossview.platform.run_folder import write_json
 
 MODEL, FROZEN = "model.safetensors", "frozen.safetensors"
 

@@ -11,9 +11,9 @@ from typing import Any, Generic, Literal, TypeVar
 
 import dacite
 
-from crossview.datasets import storage
-from crossview.datasets.storage import Location, as_path
+from crossview import storage
 from crossview.methods.recipe import MethodConfig, Optim, Recipe
+from crossview.storage import Location, as_path
 
 M = TypeVar("M", bound=MethodConfig)
 

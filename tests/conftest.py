@@ -80,6 +80,6 @@ def s3_server() -> Iterator[ThreadedMotoServer]:
 @pytest.fixture
 def s3(s3_server: ThreadedMotoServer, tmp_path: Path) -> Path:
     """An empty folder of the S3 server."""
-    from crossview.datasets.storage import as_path
+    from crossview.storage import as_path
 
     return as_path(f"s3://crossview/{tmp_path.parent.name}/{tmp_path.name}")

@@ -16,8 +16,9 @@ from typing import Any
 import ray
 from ray.train.torch import TorchConfig
 
-from crossview.platform import cluster, group, train, verdict
+from crossview.platform.cluster.connect import connect
 from crossview.platform.config import read
+from crossview.platform.train import launcher, verdict, worker_group
 
 GIVEN = json.loads(sys.argv[1])
 NOTES = Path(GIVEN["notes"])
@@ -34,12 +35,13 @@ def noted_loop(config: dict[str, Any]) -> None:
     import torch
     from ray.train import get_context
 
-    from crossview.platform import loop, stream
-    from crossview.platform.group import _worker_loop
+    from crossview.platform.data import loader
+    from crossview.platform.train import loop
+    from crossview.platform.train.worker_group import _worker_loop
 
     run = Path(config["run"]).name
 
-    class Noted(stream.Stream):
+    class Noted(loader.Stream):
         def _to_device(self, rows: Any) -> Any:
             context = get_context()
             place = {"rank": context.get_world_rank(), "world": context.get_world_size()}
@@ -47,7 +49,7 @@ def noted_loop(config: dict[str, Any]) -> None:
             note("worker", run=run, node=node, samples=rows["sample"][:, 0].tolist(), **place)
             return super()._to_device(rows)
 
-    class Held(stream.RowDecoder):
+    class Held(loader.RowDecoder):
         def __call__(self, positions: Any) -> Any:
             step = int(self.shard.rows(positions["id"]).max()) // self.shard.batch
             note("decoder", run=run, node=ray.get_runtime_context().get_node_id(), step=step)
@@ -55,8 +57,8 @@ def noted_loop(config: dict[str, Any]) -> None:
                 time.sleep(0.05)
             return super().__call__(positions)
 
-    loop.Stream, stream.RowDecoder = Noted, Held  # type: ignore[misc]
-    stream.MAX_MICRO_BATCHES = 4  # many blocks, so that there is always one to hold
+    loop.Stream, loader.RowDecoder = Noted, Held  # type: ignore[misc]
+    loader.MAX_MICRO_BATCHES = 4  # many blocks, so that there is always one to hold
     ray.train.torch.get_device = lambda: torch.device("cpu")  # type: ignore[attr-defined]
     _worker_loop(config)
 
@@ -85,19 +87,19 @@ def fill_stores() -> list[Any]:
 
 
 def main() -> None:
-    group._worker_loop = noted_loop
-    group.Verdict = Noted  # type: ignore[misc]
-    group.LOOK_S = 0.5
-    group.wants_gpu = lambda compute: True
-    group.TorchConfig = lambda backend: TorchConfig(backend="gloo")  # type: ignore[misc, assignment]
-    cluster.connect()
+    worker_group._worker_loop = noted_loop
+    worker_group.Verdict = Noted  # type: ignore[misc]
+    worker_group.LOOK_S = 0.5
+    worker_group.wants_gpu = lambda compute: True
+    worker_group.TorchConfig = lambda backend: TorchConfig(backend="gloo")  # type: ignore[misc, assignment]
+    connect.connect()
     kept = fill_stores() if GIVEN.get("fill") else []
     for asked in GIVEN["runs"]:
         if "config" in asked:
             method, experiment = read(Path(asked["config"]))
-            train.start(Path(asked["run"]), method, experiment, in_process=False)
+            launcher.start(Path(asked["run"]), method, experiment, in_process=False)
         else:
-            train.resume(Path(asked["run"]), in_process=False)
+            launcher.resume(Path(asked["run"]), in_process=False)
     del kept
 
 

@@ -11,7 +11,8 @@ import pytest
 import videos
 from datasets_on_disk import make_ae2, make_folder
 
-from crossview.datasets import ae2, folder, restricted_pickle
+from crossview.datasets import ae2, folder
+from crossview.datasets.catalog import safe_pickle
 
 
 @pytest.mark.parametrize("kind", ["lists", "folders"])
@@ -98,7 +99,7 @@ def test_restricted_pickle_reads_plain_data(tmp_path: Path, protocol: int) -> No
         "d": OrderedDict(e={1, 2}), "f": np.asfortranarray(np.ones((2, 3), np.float16)), "g": b"\xff\x00",
     }  # fmt: skip
     (tmp_path / "x.pickle").write_bytes(pickle.dumps(data, protocol))
-    found = restricted_pickle.load(tmp_path / "x.pickle")
+    found = safe_pickle.load(tmp_path / "x.pickle")
     np.testing.assert_equal(found, data)
     assert found["f"].dtype == np.float16
 
@@ -116,14 +117,14 @@ def test_restricted_pickle_refuses_code(tmp_path: Path, monkeypatch: pytest.Monk
         ValueError,
         match=r"x\.pickle: (it names (builtins\.eval|pathlib|numpy\.random)|it holds an array of type object)",
     ):
-        restricted_pickle.load(tmp_path / "x.pickle")
+        safe_pickle.load(tmp_path / "x.pickle")
     assert not (tmp_path / "pwned").exists()
 
 
 def test_restricted_pickle_names_a_damaged_file(tmp_path: Path) -> None:
     (tmp_path / "x.pickle").write_bytes(pickle.dumps([1, 2, 3])[:-3])
     with pytest.raises(ValueError, match=r"x\.pickle: not a readable pickle"):
-        restricted_pickle.load(tmp_path / "x.pickle")
+        safe_pickle.load(tmp_path / "x.pickle")
 
 
 def test_folder(tmp_path: Path) -> None:

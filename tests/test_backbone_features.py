@@ -9,11 +9,11 @@ import torch
 
 from crossview.datasets.catalog import Catalog
 from crossview.methods.backbone import Pooled
-from crossview.platform.backbone_features import backbone, write_features
-from crossview.platform.cli import main
+from crossview.platform.cli.main import main
+from crossview.platform.cluster.map_recordings import Where
 from crossview.platform.config import Data
-from crossview.platform.per_recording import Where
-from crossview.platform.recording import video
+from crossview.platform.data.backbone_features import backbone, write_features
+from crossview.platform.data.video_reader import video
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from crossview.datasets.catalog import Catalog, Perspective, Recording
-from crossview.datasets.plan import Plan
+from crossview.datasets.sampling.plan import Plan
 from crossview.methods.byov.config import Config
 
 SHORT, FRAMES = 9, 16

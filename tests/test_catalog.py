@@ -11,8 +11,8 @@ import pytest
 import videos
 
 from crossview.datasets.catalog import Catalog, Quarantined, Recording, Segment
-from crossview.datasets.prepare import prepare
-from crossview.datasets.video import probe
+from crossview.datasets.video.decode import probe
+from crossview.datasets.video.transcode import prepare
 
 
 def recording(name: str, frames: int = 5, split: str = "train") -> Recording:

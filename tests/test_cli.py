@@ -17,8 +17,9 @@ from datasets_on_disk import make_ae2, make_folder
 from feature_catalog import write_feature_catalog
 
 from crossview.datasets.catalog import Catalog
-from crossview.platform import checkpoint, quarantine
-from crossview.platform.cli import main
+from crossview.platform import checkpoint
+from crossview.platform.cli.main import main
+from crossview.platform.data import unreadable
 
 
 @pytest.fixture(scope="module")
@@ -254,11 +255,11 @@ def test_a_video_that_breaks_after_it_was_catalogued(capsys: pytest.CaptureFixtu
     videos.truncate(broken)
     args = ("train", "byov", "--from", first, "--debug", "--runs", tmp_path / "runs")
     main([str(arg) for arg in (*args, "--name", "tolerant", "--data.max-quarantined", "0.5")])
-    assert [f["path"] for f in quarantine.read(tmp_path / "runs" / "tolerant").values()] == [str(broken)]
+    assert [f["path"] for f in unreadable.read(tmp_path / "runs" / "tolerant").values()] == [str(broken)]
     assert "1 files quarantined" in capsys.readouterr().out
     said = refused(capsys, *args, "--name", "strict")
     assert "1 of 4 recordings are unreadable, at most 5% may be (--data.max-quarantined): mend or remove" in said
     assert str(broken) in said
-    assert quarantine.read(tmp_path / "runs" / "strict")
+    assert unreadable.read(tmp_path / "runs" / "strict")
     info = json.loads((tmp_path / "runs" / "strict" / "run.json").read_text())
     assert info["experiment"]["data"]["max_quarantined"] == 0.05

@@ -12,12 +12,12 @@ import torch
 from feature_catalog import TOKENS, WIDTH, write_feature_catalog
 
 from crossview.datasets.catalog import Catalog
-from crossview.datasets.labels import Labels
-from crossview.datasets.plan import Plan
-from crossview.datasets.sampling import Sampling, View
-from crossview.datasets.teachers import Detections, write_detections, write_scores
+from crossview.datasets.catalog.labels import Labels
+from crossview.datasets.sampling.plan import Plan
+from crossview.datasets.sampling.spec import Sampling, View
+from crossview.datasets.teachers.store import Detections, write_detections, write_scores
 from crossview.platform.config import Data
-from crossview.platform.stream import Shard, Stream
+from crossview.platform.data.loader import Shard, Stream
 
 SAMPLING = Sampling(
     views={"clip": View(perspective="any", frames=4, fps=30.0, size_px=32)},

@@ -17,20 +17,20 @@ from synchronized import SEEN, camera, write_synchronized
 from tiny_run import train
 
 from crossview.datasets.catalog import Catalog
-from crossview.datasets.evaluation_clips import evaluation_clips
-from crossview.datasets.sampling import Sampling, View
+from crossview.datasets.sampling.evaluation_clips import evaluation_clips
+from crossview.datasets.sampling.spec import Sampling, View
 from crossview.downstream.clip_retrieval import clip_retrieval
 from crossview.downstream.clips import ClipEmbeddings
 from crossview.downstream.table import from_arrow
 from crossview.methods.byov.model import Model
 from crossview.platform import checkpoint
-from crossview.platform import clips as module
-from crossview.platform.clips import clip_views, embed_clips
 from crossview.platform.config import Data
-from crossview.platform.evaluate import evaluate
-from crossview.platform.recording import video
-from crossview.platform.report import report
-from crossview.platform.score_table import terminal
+from crossview.platform.data.video_reader import video
+from crossview.platform.evaluate import clip_embeddings as module
+from crossview.platform.evaluate.clip_embeddings import clip_views, embed_clips
+from crossview.platform.evaluate.runner import evaluate
+from crossview.platform.report.run_report import report
+from crossview.platform.report.score_table import terminal
 
 
 def both(**facts) -> dict:
@@ -208,7 +208,7 @@ def test_evaluate_joins_the_tasks_and_leaves_cells_empty_where_a_row_has_no_scor
 
 
 def test_the_command_takes_several_tasks(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from crossview.platform.cli import main
+    from crossview.platform.cli.main import main
 
     main(["evaluate", str(run), "--tasks", "actions", "retrieval", "--clips-per-scene", "2", "--debug"])
     assert "actions/linear/seen" in capsys.readouterr().out

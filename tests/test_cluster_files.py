@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from crossview.platform.cli import main
-from crossview.platform.cluster_file import check
-from crossview.platform.placement import DECODE
+from crossview.platform.cli.main import main
+from crossview.platform.cluster.resources import DECODE
+from crossview.platform.cluster.validate import check
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ("cluster.yaml", "cluster-local.yaml")
@@ -68,7 +68,7 @@ def test_a_cluster_shuts_others_out_and_holds_no_secret(name: str) -> None:
 def test_what_the_nodes_install_from_is_what_the_package_is_made_of(name: str) -> None:
     mounts = read(name)["file_mounts"]
     rooms = {path for path in mounts.values() if (ROOT / path).is_dir()}
-    assert rooms == {"datasets", "downstream", "methods", "platform", "tune_spaces"}
+    assert rooms == {"crossview", "datasets", "downstream", "methods", "platform", "storage", "tune_spaces"}
     assert {"Makefile", "pyproject.toml", "requirements.lock", "README.md", "LICENSE"} <= set(mounts.values())
     assert all(there == f"~/crossview/{here}" for there, here in mounts.items() if not here.startswith("~"))
 

@@ -19,9 +19,9 @@ import yaml
 from hosts import Machine, environment_for, machines, missing
 
 from crossview.methods.recipe import Optim
+from crossview.platform.cluster.job_client import shipped
 from crossview.platform.config import Cadence, Compute, Data, Experiment, to_dict
-from crossview.platform.jobs import shipped
-from crossview.platform.metrics import read_metrics
+from crossview.platform.train.metrics import read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = 4
@@ -64,7 +64,7 @@ class Cluster:
         env = {"PYTHONPATH": str(code.parent)} if code else {}
         env |= {"RAY_AUTH_TOKEN_PATH": str(token)} if token else {}
         done = self.laptop.run(
-            "python", "-c", "from crossview.platform.cli import main; main()", *args, env=env, cwd=self.folder
+            "python", "-c", "from crossview.platform.cli.main import main; main()", *args, env=env, cwd=self.folder
         )
         return done.returncode, done.stdout + done.stderr
 

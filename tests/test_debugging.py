@@ -9,10 +9,10 @@ from pathlib import Path
 
 import tiny_run
 
+from crossview.platform.cluster.job_client import shipped
 from crossview.platform.config import Cadence, Compute, Data, Experiment
-from crossview.platform.jobs import shipped
-from crossview.platform.metrics import read_metrics
-from crossview.platform.runs import create
+from crossview.platform.run_folder import create
+from crossview.platform.train.metrics import read_metrics
 
 STEPS = 2
 
@@ -36,7 +36,7 @@ def test_a_breakpoint_in_a_methods_forward_is_hit_and_the_run_goes_on(tmp_path: 
     )
     assert changes == 1
     model.write_text(text)
-    command = "from crossview.platform.cli import main; main()"
+    command = "from crossview.platform.cli.main import main; main()"
     args = ["train", "byov", "--from", str(saved), "--debug", "--runs", str(tmp_path), "--name", "run"]
     shapes = "p {view: tuple(video.shape) for view, video in batch.items() if video.ndim == 5}"
     typed = [shapes, "import sys", "p 'workers', 'ray' in sys.modules and sys.modules['ray'].is_initialized()", "c"]

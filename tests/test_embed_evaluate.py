@@ -13,15 +13,17 @@ import videos
 from tiny_run import SIZE, method_config, train, write_catalog
 
 from crossview.datasets.catalog import Catalog
-from crossview.datasets.video import UnreadableVideo, sequential
+from crossview.datasets.video.decode import UnreadableVideo, sequential
 from crossview.downstream.table import from_arrow
 from crossview.methods.byov.model import Model
 from crossview.methods.method import build
-from crossview.platform import checkpoint, config, features, recording
+from crossview.platform import checkpoint, config
 from crossview.platform.config import Data
-from crossview.platform.embed import embed, export
-from crossview.platform.evaluate import evaluate
-from crossview.platform.features import cache
+from crossview.platform.data import feature_cache as features
+from crossview.platform.data import video_reader as recording
+from crossview.platform.data.feature_cache import cache
+from crossview.platform.evaluate.frame_embeddings import embed, export
+from crossview.platform.evaluate.runner import evaluate
 
 
 @pytest.fixture(scope="module")

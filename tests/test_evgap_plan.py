@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from crossview.datasets.catalog import Catalog, Recording
-from crossview.datasets.plan import Plan
+from crossview.datasets.sampling.plan import Plan
 from crossview.methods.evgap.config import Config, presets
 
 EGO = ("e1", "e2", "e3", "e4")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from crossview.datasets.catalog import Catalog
 from crossview.downstream.fine_tuning import Classifier, FineTuning, accuracy, embed_all, fine_tune
 from crossview.downstream.table import from_arrow
-from crossview.platform.evaluate import evaluate
+from crossview.platform.evaluate.runner import evaluate
 
 
 class Toy(nn.Module):

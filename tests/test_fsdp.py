@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from crossview.methods.example_batch import example_batch
-from crossview.platform import checkpoint, runs
+from crossview.platform import checkpoint, run_folder
 from crossview.platform.config import Cadence, Compute, Data, Experiment, method_names, preset
-from crossview.platform.loop import Training, Worker, shares, training_of
+from crossview.platform.train.loop import Training, Worker, shares, training_of
 
 WORKERS, BATCH, STEPS = 2, 8, 4
 Numbers = list[float]
@@ -91,8 +91,8 @@ def alone(folder: Path) -> dict[str, Numbers]:
     """One process over the whole batch; it leaves checkpoints of every second step."""
     found = {}
     for method in method_names():
-        runs.create(folder / f"{method}-parts", method, experiment(method))
-        run = runs.create(folder / f"{method}-whole", method, experiment(method))
+        run_folder.create(folder / f"{method}-parts", method, experiment(method))
+        run = run_folder.create(folder / f"{method}-whole", method, experiment(method))
         training = training_of(run, Worker(torch.device("cpu")))
         numbers = steps(method, training, STEPS // 2)
         training.save()

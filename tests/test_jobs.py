@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from crossview.platform.cli import main
-from crossview.platform.job_commands import named
-from crossview.platform.jobs import ROOMS, shipped
+from crossview.platform.cli.jobs import named
+from crossview.platform.cli.main import main
+from crossview.platform.cluster.job_client import PACKAGES, shipped
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -81,9 +81,11 @@ def test_a_token_file_that_is_not_there_is_named(
 
 
 def test_what_is_shipped_is_imported_in_place_of_what_is_installed() -> None:
-    code = "import crossview.platform.cli, crossview.methods.byov.config as c, crossview.datasets; print(c.__file__)"
+    code = (
+        "import crossview.platform.cli.main, crossview.methods.byov.config as c, crossview.datasets; print(c.__file__)"
+    )
     with shipped() as package:
-        assert {p.name for p in package.iterdir()} == {*ROOMS, "__init__.py"}
+        assert {p.name for p in package.iterdir()} == {*PACKAGES, "__init__.py"}
         (package / "methods" / "byov" / "only_here.py").write_text("FROM = 'shipped'\n")
         done = subprocess.run(
             [sys.executable, "-c", f"{code}; import crossview.methods.byov.only_here as o; print(o.FROM)"],
@@ -99,5 +101,5 @@ def test_what_is_shipped_is_imported_in_place_of_what_is_installed() -> None:
 def test_the_templates_of_pages_are_shipped_too() -> None:
     with shipped() as package:
         there = {p.relative_to(package) for p in package.rglob("*.j2")}
-    assert there == {p.relative_to(ROOT) for room in ROOMS for p in (ROOT / room).rglob("*.j2")}
+    assert there == {p.relative_to(ROOT) for name in PACKAGES for p in (ROOT / name).rglob("*.j2")}
     assert there

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from crossview.datasets.catalog import Catalog, Recording, Segment
-from crossview.datasets.labels import Labels, classes_of
+from crossview.datasets.catalog.labels import Labels, classes_of
 
 ONE = Recording(
     dataset="d", split="train", scene="s", view="ego", perspective="ego", subject="p", action="wave", path="a.mp4",

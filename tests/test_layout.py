@@ -13,26 +13,28 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("datasets", "downstream", "methods", "platform", "tune_spaces")
+PACKAGES = ("datasets", "downstream", "methods", "platform", "storage", "tune_spaces")
 NAMESPACES = ("datasets", "methods", "platform", "tune_spaces")
 FORBIDDEN = {
+    "storage": {"torch", "ray"},
     "datasets": {"torch", "ray"},
     "methods": {"ray"},
     "downstream": {"ray"},
 }
-"""Top-level modules that a room may not import."""
+"""Top-level modules that a package may not import."""
 INWARD = {
-    "datasets": {"datasets"},
+    "storage": {"storage"},
+    "datasets": {"datasets", "storage"},
     "methods": {"datasets", "methods"},
-    "downstream": {"datasets", "downstream"},
-    "platform": set(ROOMS),
+    "downstream": {"datasets", "downstream", "storage"},
+    "platform": set(PACKAGES),
     "tune_spaces": {"tune_spaces"},
 }
-"""Rooms that a room may import from."""
+"""Packages that a package may import from."""
 
 
-def files(room: str) -> list[Path]:
-    return sorted(p for p in (ROOT / room).rglob("*.py") if "__pycache__" not in p.parts)
+def files(package: str) -> list[Path]:
+    return sorted(p for p in (ROOT / package).rglob("*.py") if "__pycache__" not in p.parts)
 
 
 def imported(file: Path) -> Iterator[str]:
@@ -50,33 +52,56 @@ def run(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, **options)
 
 
-@pytest.mark.parametrize("room", sorted(FORBIDDEN))
-def test_no_room_imports_what_it_must_not(room: str) -> None:
+@pytest.mark.parametrize("package", sorted(FORBIDDEN))
+def test_no_package_imports_what_it_must_not(package: str) -> None:
     found = {
         f"{file.relative_to(ROOT)}: {module}"
-        for file in files(room)
+        for file in files(package)
         for module in imported(file)
-        if module.split(".")[0] in FORBIDDEN[room]
+        if module.split(".")[0] in FORBIDDEN[package]
     }
     assert not found
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_rooms_import_inwards_only(room: str) -> None:
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_inwards_only(package: str) -> None:
     found = {
         f"{file.relative_to(ROOT)}: {module}"
-        for file in files(room)
+        for file in files(package)
         for module in imported(file)
-        if module.startswith("crossview.") and module.split(".")[1] not in INWARD[room]
+        if module.startswith("crossview.") and module.split(".")[1] not in INWARD[package]
     }
     assert not found
 
 
 def test_only_platform_and_tune_spaces_import_ray() -> None:
     users = {
-        room for room in ROOMS for file in files(room) for module in imported(file) if module.split(".")[0] == "ray"
+        package
+        for package in PACKAGES
+        for file in files(package)
+        for module in imported(file)
+        if module.split(".")[0] == "ray"
     }
     assert users <= {"platform", "tune_spaces"}
+
+
+def imports_between_modules() -> dict[str, set[str]]:
+    """By module, the modules of ours that it imports: at the top, in a function, or for types alone."""
+    paths = {".".join(("crossview", *f.relative_to(ROOT).with_suffix("").parts)): f for n in PACKAGES for f in files(n)}
+    names = {name.removesuffix(".__init__"): file for name, file in paths.items()}
+    graph: dict[str, set[str]] = {}
+    for name, file in names.items():
+        found = {m if m in names else m.rpartition(".")[0] for m in imported(file) if m.startswith("crossview.")}
+        graph[name] = (found & names.keys()) - {name}
+    return graph
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = imports_between_modules()
+    assert len(graph) > 100
+    while free := {name for name, found in graph.items() if not found & graph.keys()}:
+        graph = {name: found for name, found in graph.items() if name not in free}
+    assert not graph, "these import each other, or something that does"
 
 
 def test_the_platform_names_no_method() -> None:
@@ -112,14 +137,17 @@ def test_the_platform_names_no_method() -> None:
 def test_the_package_list_equals_the_tree() -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         tool = tomllib.load(file)["tool"]["setuptools"]
-    folders = {p.parent for room in ROOMS for p in files(room)}
-    assert tool["package-dir"] == {"crossview": "."}
-    assert sorted(tool["packages"]) == sorted(".".join(("crossview", *f.relative_to(ROOT).parts)) for f in folders)
+    folders = {p.parent for package in PACKAGES for p in files(package)}
+    assert tool["package-dir"] == {"crossview": "crossview"} | {f"crossview.{name}": name for name in PACKAGES}
+    named = [".".join(("crossview", *f.relative_to(ROOT).parts)) for f in folders]
+    assert sorted(tool["packages"]) == sorted(["crossview", *named])
 
 
-@pytest.mark.parametrize("room", NAMESPACES)
-def test_no_init_file_lies_directly_in_a_room(room: str) -> None:
-    assert not (ROOT / room / "__init__.py").exists(), f"{room}/__init__.py would shadow another module named {room}"
+@pytest.mark.parametrize("package", NAMESPACES)
+def test_no_init_file_is_directly_in_a_package(package: str) -> None:
+    assert not (ROOT / package / "__init__.py").exists(), (
+        f"{package}/__init__.py would shadow another module named {package}"
+    )
 
 
 @pytest.mark.parametrize("folder", sorted({p.parent for p in (ROOT / "methods").glob("*/config.py")}))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from crossview.datasets.sampling import Sampling
+from crossview.datasets.sampling.spec import Sampling
 from crossview.methods.example_batch import example_batch
 from crossview.methods.method import Method, build
 from crossview.methods.recipe import Optim, Recipe

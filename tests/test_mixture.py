@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from crossview.datasets.catalog import Catalog, Recording
-from crossview.datasets.mixture import Mixture
-from crossview.datasets.plan import Plan
-from crossview.datasets.sampling import Sampling, View
+from crossview.datasets.sampling.mixture import Mixture
+from crossview.datasets.sampling.plan import Plan
+from crossview.datasets.sampling.spec import Sampling, View
 
 VIEW = View(perspective="ego", frames=4, fps=10.0)
 PAIRS = Sampling(views={"ego": VIEW, "exo": replace(VIEW, perspective="exo")}, pairing="synchronized", windows=2)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from crossview.datasets.catalog import Catalog, Recording
-from crossview.datasets.plan import Plan
+from crossview.datasets.sampling.plan import Plan
 from crossview.methods.mv2mae.config import Config, FineTuning
 
 CONFIG = Config()

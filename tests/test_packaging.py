@@ -107,7 +107,7 @@ def test_resolved_uv_lock_is_not_tracked() -> None:
 def test_every_package_has_a_tracked_file() -> None:
     folders = {path.parent for path in tracked() if path.suffix == ".py"}
     for package in PROJECT["tool"]["setuptools"]["packages"]:
-        folder = ROOT.joinpath(*package.split(".")[1:])
+        folder = ROOT.joinpath(*package.split(".")[1:] or [package])
         assert folder in folders, f"{package}: git holds no .py file in it, so a clone cannot be installed"
 
 
@@ -119,7 +119,9 @@ def test_page_names_only_existing_targets_commands_and_files(page: Path) -> None
     text = page.read_text()
     code = "\n".join(re.findall(r"```(?:sh|text)?\n(.*?)```", text, re.DOTALL) + re.findall(r"`([^`\n]+)`", text))
     assert set(re.findall(r"(?:^|[\s;])make ([a-z]+)", code)) <= TARGETS
-    commands = set(re.findall(r"^  (\w+) ", python("from crossview.platform.cli import main; main(['--help'])"), re.M))
+    commands = set(
+        re.findall(r"^  (\w+) ", python("from crossview.platform.cli.main import main; main(['--help'])"), re.M)
+    )
     assert set(re.findall(r"(?:^|[\s/;])crossview ([a-z]\w*)", code, re.MULTILINE)) <= commands
     for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
         assert (page.parent / link).exists(), f"{page.name} links to {link}"
@@ -248,7 +250,7 @@ def test_clean_keeps_the_users_runs_and_data(checkout: Path) -> None:
 def test_help_imports_neither_torch_nor_ray(args: list[str]) -> None:
     code = f"""
 import sys
-from crossview.platform.cli import main
+from crossview.platform.cli.main import main
 try:
     main({args!r})
 except SystemExit as end:
@@ -260,5 +262,5 @@ assert not loaded, loaded
 
 
 def test_rays_uv_hook_is_off_before_ray_is_imported() -> None:
-    code = "import os, crossview.platform.cluster; print(os.environ['RAY_ENABLE_UV_RUN_RUNTIME_ENV'])"
+    code = "import os, crossview.platform.cluster.connect; print(os.environ['RAY_ENABLE_UV_RUN_RUNTIME_ENV'])"
     assert python(code).strip() == "0"

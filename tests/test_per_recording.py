@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossview.platform import per_recording
-from crossview.platform.per_recording import Where, each
+from crossview.platform.cluster import map_recordings
+from crossview.platform.cluster.map_recordings import Where, each
 
 
 def dying(folder: Path, deaths: int) -> Callable[[], object]:
@@ -40,6 +40,6 @@ def test_recordings_of_a_dead_process_are_done_again(
 def test_work_that_always_dies_ends_with_an_error(
     ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(per_recording, "MAX_TRIES", 1)
+    monkeypatch.setattr(map_recordings, "MAX_TRIES", 1)
     with pytest.raises(OSError, match=r"1 times a process died.*lower the number of actors"):
         list(each(2, dying(tmp_path, 99), {}, Where()))  # type: ignore[arg-type]

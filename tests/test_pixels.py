@@ -7,8 +7,8 @@ import pytest
 import torch
 import videos
 
-from crossview.datasets.video import decode
-from crossview.platform.pixels import yuv420_to_rgb
+from crossview.datasets.video.decode import decode
+from crossview.platform.data.color import yuv420_to_rgb
 
 
 def by_the_formula(planes: np.ndarray) -> np.ndarray:

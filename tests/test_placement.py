@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from crossview.platform import placement
+from crossview.platform.cluster import resources
+from crossview.platform.cluster.resources import DECODE_CPUS, check_room, fitting
 from crossview.platform.config import Compute
-from crossview.platform.placement import DECODE_CPUS, check_room, fitting
 
 
 def test_what_the_cluster_cannot_place_is_refused() -> None:
@@ -42,7 +42,7 @@ def test_fewer_workers_are_enough_where_that_is_allowed() -> None:
 
 def test_an_autoscaler_counts_with_what_it_may_add(tmp_path: Path) -> None:
     file = tmp_path / "cluster.yaml"
-    assert placement._most(file) == []
+    assert resources._most(file) == []
     described = {
         "max_workers": 6,
         "head_node_type": "head",
@@ -53,5 +53,5 @@ def test_an_autoscaler_counts_with_what_it_may_add(tmp_path: Path) -> None:
         },
     }
     file.write_text(yaml.safe_dump(described))
-    most = placement.total(placement._most(file))
+    most = resources.total(resources._most(file))
     assert most == {"CPU": 2 + 4 * 8 + 6 * 16, "GPU": 4, "decode": 6000, DECODE_CPUS: 96}

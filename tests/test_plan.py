@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crossview.datasets.cameras import fits
 from crossview.datasets.catalog import Catalog, Perspective, Recording
-from crossview.datasets.plan import Plan, Row
-from crossview.datasets.sampling import Pairing, Sampling, View
+from crossview.datasets.sampling.pairing import fits
+from crossview.datasets.sampling.plan import Plan, Row
+from crossview.datasets.sampling.spec import Pairing, Sampling, View
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -15,13 +15,14 @@ from PIL import Image
 from tiny_run import train, write_catalog
 
 from crossview.datasets.catalog import Catalog
-from crossview.datasets.windows import frames_at
+from crossview.datasets.sampling.windows import frames_at
 from crossview.downstream.embeddings import Embeddings
-from crossview.platform import plots, quarantine
-from crossview.platform.evaluate import evaluate
-from crossview.platform.figures import draw, queries
-from crossview.platform.report import report
-from crossview.platform.view import common_instants, contact_sheet, thumbnails
+from crossview.platform.data import unreadable
+from crossview.platform.evaluate.runner import evaluate
+from crossview.platform.report import plots
+from crossview.platform.report.contact_sheet import common_instants, contact_sheet, thumbnails
+from crossview.platform.report.figures import draw, queries
+from crossview.platform.report.run_report import report
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_names_from_outside_cannot_become_markup(run: Path, tmp_path: Path) -> N
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     bad = {"recording": "train/<b>x</b>/ego", "path": "x.mp4", "reason": "x.mp4: <script>alert(1)</script>"}
-    quarantine.write(copy, {bad["recording"]: bad})
+    unreadable.write(copy, {bad["recording"]: bad})
     page = report(copy).read_text()
     assert "Unreadable files" in page
     assert "&lt;script&gt;alert(1)" in page

@@ -12,8 +12,9 @@ from crossview.downstream.table import from_arrow
 from crossview.methods.byov.config import Config, Decoder, Encoder, Weights
 from crossview.methods.byov.config import presets as byov_presets
 from crossview.methods.study import BaseTraining, Claim, Study
-from crossview.platform import checkpoint, reproduce
-from crossview.platform.study_table import verdicts
+from crossview.platform import checkpoint
+from crossview.platform.reproduce import runner
+from crossview.platform.reproduce.tables import verdicts
 
 CLAIMS = ("phase_f1/ego2exo", "map@10/ego2exo")
 
@@ -56,9 +57,9 @@ def tiny_study() -> Study:
 
 @pytest.mark.ray
 def test_a_study_trains_scores_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: None) -> None:
-    monkeypatch.setattr(reproduce, "_studies", lambda method: {"tiny": tiny_study()} if method == "byov" else {})
+    monkeypatch.setattr(runner, "_studies", lambda method: {"tiny": tiny_study()} if method == "byov" else {})
     out = tmp_path / "study"
-    table = reproduce.reproduce("byov:tiny", out, 2)
+    table = runner.reproduce("byov:tiny", out, 2)
     scores = from_arrow(pq.read_table(out / "table.parquet"))
     assert list(scores)[:2] == ["both losses", "MSM alone"]
     assert set(scores) == {
@@ -78,7 +79,7 @@ def test_a_study_trains_scores_and_goes_on(tmp_path: Path, monkeypatch: pytest.M
 
     before = {p: p.stat().st_mtime_ns for p in out.glob("*/checkpoints/*/model.safetensors")}
     (out / "MSM-alone-seed1" / "evaluations" / "test.parquet").unlink()
-    reproduce.reproduce("byov:tiny", out, 1)
+    runner.reproduce("byov:tiny", out, 1)
     assert {p: p.stat().st_mtime_ns for p in out.glob("*/checkpoints/*/model.safetensors")} == before
     assert from_arrow(pq.read_table(out / "table.parquet")) == scores
     assert checkpoint.latest(out / "MSM-alone-seed1") is not None
@@ -86,10 +87,10 @@ def test_a_study_trains_scores_and_goes_on(tmp_path: Path, monkeypatch: pytest.M
 
 def test_another_study_does_not_mix_with_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = tiny_study()
-    reproduce._claim_folder(tmp_path, study)
-    reproduce._claim_folder(tmp_path, study)
+    runner._claim_folder(tmp_path, study)
+    runner._claim_folder(tmp_path, study)
     with pytest.raises(ValueError, match=r"an earlier form of this study"):
-        reproduce._claim_folder(tmp_path, dataclasses.replace(study, seeds=3))
+        runner._claim_folder(tmp_path, dataclasses.replace(study, seeds=3))
 
 
 def test_a_claim_holds_only_beyond_its_spread() -> None:
@@ -108,7 +109,7 @@ def test_a_claim_holds_only_beyond_its_spread() -> None:
 
 def test_an_unknown_study_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"byov:quickstart"):
-        reproduce.find("byov:nonsense")
+        runner.find("byov:nonsense")
 
 
 def test_a_base_from_the_studys_own_world_is_refused() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from crossview.methods.recipe import Optim
-from crossview.platform.loop import learning_rate, optimizer_for
+from crossview.platform.train.loop import learning_rate, optimizer_for
 
 
 def test_a_warm_up_may_start_at_any_rate_and_be_a_share_of_the_run() -> None:

@@ -25,11 +25,11 @@ from feature_catalog import write_feature_catalog
 
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.methods.recipe import Optim
-from crossview.platform import checkpoint, runs
+from crossview.platform import checkpoint, run_folder
 from crossview.platform.config import Cadence, Compute, Data, Experiment, preset, to_dict
-from crossview.platform.loop import Worker, plan_for, train
-from crossview.platform.metrics import read_metrics
-from crossview.platform.train import start
+from crossview.platform.train.launcher import start
+from crossview.platform.train.loop import Worker, plan_for, train
+from crossview.platform.train.metrics import read_metrics
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800)]  # many processes start, on whatever cores there are
 
@@ -189,7 +189,7 @@ def test_decoding_runs_on_the_node_without_a_gpu(several: dict[str, tuple[Path, 
 def straight(simulated: Simulated, features: Path) -> Path:
     """Two processes, uninterrupted and without Ray: what each run below must come to."""
     made = experiment("byov", preset("byov", "debug").method, features, STEPS, workers=2)
-    run = runs.create(simulated.folder / "straight", "byov", made)
+    run = run_folder.create(simulated.folder / "straight", "byov", made)
     context = get_context("spawn")
     processes = [context.Process(target=_plain_worker, args=(rank, run, made)) for rank in range(2)]
     for process in processes:

@@ -18,18 +18,18 @@ import tiny_run
 import torch
 from safetensors.torch import load_file
 
-from crossview.datasets import storage
+from crossview import storage
 from crossview.datasets.catalog import Catalog
-from crossview.datasets.teachers import Teachers
+from crossview.datasets.teachers.store import Teachers
 from crossview.methods.recipe import Optim
 from crossview.platform import checkpoint
-from crossview.platform.cli import main
+from crossview.platform.cli.main import main
+from crossview.platform.cli.options import parse_train
 from crossview.platform.config import Cadence, Compute, Data, Experiment, from_dict, read, to_dict
-from crossview.platform.launch import parse_train
-from crossview.platform.metrics import read_metrics
-from crossview.platform.runs import create
-from crossview.platform.train import resume, start
-from crossview.platform.tune.journal import Journal
+from crossview.platform.run_folder import create
+from crossview.platform.train.launcher import resume, start
+from crossview.platform.train.metrics import read_metrics
+from crossview.platform.tune.trial_store import Journal
 
 if TYPE_CHECKING:
     from moto.server import ThreadedMotoServer
@@ -228,7 +228,7 @@ def on_first_retry(mend: Callable[[], object]) -> Iterator[list[str]]:
 
 def break_before(step: int, action: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
     """Do it just before the checkpoint after `step` steps is written."""
-    from crossview.platform.loop import Training
+    from crossview.platform.train.loop import Training
 
     save = Training.save
 

@@ -13,14 +13,14 @@ import torch
 import videos
 
 from crossview.datasets.catalog import Catalog, Recording
-from crossview.datasets.plan import Plan
-from crossview.datasets.sampling import Sampling, View
-from crossview.datasets.video import decode, probe
-from crossview.platform import quarantine
+from crossview.datasets.sampling.plan import Plan
+from crossview.datasets.sampling.spec import Sampling, View
+from crossview.datasets.video.decode import decode, probe
 from crossview.platform.config import Data
-from crossview.platform.decode import RowDecoder
-from crossview.platform.quarantine import Quarantine
-from crossview.platform.stream import Shard, Stream
+from crossview.platform.data import unreadable
+from crossview.platform.data.loader import Shard, Stream
+from crossview.platform.data.row_decoder import RowDecoder
+from crossview.platform.data.unreadable import Quarantine
 
 LENGTHS = (24, 30, 27, 33)
 FOOTAGE = Path(__file__).parents[2] / "shared" / "data" / "single_person"
@@ -112,8 +112,10 @@ def test_ranks_share_the_rows_through_ray(
     row_bytes = sum(a.nbytes for a in RowDecoder(plan, Data(catalog=root), Shard(**ONE)).empty(1).values())
     for rank in range(world):
         fitting, block_rows = ((2, 1), (7, 6), (100, 24))[rank]  # micro batches in parts, two in a block, all in one
-        monkeypatch.setattr("crossview.platform.stream.BLOCK_BYTES", fitting * row_bytes)
-        monkeypatch.setattr("crossview.platform.stream.EXECUTION_BLOCKS", 3 if rank == 1 else 4096)  # two executions
+        monkeypatch.setattr("crossview.platform.data.loader.BLOCK_BYTES", fitting * row_bytes)
+        monkeypatch.setattr(
+            "crossview.platform.data.loader.EXECUTION_BLOCKS", 3 if rank == 1 else 4096
+        )  # two executions
         shard = Shard(start_step=1, stop_step=5, batch=6 * world, micro_batch=3, rank=rank, world=world)
         source = stream(plan, shard, in_process=False, decode_actors=2 if rank == 0 else 1)
         assert source.block_rows() == block_rows
@@ -270,14 +272,14 @@ def test_files_that_were_mended_no_longer_count_against_the_limit(tmp_path: Path
         first.add([report("a"), report("b"), report("c")])
     resumed = Quarantine(tmp_path, recordings=8, max_share=0.25)
     resumed.add([report("c"), "", report("d")])
-    assert set(quarantine.read(tmp_path)) == {"a", "b", "c", "d"}
+    assert set(unreadable.read(tmp_path)) == {"a", "b", "c", "d"}
     with pytest.raises(ValueError, match=r"3 of 8 recordings") as caught:
         resumed.add([report("e")])
     assert "a.mp4" not in str(caught.value)
 
 
 def test_a_row_that_nothing_can_replace_stops_the_run(damaged: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crossview.platform.decode.MAX_TRIES", 3)
+    monkeypatch.setattr("crossview.platform.data.row_decoder.MAX_TRIES", 3)
     broken = tuple(r for r in damaged.recordings if r.id in ("train/s3/ego", "train/s0/exo"))
     plan = Plan(Catalog(damaged.root, broken), PAIR, seed=0)
     with pytest.raises(ValueError, match="sample 0 has no readable row"):

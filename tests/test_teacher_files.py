@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from crossview.datasets.catalog import Catalog, Recording
-from crossview.datasets.teacher_files import HAND, OBJECT, epic_pickles, object_arrays, score_pickle
-from crossview.datasets.teachers import Teachers, write_detections, write_scores
+from crossview.datasets.teachers.importers import HAND, OBJECT, epic_pickles, object_arrays, score_pickle
+from crossview.datasets.teachers.store import Teachers, write_detections, write_scores
 
 
 def catalog(root: Path, *paths: str, fps: float = 30.0, num_frames: int = 4) -> Catalog:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from crossview.datasets.teachers import (
+from crossview.datasets.teachers.store import (
     DETECTIONS_FILE,
     SCORES,
     SCORES_FILE,

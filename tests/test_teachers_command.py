@@ -17,15 +17,15 @@ from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.synthetic import teachers as truth
 from crossview.datasets.synthetic.config import WorldConfig
 from crossview.datasets.synthetic.world import write
-from crossview.datasets.teachers import FOLDER, Teachers
+from crossview.datasets.teachers.store import FOLDER, Teachers
 from crossview.methods.egoexo.config import Config, presets
 from crossview.methods.recipe import Recipe
 from crossview.methods.study import Study, TeacherTraining
 from crossview.platform import checkpoint
-from crossview.platform.cli import main
+from crossview.platform.cli.main import main
 from crossview.platform.config import Compute, Data, Experiment
-from crossview.platform.study_teachers import teach
-from crossview.platform.train import start
+from crossview.platform.reproduce.synthetic_teachers import teach
+from crossview.platform.train.launcher import start
 
 
 @pytest.fixture(scope="module")

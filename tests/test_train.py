@@ -21,10 +21,19 @@ from crossview.datasets.catalog import Catalog
 from crossview.methods.recipe import Optim
 from crossview.platform import checkpoint
 from crossview.platform.config import Cadence, Compute, Data, Experiment, from_dict, preset, read, to_dict
-from crossview.platform.loop import Training, Worker, learning_rate, plan_for, shares, total_steps, train, worker_counts
-from crossview.platform.metrics import read_metrics
-from crossview.platform.runs import create
-from crossview.platform.train import resume, start
+from crossview.platform.run_folder import create
+from crossview.platform.train.launcher import resume, start
+from crossview.platform.train.loop import (
+    Training,
+    Worker,
+    learning_rate,
+    plan_for,
+    shares,
+    total_steps,
+    train,
+    worker_counts,
+)
+from crossview.platform.train.metrics import read_metrics
 
 STEPS = 20
 
@@ -169,7 +178,7 @@ def test_killed_in_process_and_resumed_equals_straight(straight: Path, catalog: 
     command = [
         sys.executable,
         "-c",
-        "from crossview.platform.cli import main; main()",
+        "from crossview.platform.cli.main import main; main()",
         "train",
         "byov",
         "--from",
@@ -236,7 +245,7 @@ def test_a_full_disk_names_the_checkpoint_and_keeps_the_earlier_ones(catalog: Pa
     for largest_file, named in ((100_000, "step-00000008"), (0, "could not be written")):  # 0: every write fails
         script = (
             f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({largest_file}, {largest_file}))\n"
-            f"from crossview.platform.cli import main; main(['resume', {str(run)!r}, '--debug'])"
+            f"from crossview.platform.cli.main import main; main(['resume', {str(run)!r}, '--debug'])"
         )
         result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
         assert result.returncode == 2, result.stderr

@@ -7,9 +7,9 @@ import pytest
 import tiny_run
 
 from crossview.datasets.catalog import Catalog
-from crossview.datasets.mixture import Mixture
+from crossview.datasets.sampling.mixture import Mixture
 from crossview.platform.config import Data, Experiment, Source, from_dict, preset, to_dict
-from crossview.platform.loop import plan_for, training_part
+from crossview.platform.train.loop import plan_for, training_part
 
 
 @pytest.fixture(scope="module")

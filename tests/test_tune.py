@@ -16,16 +16,16 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from crossview.platform.config import Compute, Data, Experiment, preset, read
-from crossview.platform.tune import definition, preflight, results, space
-from crossview.platform.tune.choosers import Optuna, Random, chooser
+from crossview.platform.tune import ranking, space, spec, validate
+from crossview.platform.tune.capacity import plan
 from crossview.platform.tune.confirm import Confirmed, winner
-from crossview.platform.tune.definition import Search
-from crossview.platform.tune.journal import Journal, Report, Trial
-from crossview.platform.tune.page import publish
-from crossview.platform.tune.population import exchanges, rounds
-from crossview.platform.tune.room import plan
-from crossview.platform.tune.schedule import Hopeless, Proposer, Watcher, scheduler
+from crossview.platform.tune.pbt import exchanges, rounds
+from crossview.platform.tune.report import publish
+from crossview.platform.tune.samplers import Optuna, Random, chooser
+from crossview.platform.tune.schedulers import Hopeless, Proposer, Watcher, scheduler
 from crossview.platform.tune.settings import Settings
+from crossview.platform.tune.spec import Search
+from crossview.platform.tune.trial_store import Journal, Report, Trial
 
 METRIC = "phase_f1/ego2exo"
 
@@ -40,7 +40,7 @@ def settled(catalog: Path, compute: Compute | None = None, **changes: Any) -> Se
     experiment = Experiment(
         data=Data(catalog=catalog), method=recipe.method, optim=recipe.optim, compute=compute or Compute(device="cpu")
     )
-    return preflight.settle("byov", experiment, Settings(**{"trials": 6, **changes}))[0]
+    return validate.settle("byov", experiment, Settings(**{"trials": 6, **changes}))[0]
 
 
 def report(evaluation: int, objective: float, at: float = 0.0) -> Report:
@@ -259,7 +259,7 @@ def test_an_interrupted_round_of_a_population_is_repeated_as_it_was(catalog: Pat
 
 def test_where_a_learnt_value_starts_is_nothing_for_a_population(catalog: Path) -> None:
     with pytest.raises(ValueError, match=r"space evgap: method.scale_init is where a learnt value starts"):
-        preflight._check_scheduler(settled(catalog, scheduler="pbt"), space.load("evgap", "evgap"))
+        validate._check_scheduler(settled(catalog, scheduler="pbt"), space.load("evgap", "evgap"))
 
 
 def test_room_is_planned_for_trials_and_their_workers(catalog: Path) -> None:
@@ -299,7 +299,7 @@ def test_the_winner_is_chosen_among_what_was_trained_in_full(catalog: Path) -> N
     best = winner(search, trials)
     assert best is not None
     assert best.number == 2
-    assert [trial.number for trial in results.ranked(search, trials)] == [2, 0, 1, 3]
+    assert [trial.number for trial in ranking.ranked(search, trials)] == [2, 0, 1, 3]
     fewer = winner(settled(catalog, mode="min"), trials)
     assert fewer is not None
     assert fewer.number == 0
@@ -332,8 +332,8 @@ def test_a_search_is_told_in_files_and_a_page(
     catalog: Path, tmp_path: Path, gained: list[float], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     search, folder = settled(catalog), tmp_path / "told"
-    definition.write(folder, search)
-    assert definition.read(folder) == search
+    spec.write(folder, search)
+    assert spec.read(folder) == search
     journal = Journal(folder)
     remember(journal, 0, [0.4, 0.45, 0.5, 0.5], "finished", {})
     remember(journal, 1, [0.3], "stopped", options(0.7))
@@ -367,7 +367,7 @@ def test_runs_that_fail_on_fresh_seeds_are_told_and_hide_nothing(
     catalog: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "told"
-    definition.write(folder, settled(catalog))
+    spec.write(folder, settled(catalog))
     journal = Journal(folder)
     remember(journal, 0, [0.5] * 4, "finished", {})
     remember(journal, 1, [0.6] * 4, "finished", options(0.3))
@@ -382,8 +382,8 @@ def test_runs_that_fail_on_fresh_seeds_are_told_and_hide_nothing(
 
 
 def test_a_used_name_is_refused(catalog: Path, tmp_path: Path) -> None:
-    definition.write(tmp_path / "mine", settled(catalog))
+    spec.write(tmp_path / "mine", settled(catalog))
     with pytest.raises(ValueError, match=r"--name mine: .*exists already.*crossview tune --resume"):
-        definition.write(tmp_path / "mine", settled(catalog))
+        spec.write(tmp_path / "mine", settled(catalog))
     with pytest.raises(ValueError, match=r"not a search \(search.json is missing\)"):
-        definition.read(tmp_path)
+        spec.read(tmp_path)

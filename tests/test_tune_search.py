@@ -18,15 +18,16 @@ import pytest
 import tiny_run
 from feature_catalog import write_feature_catalog
 
-from crossview.platform import checkpoint, train
-from crossview.platform.cli import main
+from crossview.platform import checkpoint
+from crossview.platform.cli.main import main
 from crossview.platform.config import Cadence, Compute, Data, Experiment, preset, read, to_dict
-from crossview.platform.metrics import read_metrics
-from crossview.platform.tune import definition
-from crossview.platform.tune.journal import Journal
-from crossview.platform.tune.options import with_options
-from crossview.platform.tune.search import start
+from crossview.platform.train import launcher
+from crossview.platform.train.metrics import read_metrics
+from crossview.platform.tune import spec
+from crossview.platform.tune.overrides import with_options
+from crossview.platform.tune.runner import start
 from crossview.platform.tune.settings import Settings
+from crossview.platform.tune.trial_store import Journal
 
 METRIC = "phase_f1/ego2exo"
 STEPS = 8
@@ -72,7 +73,7 @@ def test_trials_are_ordinary_runs_that_share_features(ratios: str, tmp_path: Pat
     )
     folder = tmp_path / "runs" / "search"
     page = start(folder, "byov", tiny, Settings(space=ratios, trials=2, evaluations=2, seeds=2, confirm=2, test=True))
-    search, journal = definition.read(folder), Journal(folder)
+    search, journal = spec.read(folder), Journal(folder)
     trials = journal.trials()
     assert [trial.number for trial in trials] == [0, 1, 2]
     assert {trial.status for trial in trials} <= {"finished", "stopped"}
@@ -147,7 +148,7 @@ def test_more_groups_of_workers_than_fit_wait_for_each_other(
     assert [trial.status for trial in groups] == ["finished"] * 3
     for trial in groups:
         alone = with_options("byov", experiment(catalog), trial.options)
-        run = train.start(tmp_path / f"alone-{trial.number}", "byov", alone, in_process=True)
+        run = launcher.start(tmp_path / f"alone-{trial.number}", "byov", alone, in_process=True)
         assert trial.reports[0].losses["loss"] == pytest.approx(read_metrics(run)[-1]["loss"], rel=1e-3)
 
 
@@ -206,7 +207,7 @@ def test_a_search_killed_at_random_times_ends_as_if_nothing_had_happened(
 
 
 def driver(command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    code = "from crossview.platform.cli import main; main()"
+    code = "from crossview.platform.cli.main import main; main()"
     return subprocess.Popen([sys.executable, "-c", code, *command], env=environment)
 
 

@@ -12,10 +12,10 @@ from feature_catalog import write_feature_catalog
 from crossview.downstream.table import from_arrow
 from crossview.methods.method import build
 from crossview.platform.config import Data, Experiment, method_names, preset, presets
-from crossview.platform.evaluate import evaluate
-from crossview.platform.task import METRICS, Task
-from crossview.platform.tune import preflight, space
-from crossview.platform.tune.options import known_paths, paths_of, with_options
+from crossview.platform.evaluate.runner import evaluate
+from crossview.platform.evaluate.task import METRICS, Task
+from crossview.platform.tune import space, validate
+from crossview.platform.tune.overrides import known_paths, paths_of, with_options
 from crossview.platform.tune.settings import Settings
 
 SAMPLES = 200
@@ -127,7 +127,7 @@ def test_a_bad_space_is_refused_by_name(tmp_path: Path, body: str, said: str) ->
     catalog = write_feature_catalog(tmp_path)
     settings = Settings(space=write_space(tmp_path, body))
     with pytest.raises(ValueError, match=said):
-        preflight.settle("byov", experiment("byov", "debug", catalog), settings)
+        validate.settle("byov", experiment("byov", "debug", catalog), settings)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_bad_space_is_refused_by_name(tmp_path: Path, body: str, said: str) ->
 def test_a_search_that_cannot_be_is_refused(tmp_path: Path, changes: dict, said: str) -> None:
     catalog = write_feature_catalog(tmp_path)
     with pytest.raises(ValueError, match=said):
-        preflight.settle("byov", experiment("byov", "debug", catalog), Settings(**changes))
+        validate.settle("byov", experiment("byov", "debug", catalog), Settings(**changes))
 
 
 @pytest.mark.parametrize(
@@ -173,5 +173,5 @@ def test_settings_that_contradict_are_refused(changes: dict, said: str) -> None:
 
 def test_a_metric_of_the_method_itself_is_known_from_noise(tmp_path: Path) -> None:
     """`measures` has no fixed metrics: they are what the method names."""
-    names = preflight._measures("mv2mae", experiment("mv2mae", "debug"))
+    names = validate._measures("mv2mae", experiment("mv2mae", "debug"))
     assert "measures/cross_view_gain" in names

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import videos
 
-from crossview.datasets import video
 from crossview.datasets.catalog import Catalog, Recording
-from crossview.datasets.prepare import prepare
-from crossview.datasets.video import UnreadableVideo, decode, probe
+from crossview.datasets.video import decode as video
+from crossview.datasets.video.decode import UnreadableVideo, decode, probe
+from crossview.datasets.video.transcode import prepare
 
 ASKED = np.array([0, 3, 4, 11, 13, 28, 29])
 KINDS: dict[str, dict[str, object]] = {

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from crossview.datasets.catalog import Catalog, Recording
-from crossview.datasets.plan import Plan
-from crossview.datasets.sampling import Sampling, View
+from crossview.datasets.sampling.plan import Plan
+from crossview.datasets.sampling.spec import Sampling, View
 
 EGO = View(perspective="ego", frames=20, fps=30.0, count=4)
 GROUPS = Sampling(

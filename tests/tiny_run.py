@@ -12,7 +12,7 @@ from crossview.methods.base_config import Base
 from crossview.methods.byov.config import Config, Decoder, Encoder
 from crossview.methods.recipe import Optim
 from crossview.platform.config import Cadence, Compute, Data, Experiment
-from crossview.platform.train import start
+from crossview.platform.train.launcher import start
 
 SIZE, FRAMES = 32, 14
 

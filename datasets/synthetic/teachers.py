@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from crossview.datasets import storage
+from crossview import storage
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.synthetic.parts import PARTS
-from crossview.datasets.teachers import FOLDER, Detections, as_logits, write_detections, write_scores
+from crossview.datasets.teachers.store import FOLDER, Detections, as_logits, write_detections, write_scores
 
 HANDS = ("right_hand", "left_hand")
 OBJECTS = tuple(part for part in PARTS if part not in HANDS)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from crossview.datasets.sampling import Sampling, View
+from crossview.datasets.sampling.spec import Sampling, View
 from crossview.methods.base_config import Base
 from crossview.methods.recipe import LossWeights, Optim, Recipe
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from crossview.datasets.sampling import Sampling, View
+from crossview.datasets.sampling.spec import Sampling, View
 from crossview.methods.recipe import LossWeights, Optim, Recipe
 
 

@@ -8,16 +8,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from crossview.datasets import storage
+from crossview import storage
 from crossview.downstream.controls import margin
+from crossview.platform.evaluate.embedding_store import TRAINED
 from crossview.platform.progress import Progress
-from crossview.platform.rows import TRAINED
-from crossview.platform.runs import write_json
-from crossview.platform.tune.definition import Search
-from crossview.platform.tune.journal import Journal, Trial
-from crossview.platform.tune.options import with_options
-from crossview.platform.tune.room import Room, claimed_by_trial
+from crossview.platform.run_folder import write_json
+from crossview.platform.tune.capacity import Room, claimed_by_trial
+from crossview.platform.tune.overrides import with_options
+from crossview.platform.tune.spec import Search
 from crossview.platform.tune.trial import Scores, best_row, mean_scores, score, train_part
+from crossview.platform.tune.trial_store import Journal, Trial
 
 PRESET, WINNER = "preset", "winner"
 FRESH = 1000

@@ -12,10 +12,10 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from crossview.platform.plots import COLOURS, FONT_PX, tidy
-from crossview.platform.tune.definition import Search
-from crossview.platform.tune.journal import Trial
-from crossview.platform.tune.options import paths_of
+from crossview.platform.report.plots import COLOURS, FONT_PX, tidy
+from crossview.platform.tune.overrides import paths_of
+from crossview.platform.tune.spec import Search
+from crossview.platform.tune.trial_store import Trial
 
 FULL, STOPPED, PRESET = COLOURS[0], "#a8b0bb", COLOURS[1]
 

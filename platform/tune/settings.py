@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from crossview.platform.task import Task
+from crossview.platform.evaluate.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)

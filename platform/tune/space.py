@@ -15,8 +15,8 @@ import numpy as np
 from ray.tune.search.sample import Categorical, Domain
 
 from crossview.platform.config import Experiment
-from crossview.platform.task import Task
-from crossview.platform.tune.options import Options, paths_of, plain, with_options
+from crossview.platform.evaluate.task import Task
+from crossview.platform.tune.overrides import Options, paths_of, plain, with_options
 
 TRIES = 100
 """Samples drawn in place of one that the method's configuration refuses."""

@@ -10,18 +10,19 @@ from typing import Any
 import numpy as np
 from ray import tune
 
-from crossview.datasets import storage
+from crossview import storage
 from crossview.downstream.table import from_arrow
-from crossview.platform import runs, train
+from crossview.platform import run_folder
 from crossview.platform.config import Experiment
-from crossview.platform.evaluate import evaluate
-from crossview.platform.loop import plan_for, total_steps
-from crossview.platform.metrics import read_metrics
-from crossview.platform.plots import NOT_LOSSES
-from crossview.platform.rows import TRAINED
-from crossview.platform.tune.definition import Search, read
-from crossview.platform.tune.journal import Journal, Report, Trial
-from crossview.platform.tune.options import with_options
+from crossview.platform.evaluate.embedding_store import TRAINED
+from crossview.platform.evaluate.runner import evaluate
+from crossview.platform.report.plots import NOT_LOSSES
+from crossview.platform.train import launcher
+from crossview.platform.train.loop import plan_for, total_steps
+from crossview.platform.train.metrics import read_metrics
+from crossview.platform.tune.overrides import with_options
+from crossview.platform.tune.spec import Search, read
+from crossview.platform.tune.trial_store import Journal, Report, Trial
 
 Scores = dict[str, dict[str, float]]
 WORST = 1e30
@@ -102,13 +103,13 @@ def train_part(run: Path, search: Search, experiment: Experiment[Any], until: in
     """Begin a run, or go on with it, until after a step or to its end: in this process, or in a group of workers."""
     in_process = experiment.compute.workers == 1
     if run.is_dir() and not (run / "run.json").exists():
-        runs.discard_bare(run)  # begun in the moment of a kill
+        run_folder.discard_bare(run)  # begun in the moment of a kill
     if run.is_dir():
-        train.resume(run, in_process=in_process, until=until, planned=True)
+        launcher.resume(run, in_process=in_process, until=until, planned=True)
     else:
         storage.make_folder(run.parent)
         experiment = placed(search, experiment)
-        train.start(run, search.method, experiment, in_process=in_process, until=until, planned=True)
+        launcher.start(run, search.method, experiment, in_process=in_process, until=until, planned=True)
 
 
 def placed(search: Search, experiment: Experiment[Any]) -> Experiment[Any]:

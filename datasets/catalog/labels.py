@@ -1,0 +1,74 @@
+"""What a clip is labelled with: classes of segments, actions and perspectives as multi-hot vectors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from crossview.datasets.catalog.tables import Catalog, Recording
+
+PERSPECTIVES = ("exo", "ego")
+
+
+class Labels:
+    """Classes of each kind, from the whole catalog, so that every split numbers them alike.
+
+    Kinds are names of segments, "perspective" (exo 0, ego 1) and "action", which is `Recording.action` where no segment
+    has that name. Raises ValueError where the catalog has another number of classes than the method counts on.
+    """
+
+    def __init__(self, catalog: Catalog, counts: Mapping[str, int]) -> None:
+        self.classes = {kind: classes_of(catalog, kind) for kind in counts}
+        for kind, count in counts.items():
+            found = self.classes[kind]
+            if len(found) != count:
+                raise ValueError(
+                    f"catalog {catalog.root}: labels of kind {kind!r} have {len(found)} classes "
+                    f"({', '.join(found[:6])}{', ...' if len(found) > 6 else ''}), but the method is configured for "
+                    f"{count}; set its number of classes to {len(found)}, or correct the catalog"
+                )
+        numbers = {kind: {name: i for i, name in enumerate(names)} for kind, names in self.classes.items()}
+        self._spans: dict[tuple[str, str], list[tuple[float, float, int]]] = {}
+        for segment in catalog.segments:
+            if segment.name in numbers and segment.end_s > segment.start_s:
+                span = (segment.start_s, segment.end_s, numbers[segment.name][segment.label])
+                self._spans.setdefault((segment.name, segment.recording), []).append(span)
+        self._numbers = numbers
+        self._segmented = {kind for kind, _ in self._spans}
+
+    def of(self, recording: Recording, kind: str, frames: np.ndarray) -> np.ndarray:
+        """1 for every class that is shown between the first and the last of the frames: uint8 (C,)."""
+        out = np.zeros(len(self.classes[kind]), np.uint8)
+        if kind == "perspective":
+            out[PERSPECTIVES.index(recording.perspective)] = 1
+        elif kind not in self._segmented:
+            out[self._numbers[kind][recording.action]] = 1
+        else:
+            start_s, end_s = frames[0] / recording.fps, (frames[-1] + 1) / recording.fps
+            for begin_s, stop_s, number in self._spans.get((kind, recording.id), ()):
+                if begin_s < end_s and stop_s > start_s:
+                    out[number] = 1
+        return out
+
+
+def classes_of(catalog: Catalog, kind: str) -> tuple[str, ...]:
+    """The classes of one kind in natural order ("c2" before "c10")."""
+    if kind == "perspective":
+        return PERSPECTIVES
+    names = {segment.label for segment in catalog.segments if segment.name == kind}
+    if not names and kind == "action":
+        names = {recording.action for recording in catalog.recordings}
+    if not names:
+        known = sorted({segment.name for segment in catalog.segments} | {"action", "perspective"})
+        raise ValueError(
+            f"catalog {catalog.root}: it has no labels of kind {kind!r}; kinds here: {', '.join(known)}. Label the "
+            "recordings with segments of that name, or choose another kind"
+        )
+    return tuple(sorted(names, key=_natural))
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    parts = re.split(r"(\d+)", name)
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]

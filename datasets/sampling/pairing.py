@@ -1,0 +1,187 @@
+"""Which recordings stand together in one epoch: a table of recordings, one row per plan row, one column per slot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from crossview.datasets.catalog import Catalog, Recording
+from crossview.datasets.sampling.spec import Sampling, View
+from crossview.datasets.sampling.windows import overlap, run_together
+
+MISSING = -1
+"""A slot that no camera of the scene fills."""
+
+
+def fits(recording: Recording, view: View) -> bool:
+    """Whether the recording may serve as the view."""
+    return view.perspective in ("any", recording.perspective)
+
+
+class Singles:
+    """Every recording of one perspective by itself."""
+
+    def __init__(self, catalog: Catalog, sampling: Sampling) -> None:
+        ((name, view),) = sampling.views.items()
+        self._table = np.array([[i] for i in candidates(catalog, name, view)], np.int64)
+        self.slots = (name,)
+        self.rows = len(self._table)
+
+    def epoch(self, rng: np.random.Generator) -> np.ndarray:
+        """int64 (rows, 1)."""
+        del rng
+        return self._table
+
+
+class Pairs:
+    """Two recordings that share an action ("unpaired") or a scene ("synchronized", "paired"), never the same file.
+
+    The larger side of each action or scene gives one row per recording; the smaller side is dealt out in random order,
+    again and again, so that every recording with a partner stands in every epoch.
+    """
+
+    def __init__(self, catalog: Catalog, sampling: Sampling) -> None:
+        key = "action" if sampling.pairing == "unpaired" else "scene"
+        self.slots = tuple(sampling.views)
+        sides = [candidates(catalog, name, view) for name, view in sampling.views.items()]
+        recordings = catalog.recordings
+        # Two recordings may name one file (two roles of it), and a file must not be paired with itself.
+        numbers: dict[str, int] = {}
+        self._files = np.array([numbers.setdefault(r.path, len(numbers)) for r in recordings], np.int64)
+        grouped: dict[tuple[str, str, str], tuple[list[int], list[int]]] = {}
+        for side, indices in enumerate(sides):
+            for i in indices:
+                recording = recordings[i]
+                together = (recording.split, recording.kind, getattr(recording, key))
+                grouped.setdefault(together, ([], []))[side].append(i)
+        self._groups: list[tuple[np.ndarray, np.ndarray, bool]] = []
+        for (_, _, value), (first, second) in grouped.items():
+            clocked = sampling.pairing == "synchronized"
+            parts = _simultaneous(recordings, first, second) if clocked else [(first, second)]
+            added = [self._add(*part) for part in parts]
+            if key == "action" and not any(added):
+                raise ValueError(_no_partner(catalog, sampling, value, len(first), len(second)))
+        self.rows = sum(len(longer) for longer, _, _ in self._groups)
+        if not self.rows:
+            when = " that run at one time" if sampling.pairing == "synchronized" else ""
+            raise ValueError(
+                f"catalog {catalog.root}: no scene has two cameras for the views {_named(sampling)}{when}; pairing "
+                f"{sampling.pairing!r} needs them: give the cameras of a take one scene and clock, or take 'unpaired'"
+            )
+
+    def _add(self, first: list[int], second: list[int]) -> bool:
+        """Take in recordings that may all be paired, except a file with itself; whether there is such a pair."""
+        swapped = len(second) > len(first)
+        longer, shorter = (second, first) if swapped else (first, second)
+        partners = [i for i in longer if any(self._files[i] != self._files[j] for j in shorter)]
+        if partners:
+            self._groups.append((np.array(partners), np.array(shorter), swapped))
+        return bool(partners)
+
+    def epoch(self, rng: np.random.Generator) -> np.ndarray:
+        """int64 (rows, 2), columns in the order of the sampling's views."""
+        return np.concatenate([self._pairs(rng, *group) for group in self._groups])
+
+    def _pairs(self, rng: np.random.Generator, longer: np.ndarray, shorter: np.ndarray, swapped: bool) -> np.ndarray:
+        deals = -(-len(longer) // len(shorter))
+        dealt = np.concatenate([rng.permutation(shorter) for _ in range(deals)])
+        partner = dealt[: len(longer)].copy()
+        turn = 0
+        while (same := self._files[partner] == self._files[longer]).any():
+            turn += 1  # the next in the deal stands in; the file passed over is in this row already
+            partner[same] = np.roll(dealt, -turn)[: len(longer)][same]
+        return np.stack([partner, longer] if swapped else [longer, partner], axis=1)
+
+
+class Groups:
+    """All cameras of a scene, `View.count` slots per view; more cameras than slots spread over several rows."""
+
+    def __init__(self, catalog: Catalog, sampling: Sampling) -> None:
+        for name, view in sampling.views.items():
+            candidates(catalog, name, view)
+        self._views = list(sampling.views.values())
+        self.slots = tuple(name for name, view in sampling.views.items() for _ in range(view.count))
+        scenes: dict[tuple[str, str, str], list[list[int]]] = {}
+        for i, recording in enumerate(catalog.recordings):
+            for v, view in enumerate(self._views):
+                if fits(recording, view):  # a camera fills a slot of the first view that it fits
+                    together = (recording.split, recording.kind, recording.scene)
+                    scenes.setdefault(together, [[] for _ in self._views])[v].append(i)
+                    break
+        self._scenes = list(scenes.values())
+        if len(self.slots) > 1:
+            for cameras in self._scenes:
+                _check_clock(catalog, [i for of_view in cameras for i in of_view])
+        self._rows = [
+            max(-(-len(cameras) // view.count) for cameras, view in zip(scene, self._views, strict=True))
+            for scene in self._scenes
+        ]
+        self.rows = sum(self._rows)
+
+    def epoch(self, rng: np.random.Generator) -> np.ndarray:
+        """int64 (rows, slots), MISSING where the scene has too few cameras."""
+        table = np.full((self.rows, len(self.slots)), MISSING, np.int64)
+        row = 0
+        for scene, rows in zip(self._scenes, self._rows, strict=True):
+            column = 0
+            for cameras, view in zip(scene, self._views, strict=True):
+                order = rng.permutation(cameras) if len(cameras) > view.count else np.array(cameras, np.int64)
+                count = min(len(cameras), view.count)
+                for k in range(rows if count else 0):
+                    chosen = order.take(range(k * count, (k + 1) * count), mode="wrap")
+                    table[row + k, column : column + count] = np.sort(chosen)
+                column += view.count
+            row += rows
+        return table
+
+
+def _simultaneous(
+    recordings: Sequence[Recording], first: list[int], second: list[int]
+) -> Iterable[tuple[list[int], list[int]]]:
+    """A scene's two sides in parts within which every recording of one side runs while each of the other does.
+
+    A scene whose cameras all run together is one part; a recording without a contemporary is in none.
+    """
+    parts: dict[tuple[int, ...], list[int]] = {}
+    for i in first:
+        others = tuple(j for j in second if run_together([recordings[i], recordings[j]]))
+        parts.setdefault(others, []).append(i)
+    return [(members, list(others)) for others, members in parts.items() if others]
+
+
+def _check_clock(catalog: Catalog, cameras: list[int]) -> None:
+    """Raise ValueError where the cameras of a scene, which share rows, have no common instant."""
+    found = [catalog.recordings[i] for i in cameras]
+    if run_together(found):
+        return
+    start_s, end_s = overlap(found)
+    raise ValueError(
+        f"catalog {catalog.root}: the cameras {', '.join(r.view for r in found)} of scene {found[0].scene!r} have no "
+        f"common instant (the last starts at {start_s:g} s, the first ends at {end_s:g} s): correct start_offset_s, or "
+        "pair them as 'paired'"
+    )
+
+
+def candidates(catalog: Catalog, name: str, view: View) -> list[int]:
+    """Indices of the recordings that fit a view; raises ValueError where there are none."""
+    found = [i for i, recording in enumerate(catalog.recordings) if fits(recording, view)]
+    if not found:
+        here = sorted({str(r.perspective) for r in catalog.recordings}) or ["no recording at all"]
+        raise ValueError(
+            f"catalog {catalog.root}: view {name!r} asks for {view.perspective!r} recordings, but the catalog holds "
+            f"{', '.join(here)}; correct the catalog's perspective column or choose another pairing"
+        )
+    return found
+
+
+def _named(sampling: Sampling) -> str:
+    return ", ".join(f"{name} ({view.perspective})" for name, view in sampling.views.items())
+
+
+def _no_partner(catalog: Catalog, sampling: Sampling, action: str, first: int, second: int) -> str:
+    counts: Iterable[str] = (f"{n} for {v}" for n, v in zip((first, second), sampling.views, strict=True))
+    return (
+        f"catalog {catalog.root}: action {action!r} has {' and '.join(counts)}, so no two different files to pair; "
+        "pairing 'unpaired' needs one for each view of every action: add a recording, drop the action, or merge it"
+    )

@@ -1,0 +1,124 @@
+"""The plan: which frames of which recordings make sample i of a run, before any file is opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from crossview.datasets.catalog import Catalog
+from crossview.datasets.catalog.labels import Labels
+from crossview.datasets.sampling.pairing import MISSING, Groups, Pairs, Singles
+from crossview.datasets.sampling.spec import Sampling
+from crossview.datasets.sampling.windows import Cut, Starts, common_frames, frames_of, proportional
+
+_FRAMES, _ORDER, _SEED = 1, 2, 3  # keep the streams of random numbers apart
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """Frames of one recording."""
+
+    view: str
+    """Name in `Sampling.views`."""
+    recording: int
+    """Index into the catalog's recordings."""
+    frames: np.ndarray
+    """int64 (T,), sorted, with repeats where the recording is short."""
+    length: int | None = None
+    """Frames that count, where windows differ in length."""
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Clip)
+            and (self.view, self.recording, self.length) == (other.view, other.recording, other.length)
+            and np.array_equal(self.frames, other.frames)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.view, self.recording, self.frames.tobytes()))
+
+
+@dataclass(frozen=True)
+class Row:
+    """What travels together, so that each of its files is opened once and read forward once."""
+
+    sample: int
+    """Row of the plan, counted over all epochs."""
+    seed: int
+    """63-bit hash of the plan's seed and `sample`, for noise that belongs to the sample."""
+    clips: tuple[tuple[Clip | None, ...], ...]
+    """clips[window][slot]; None where a scene has no camera for the slot."""
+
+
+class Plan:
+    """An endless sequence of rows; row i is a pure function of (catalog, sampling, seed, i).
+
+    An epoch visits every recording that the views can use, in a seeded order of its own. `single`: a row per recording.
+    `unpaired`, `synchronized`, `paired`: per action or scene a row per recording of its larger side. `group`: a row per
+    scene, more where a scene has more cameras than slots. Recordings without a second camera of
+    their scene, which for `synchronized` must run at the same time, stay out of pairs.
+    `labels` come from the whole dataset where `catalog` is a part of it.
+    Raises ValueError where the catalog cannot give what the sampling asks for.
+    """
+
+    def __init__(self, catalog: Catalog, sampling: Sampling, seed: int, labels: Labels | None = None) -> None:
+        if seed < 0:
+            raise ValueError(f"seed is {seed}; it must be 0 or more")
+        for recording in catalog.recordings:
+            if recording.num_frames < 1 or recording.fps <= 0:
+                raise ValueError(
+                    f"{catalog.file(recording)}: {recording.num_frames} frames at {recording.fps} fps in the catalog; "
+                    "both must be above 0: catalogue the file again or drop it"
+                )
+        self.catalog = catalog
+        self.labels = labels or Labels(catalog, sampling.labels)
+        self.sampling = sampling
+        self.seed = seed
+        kinds: dict[str, type[Singles | Pairs | Groups]] = {"single": Singles, "group": Groups}
+        self._cameras = kinds.get(sampling.pairing, Pairs)(catalog, sampling)
+        self.slots: tuple[str, ...] = self._cameras.slots
+        self.rows_per_epoch: int = self._cameras.rows
+        self._epoch = -1
+        self._table = np.empty((0, 0), np.int64)
+
+    def row(self, i: int) -> Row:
+        """Sample `i`, counted from 0 over all epochs."""
+        if i < 0:
+            raise IndexError(f"row {i}: rows count from 0")
+        table = self._rows_of(i // self.rows_per_epoch)
+        recordings = table[i % self.rows_per_epoch]
+        seeds = np.random.SeedSequence((self.seed, i, _FRAMES))
+        rng = np.random.Generator(np.random.Philox(seeds))
+        row_seed = int(np.random.SeedSequence((self.seed, i, _SEED)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+        starts = Starts(self.sampling.window_stride, rng)
+        return Row(i, row_seed, tuple(self._window(recordings, starts, rng) for _ in range(self.sampling.windows)))
+
+    def _rows_of(self, epoch: int) -> np.ndarray:
+        """Recordings of one epoch in its order, int64 (rows, slots); only the last epoch asked for is kept."""
+        if epoch != self._epoch:
+            rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, epoch, _ORDER))))
+            self._table = rng.permutation(self._cameras.epoch(rng))
+            self._epoch = epoch
+        return self._table
+
+    def _window(self, recordings: np.ndarray, starts: Starts, rng: np.random.Generator) -> tuple[Clip | None, ...]:
+        """One clip per slot."""
+        present = [int(i) for i in recordings if i != MISSING]
+        found = [self.catalog.recordings[i] for i in present]
+        views = [self.sampling.views[slot] for slot in self.slots]
+        cut = Cut.draw(self.sampling, views[0], starts, rng)
+        counts = [self.sampling.max_frames(view) for view in views]
+        if self.sampling.pairing in ("synchronized", "group"):
+            frames = common_frames(found, views[0], cut, counts[0])
+        elif self.sampling.pairing == "paired":
+            anchor = frames_of(found[0], views[0], cut, counts[0], rng)
+            frames = [anchor, proportional(anchor, found[0], found[1], counts[1])]
+        else:
+            facts = zip(found, views, counts, strict=True)
+            frames = [frames_of(recording, view, cut, count, rng) for recording, view, count in facts]
+        drawn = iter(zip(present, frames, strict=True))
+        return tuple(
+            None if i == MISSING else Clip(slot, *next(drawn), cut.length)
+            for slot, i in zip(self.slots, recordings, strict=True)
+        )

@@ -1,0 +1,141 @@
+"""Which frames of its recordings a row takes. All functions are pure in their arguments and the generator's state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from crossview.datasets.catalog import Recording
+from crossview.datasets.sampling.spec import Sampling, View
+
+
+class Starts:
+    """Where the windows of one row start: each by itself, or at different points of a grid with one jitter."""
+
+    def __init__(self, stride: int | None, rng: np.random.Generator) -> None:
+        self._stride, self._rng = stride, rng
+        self._points: list[int] = []
+
+    def draw(self, first: int, last: int, extent: int, longest: int) -> int:
+        """The start of a window that reaches `extent` frames on, where the row's longest window reaches `longest`.
+
+        A recording with fewer points than windows gives some of them again, and a short one its first frame.
+        """
+        if self._stride is None:
+            return first + int(self._rng.integers(0, max(0, last - first - extent) + 1))
+        if not self._points:
+            shift = int(self._rng.integers(self._stride))
+            points = np.arange(first + shift, last - longest + 1, self._stride)
+            if not len(points):  # too short for a jitter: whatever fits
+                points = np.arange(first, max(first, last - longest) + 1, self._stride)
+            self._points = [int(point) for point in self._rng.permutation(points)]
+        return self._points.pop()
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How one window is cut."""
+
+    starts: Starts
+    stretch: float = 1.0
+    """Factor of the distance between frames."""
+    length: int | None = None
+    """Frames that count; the rest of the clip repeats the last of them. None counts all."""
+    longest: float = 1.0
+    """Largest factor of a window's extent in the row."""
+
+    @staticmethod
+    def draw(sampling: Sampling, view: View, starts: Starts, rng: np.random.Generator) -> Cut:
+        """One factor from `sampling.window_scale`, for the distance or the number of frames."""
+        low, high = sampling.window_scale
+        if sampling.window_scale_spread == "log":
+            factor = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+        else:
+            factor = float(rng.uniform(low, high))
+        if sampling.window_length == "true":
+            return Cut(starts, 1.0, max(1, min(round(view.frames * factor), sampling.max_frames(view))), high)
+        return Cut(starts, factor, None, high)
+
+
+def frames_of(recording: Recording, view: View, cut: Cut, frames: int, rng: np.random.Generator) -> np.ndarray:
+    """One clip of one recording by itself: int64 (frames,), sorted; a short recording repeats its last frame."""
+    last = recording.num_frames - 1
+    if view.fps is not None:
+        return _window(0, last, view.frames, frames, recording.fps / view.fps, cut)
+    if view.spread == "even":
+        return _even(0, last, view.frames)
+    if recording.num_frames <= view.frames:
+        return np.minimum(np.arange(view.frames), last)
+    return np.sort(rng.choice(recording.num_frames, view.frames, replace=False))
+
+
+def proportional(frames: np.ndarray, source: Recording, target: Recording, count: int) -> np.ndarray:
+    """The same share of the way through `target`: int64 (T,) -> (count,)."""
+    share = frames / max(source.num_frames - 1, 1)
+    if count != len(share):
+        share = np.interp(np.linspace(0, len(share) - 1, count), np.arange(len(share)), share)
+    return np.rint(share * (target.num_frames - 1)).astype(np.int64)
+
+
+def common_frames(recordings: list[Recording], view: View, cut: Cut, count: int) -> list[np.ndarray]:
+    """One clip per recording, all at the same instants of the scene's clock: int64 (count,) each.
+
+    Instants are frames of the slowest recording, drawn where all recordings run. The other recordings' frames lie at
+    the very same instants where rates are multiples and offsets whole frames, else within half a frame.
+    """
+    slowest, first, last = _shared(recordings)
+    if view.fps is None:
+        frames = _even(first, last, view.frames)
+    else:
+        frames = _window(first, last, view.frames, count, slowest.fps / view.fps, cut)
+    instants = slowest.start_offset_s + frames / slowest.fps
+    return [frames if r is slowest else frames_at(r, instants) for r in recordings]
+
+
+def common_instants(recordings: list[Recording], count: int) -> np.ndarray:
+    """Instants in s, evenly over the span that all recordings show, at frames of the slowest: float (count,)."""
+    slowest, first, last = _shared(recordings)
+    return slowest.start_offset_s + _even(first, last, count) / slowest.fps
+
+
+def frames_at(recording: Recording, instants: np.ndarray) -> np.ndarray:
+    """Index of the frame nearest to each instant in s: float (n,) -> int64 (n,)."""
+    index = np.rint((instants - recording.start_offset_s) * recording.fps).astype(np.int64)
+    return np.clip(index, 0, recording.num_frames - 1)
+
+
+def run_together(recordings: list[Recording]) -> bool:
+    """Whether there is an instant that all of them show."""
+    start_s, end_s = overlap(recordings)
+    return start_s <= end_s + 1e-6
+
+
+def overlap(recordings: list[Recording]) -> tuple[float, float]:
+    """First and last instant, in s on the scene's clock, that every recording shows; reversed where there is none."""
+    start_s = max(r.start_offset_s for r in recordings)
+    end_s = min(r.start_offset_s + (r.num_frames - 1) / r.fps for r in recordings)
+    return start_s, end_s
+
+
+def _shared(recordings: list[Recording]) -> tuple[Recording, int, int]:
+    """The slowest recording, and its first and last frame that all the others show too."""
+    start_s, end_s = overlap(recordings)
+    slowest = min(recordings, key=lambda r: r.fps)
+    first = int(np.ceil((start_s - slowest.start_offset_s) * slowest.fps - 1e-6))
+    last = int(np.floor((end_s - slowest.start_offset_s) * slowest.fps + 1e-6))
+    first = max(0, min(first, slowest.num_frames - 1))
+    return slowest, first, max(first, min(last, slowest.num_frames - 1))  # the overlap may fall between two frames
+
+
+def _even(first: int, last: int, count: int) -> np.ndarray:
+    return np.rint(np.linspace(first, last, count)).astype(np.int64)
+
+
+def _window(first: int, last: int, nominal: int, count: int, distance: float, cut: Cut) -> np.ndarray:
+    """`count` frames from a drawn start on, `distance` frames apart before stretching, within [first, last]."""
+    length = cut.length or count
+    steps = np.rint(np.minimum(np.arange(count), length - 1) * distance * cut.stretch).astype(np.int64)
+    longest = int(np.ceil((nominal * cut.longest - 1) * distance))
+    start = cut.starts.draw(first, last, int(steps[-1]), longest)
+    return np.minimum(start + steps, last)

@@ -1,0 +1,1 @@
+"""What teachers say of recordings, as tables beside the catalog."""

@@ -1,0 +1,1 @@
+"""Frames of video files: decoders, exact frame numbers, prepared copies."""

@@ -1,0 +1,1 @@
+"""The `crossview` command, a module per group of subcommands."""

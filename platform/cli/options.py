@@ -1,0 +1,117 @@
+"""`crossview train` and `crossview tune` as typed: which method, which recipe, changed by which options. No torch."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
+
+import tyro
+
+from crossview.methods.recipe import MethodConfig
+from crossview.platform.config import Data, Experiment, config_class, method_names, preset, presets, read
+from crossview.platform.tune.settings import Settings
+from crossview.storage import Location, as_path
+
+M = TypeVar("M", bound=MethodConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch(Generic[M]):
+    """Train one method on a catalog."""
+
+    experiment: Annotated[Experiment[M], tyro.conf.arg(name="")]
+    preset: str
+    """Recipe to start from; further options change it."""
+    from_: Annotated[Location | None, tyro.conf.arg(name="from")] = None
+    """A run folder or configuration file to start from, in place of a preset."""
+    name: str | None = None
+    """Name of the run; a name is used once."""
+    runs: Path = Path("runs")
+    """Folder that run folders are made in."""
+    debug: bool = False
+    """Plan, decoding and loop in this one process, without Ray: a breakpoint in a method's forward just works."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchSearch(Generic[M]):
+    """Search options of one method by a downstream metric; every trial is an ordinary run."""
+
+    experiment: Annotated[Experiment[M], tyro.conf.arg(name="")]
+    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
+    preset: str
+    """Recipe that every trial changes, and that the winner is compared with."""
+    from_: Annotated[Location | None, tyro.conf.arg(name="from")] = None
+    """A run folder or configuration file to start from, in place of a preset."""
+    name: str | None = None
+    """Name of the search; a name is used once."""
+    runs: Path = Path("runs")
+    """Folder that the search's folder is made in."""
+
+
+def parse_train(args: Sequence[str]) -> tuple[str, Launch[Any]]:
+    """The method and what to train; wrong options end the process with status 2, as tyro does."""
+    return _parse(Launch, "train", args)
+
+
+def parse_tune(args: Sequence[str]) -> tuple[str, LaunchSearch[Any]]:
+    """The method and what to search."""
+    return _parse(LaunchSearch, "tune", args)
+
+
+def _parse(kind: Any, command: str, args: Sequence[str]) -> tuple[str, Any]:
+    if not args or args[0].startswith("-"):
+        usage(f"crossview {command} METHOD [options]", "methods", method_names(), ok=bool({"--help", "-h"} & set(args)))
+    method, rest = args[0], list(args[1:])
+    known = presets(method)
+    early = argparse.ArgumentParser(f"crossview {command} {method}", add_help=False, allow_abbrev=False)
+    early.add_argument("--preset", default=next(iter(known)))
+    early.add_argument("--from", dest="from_")
+    chosen, _ = early.parse_known_args(rest)
+    begin = None if chosen.from_ is None else as_path(chosen.from_)
+    if begin is not None:
+        saved, default = read(begin)
+        if saved != method:
+            raise ValueError(
+                f"--from {chosen.from_}: this configures {saved!r}, not {method!r}; {command} {saved} instead"
+            )
+    else:
+        recipe = preset(method, chosen.preset)
+        default = Experiment(data=Data(catalog=tyro.MISSING), method=recipe.method, optim=recipe.optim)
+    launch = parse(
+        kind[config_class(method)],
+        default=kind(experiment=default, preset=chosen.preset, from_=begin),
+        args=rest,
+        prog=f"crossview {command} {method}",
+        description=f"Presets: {', '.join(known)}.",
+    )
+    return method, launch
+
+
+def parse(command: Any, **options: Any) -> Any:
+    """What `tyro.cli` gives, where every path may be a URI."""
+    registry = tyro.constructors.ConstructorRegistry()
+    registry.primitive_rule(_path)
+    return tyro.cli(command, registry=registry, **options)
+
+
+def _path(asked: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Path] | None:
+    if asked.type not in (Path, Location):
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda texts: as_path(texts[0]),
+        is_instance=lambda value: isinstance(value, Location),
+        str_from_instance=lambda path: [str(path)],
+    )
+
+
+def usage(line: str, what: str, names: Sequence[str] | Mapping[str, Any], *, ok: bool) -> None:
+    """Print how a command is called, and end with status 0 where that was asked for, else 2."""
+    text = f"usage: {line}\n{what}: {', '.join(names)}"
+    print(text, file=sys.stdout if ok else sys.stderr)
+    raise SystemExit(0 if ok else 2)

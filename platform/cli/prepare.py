@@ -1,0 +1,276 @@
+"""`crossview prepare`: from files on disk to a catalog that everything else reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from crossview import storage
+from crossview.datasets.catalog import Catalog
+from crossview.platform.progress import Progress, console
+
+
+def ae2(root: Path, out: Path, set: str, max_quarantined: float = 0.05) -> None:  # noqa: A002 - the option's name
+    """Catalogue one of AE2's sets, in either of its layouts.
+
+    Args:
+        root: Folder that holds the sets.
+        out: Folder for the catalog.
+        set: Name of the set, e.g. break_eggs.
+        max_quarantined: Largest share of videos that may be unreadable.
+
+    """
+    from crossview.datasets.ae2 import catalog
+
+    _reach(out)
+    with ticking("reading") as tick:
+        _save(catalog(root, set, max_quarantined=max_quarantined, tick=tick), out)
+
+
+def folder(root: Path, csv: Path, out: Path, max_quarantined: float = 0.05) -> None:
+    """Catalogue any folder of videos by one CSV.
+
+    Args:
+        root: Folder that the paths in the CSV start from.
+        csv: Columns path, split, scene, view, perspective; optional subject, action, start_offset_s, labels.
+        out: Folder for the catalog.
+        max_quarantined: Largest share of videos that may be unreadable.
+
+    """
+    from crossview.datasets.folder import catalog
+
+    _reach(out)
+    with ticking("reading") as tick:
+        _save(catalog(root, csv, max_quarantined=max_quarantined, tick=tick), out)
+
+
+def synthetic(
+    out: Path,
+    layout: Literal["synchronized", "ae2-csv", "ae2-folders"] = "synchronized",
+    actions: tuple[str, ...] = (),
+    takes: tuple[int, int, int] = (16, 4, 6),
+    size_px: int = 256,
+    ego_cameras: int = 1,
+    exo_cameras: int = 4,
+    seed: int = 0,
+    workers: int | None = None,
+    teachers: bool = False,
+) -> None:
+    """Render the synthetic world and catalogue it; goes on where it was stopped.
+
+    Args:
+        out: Folder for the videos, their truth and the catalog (out/catalog, or out/catalog-ACTION in an AE2 layout).
+        layout: Synchronized views of each take, or AE2's own folders with unpaired ego and exo videos.
+        actions: Which of the world's actions; all by default.
+        takes: Takes per action in train, val and test.
+        size_px: Frames are size_px x size_px.
+        ego_cameras: Cameras on the subject (1 to 4).
+        exo_cameras: Cameras around the table (1 to 8).
+        seed: Equal seeds give equal pixels and truth.
+        workers: Processes that render; one per core by default.
+        teachers: Also write the world's truth as a teacher store: detections, and scores "object".
+
+    """
+    from crossview.datasets.ae2 import catalog
+    from crossview.datasets.synthetic import teachers as truth
+    from crossview.datasets.synthetic.ae2_layout import export_ae2
+    from crossview.datasets.synthetic.config import PHASES, WorldConfig
+    from crossview.datasets.synthetic.world import write
+
+    if teachers and layout != "synchronized":
+        raise ValueError(f"--teachers with --layout {layout}: the store belongs to a catalog of layout synchronized")
+    train, val, test = takes
+    config = WorldConfig(
+        seed=seed,
+        actions=actions or tuple(PHASES),
+        train_takes=train,
+        val_takes=val,
+        test_takes=test,
+        exo_cameras=exo_cameras,
+        ego_cameras=ego_cameras,
+        size_px=size_px,
+        workers=workers or os.cpu_count() or 1,
+    )
+    with ticking("rendering") as tick, storage.staged(out) as here:
+        if layout == "synchronized":
+            made = write(config, here, tick)
+        else:
+            export_ae2(config, here, layout="csv" if layout == "ae2-csv" else "folders", progress=tick)
+    if layout == "synchronized":
+        made = replace(made, root=out)
+        made.save(out)
+        _save(made, out / "catalog")
+        if teachers:
+            truth.write(made, out, out / "catalog")
+        return
+    for action in config.actions:
+        _save(catalog(out, action), out / f"catalog-{action}")
+
+
+def copies(catalog: Path, out: Path, size_px: int = 256, gop: int = 8, max_quarantined: float = 0.05) -> None:
+    """Make the prepared copy that is quick to read: H.264, small, short closed groups of pictures, verified.
+
+    Args:
+        catalog: Folder of the catalog whose files are to be copied.
+        out: Folder for the copies and their catalog.
+        size_px: Short side of the copies.
+        gop: Frames from one key frame to the next.
+        max_quarantined: Largest share of videos that may be unreadable.
+
+    """
+    from crossview.datasets.video.transcode import prepare
+
+    _reach(out)
+    with ticking("copying") as tick:
+        done = prepare(Catalog.load(catalog), out, size_px=size_px, gop=gop, max_quarantined=max_quarantined, tick=tick)
+    _describe(done, out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Score every recording by a trained run of ours, or by an image classifier."""
+
+    catalog: Path
+    """Folder of the catalog; the scores go into its folder `teachers`."""
+    task: str
+    """Name that methods ask for, e.g. ego or object."""
+    run: Path | None = None
+    """A trained run with a classifier; its clip logits are averaged."""
+    backbone: str | None = None
+    """timm:NAME, an image classifier; its frame logits are averaged."""
+    weights: str = "hub"
+    """Of the backbone: a .safetensors or .pt file, or hub."""
+    classes: int = 1000
+    """Of the backbone."""
+    kind: str | None = None
+    """Label kind of the run's classifier, where it has several."""
+    clips: int = 10
+    """Evenly spaced clips (of a run) or frames (of a backbone) per recording."""
+    root: Path | None = None
+    """Where the catalog's files lie now, if not where they lay when it was made."""
+    actors: int = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    debug: bool = False
+    """In this one process, without Ray."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    """Import teachers' files that others released."""
+
+    catalog: Path
+    """Folder of the catalog; the tables go into its folder `teachers`."""
+    format: Literal["score-pickle", "object-arrays", "epic-pickles"]
+    """score-pickle: a dict of video path to scores; object-arrays: a folder of NAME.npy with (objects, hands) of each
+    frame; epic-pickles: a folder of VIDEO.pkl with EPIC-KITCHENS' detections."""
+    source: Path
+    """The file, or the folder of files."""
+    task: str | None = None
+    """Name of the scores, e.g. ego or object."""
+    scores: Literal["logits", "log_probs", "probs"] = "logits"
+    """What the pickle's numbers are."""
+    coordinates: Literal["pixel", "unit"] | None = None
+    """Of the boxes; by default pixel in object-arrays and unit in epic-pickles."""
+    first: int | None = None
+    """Number of a video's first frame; by default 0 in object-arrays (EPIC-KITCHENS has 1) and 1 in epic-pickles."""
+    fps: float | None = None
+    """Rate of the frame numbers; by default the recording's in object-arrays and 60 in epic-pickles."""
+    frame_px: tuple[int, int] | None = None
+    """Width and height that pixels refer to; by default the recording's."""
+    min_score: float | None = None
+    """Boxes below it are left out; by default 0 in object-arrays and 0.5 in epic-pickles."""
+
+
+def teachers(
+    what: Annotated[
+        Annotated[Scores, tyro.conf.subcommand("scores")] | Annotated[Import, tyro.conf.subcommand("import")],
+        tyro.conf.arg(name=""),
+    ],
+) -> None:
+    """Write what teachers say of a catalog's recordings, for methods that distil it."""
+    from crossview.datasets.teachers.store import FOLDER, write_scores
+
+    catalog = Catalog.load(what.catalog, what.root if isinstance(what, Scores) else None)
+    folder = what.catalog / FOLDER
+    if isinstance(what, Import):
+        _import(what, catalog, folder)
+        return
+    if (what.run is None) == (what.backbone is None):
+        raise ValueError(f"--run is {what.run} and --backbone {what.backbone}; give exactly one of them")
+    from crossview.platform.evaluate.teacher_scores import scores_of_classifier, scores_of_run
+
+    where: dict[str, Any] = {"in_process": what.debug, "actors": what.actors, "device": what.device}
+    if what.run is not None:
+        scores = scores_of_run(what.run, catalog, folder, kind=what.kind, clips=what.clips, **where)
+    else:
+        name = str(what.backbone).removeprefix("timm:")
+        scores = scores_of_classifier(
+            name, what.weights, catalog, folder, classes=what.classes, frames=what.clips, **where
+        )
+    write_scores(folder, what.task, scores)
+    _tell(len(scores), len(catalog.recordings), f"scores of task {what.task}", folder)
+
+
+def _import(what: Import, catalog: Catalog, folder: Path) -> None:
+    from crossview.datasets.teachers import importers
+    from crossview.datasets.teachers.store import write_detections, write_scores
+
+    if (what.format == "score-pickle") == (what.task is None):
+        raise ValueError(f"--task is {what.task} with --format {what.format}; score-pickle needs one, boxes have none")
+    if what.task is not None:
+        scores = importers.score_pickle(what.source, catalog)
+        write_scores(folder, what.task, scores, kind=what.scores)
+        _tell(len(scores), len(catalog.recordings), f"scores of task {what.task}", folder)
+        return
+    names = ("coordinates", "first", "fps", "frame_px", "min_score")
+    options = {name: getattr(what, name) for name in names if getattr(what, name) is not None}
+    read = importers.object_arrays if what.format == "object-arrays" else importers.epic_pickles
+    with ticking("reading") as tick:
+        found = read(what.source, catalog, tick=tick, **options)
+    write_detections(folder, found)
+    boxes = sum(len(d.frame) for d in found.values())
+    _tell(len(found), len(catalog.recordings), f"{boxes} boxes", folder)
+
+
+def _tell(count: int, total: int, what: str, folder: Path) -> None:
+    console.print(f"{count} of {total} recordings: {what}\nThe teachers lie in {folder}", highlight=False)
+
+
+def _reach(out: Path) -> None:
+    """Find out before hours of work that a remote place cannot be reached."""
+    if not storage.is_local(out):
+        storage.make_folder(out)
+
+
+def _save(catalog: Catalog, out: Path) -> None:
+    catalog.save(out)
+    _describe(catalog, out)
+
+
+def _describe(catalog: Catalog, out: Path) -> None:
+    for split in sorted({r.split for r in catalog.recordings}):
+        part = catalog.select(split).recordings
+        ego = sum(r.perspective == "ego" for r in part)
+        frames = sum(r.num_frames for r in part)
+        console.print(f"{split}: {ego} ego and {len(part) - ego} exo recordings, {frames} frames", highlight=False)
+    for broken in catalog.quarantined:
+        console.print(f"quarantined: {broken.path}: {broken.reason}", highlight=False, markup=False)
+    console.print(f"The catalog lies in {out}", highlight=False)
+
+
+@contextmanager
+def ticking(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress line for functions that report (done, total)."""
+    with Progress(what, 0, "videos") as line:
+
+        def tick(done: int, total: int) -> None:
+            line.total = total
+            line.update(done)
+
+        yield tick

@@ -1,0 +1,1 @@
+"""Connecting to Ray, what a cluster has, and jobs on it."""

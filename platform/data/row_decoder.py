@@ -1,0 +1,297 @@
+"""Rows of the plan become arrays: what a decoding process does, with neither torch nor ray."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crossview.datasets.sampling.mixture import Mixture
+from crossview.datasets.sampling.plan import Clip, Plan, Row
+from crossview.datasets.teachers.store import FOLDER, Teachers
+from crossview.datasets.video.decode import Pixels, UnreadableVideo, decode, on_this_node
+from crossview.platform.config import Data
+from crossview.platform.data.frame_cache import frame_cache
+
+Arrays = dict[str, np.ndarray]
+
+MAX_TRIES = 1000
+"""Rows tried in place of one that cannot be read."""
+_REPLACEMENT = 2  # keeps this use of the plan's seed apart from the plan's own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """The rows of the plan that one worker executes.
+
+    Global step g consists of rows [g * batch, (g + 1) * batch), cut into micro batches that are dealt to the ranks in
+    turn: so what stands together in a pass is the same for any number of ranks. The shard's k-th row is yielded k-th.
+    """
+
+    start_step: int
+    stop_step: int
+    batch: int
+    """Rows per step, over all ranks."""
+    micro_batch: int
+    """Rows per yielded batch."""
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world:
+            raise ValueError(f"shard: rank {self.rank} of {self.world}; it must be from 0 to {self.world - 1}")
+        if not 0 <= self.start_step <= self.stop_step:
+            raise ValueError(f"shard: steps {self.start_step} to {self.stop_step}; the first must not exceed the last")
+        if self.micro_batch < 1 or self.batch < 1 or self.batch % (self.world * self.micro_batch):
+            raise ValueError(
+                f"shard: batch {self.batch} does not divide into {self.world} workers x micro batches of "
+                f"{self.micro_batch}; choose a batch that is a multiple of {self.world * self.micro_batch}"
+            )
+
+    @property
+    def share(self) -> int:
+        """Rows per step on this rank."""
+        return self.batch // self.world
+
+    @property
+    def length(self) -> int:
+        """Rows of this rank in all its steps."""
+        return (self.stop_step - self.start_step) * self.share
+
+    def rows(self, k: np.ndarray) -> np.ndarray:
+        """Rows of the plan for positions in the shard: int64 (n,) -> int64 (n,)."""
+        step, within = np.divmod(np.asarray(k, np.int64), self.share)
+        turn, place = np.divmod(within, self.micro_batch)
+        return (self.start_step + step) * self.batch + (turn * self.world + self.rank) * self.micro_batch + place
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One camera's place in a row."""
+
+    name: str
+    """Key in the batch."""
+    frames: int
+    size_px: int
+    shape: tuple[int, ...]
+    """Of one frame as it travels."""
+    dtype: str
+
+
+class RowDecoder:
+    """Decodes rows of a shard; called by Ray Data with positions in it, or directly.
+
+    Each file of a row is opened once and read forward once for all of the row's windows. A row with an unreadable file
+    is replaced by the first readable one of a sequence of the same epoch's rows that is a pure function of (plan, row);
+    the failure is reported in the column "quarantine" (JSON). It remembers, per recording, up to which frame reading
+    was tried and failed, and every later read must get as far to succeed: so what is replaced does not depend on what
+    was read before, and is the same in every worker and after a resume.
+    """
+
+    def __init__(self, plan: Plan | Mixture, data: Data, shard: Shard) -> None:
+        self.plan, self.data, self.shard = plan, data, shard
+        self.pixels: Pixels = "yuv420" if data.decoder == "pyav" else "rgb"
+        self.group = plan.sampling.pairing == "group"
+        self.slots = self._slots()
+        wanted = plan.sampling.scores or plan.sampling.boxes
+        self.teachers = Teachers.load(data.catalog / FOLDER) if wanted else None
+        self._failed: dict[int, int] = {}
+
+    def _slots(self) -> list[Slot]:
+        frame = self._feature_frame()
+        slots = []
+        for name in self.plan.slots:
+            view = self.plan.sampling.views[name]
+            size = view.size_px
+            shape: tuple[int, ...] = (size * 3 // 2, size) if self.pixels == "yuv420" else (size, size, 3)
+            kind = (shape, "uint8") if frame is None else (frame, "float16")
+            slots.append(Slot("video" if self.group else name, self.plan.sampling.max_frames(view), size, *kind))
+        return slots
+
+    def _feature_frame(self) -> tuple[int, int] | None:
+        """Shape (N, D) of one frame's features; None for a catalog of videos."""
+        catalog = self.plan.catalog
+        kinds = {r.kind for r in catalog.recordings}
+        if kinds == {"video"}:
+            return None
+        if len(kinds) > 1:
+            raise ValueError(f"catalog {catalog.root}: it mixes videos and features; train on one kind")
+        for recording in catalog.recordings:
+            try:
+                return _features(catalog.file(recording)).shape[1:]
+            except UnreadableVideo:
+                continue
+        raise ValueError(f"catalog {catalog.root}: none of its {len(catalog.recordings)} feature files can be read")
+
+    def empty(self, rows: int) -> Arrays:
+        """Zeros in the shapes of `rows` rows: (rows, windows, [V,] T, *frame), frames and counts beside them."""
+        W, V = self.plan.sampling.windows, len(self.slots)
+        out: Arrays = {"sample": np.zeros((rows, W), np.int64), "seed": np.zeros((rows, W), np.int64)}
+        for slot in self.slots:
+            cameras = (V,) if self.group else ()
+            out[slot.name] = np.zeros((rows, W, *cameras, slot.frames, *slot.shape), slot.dtype)
+            out[f"{slot.name}/frames"] = np.zeros((rows, W, *cameras, slot.frames), np.int64)
+            out[f"{slot.name}/num_frames"] = np.zeros((rows, W, *cameras), np.int64)
+            if self.group:
+                out["video/mask"] = np.zeros((rows, W, V), np.uint8)
+            out |= self._empty_facts(slot, (rows, W))
+        return out
+
+    def _empty_facts(self, slot: Slot, shape: tuple[int, int]) -> Arrays:
+        """What travels beside a slot's frames, as the sampling declares it."""
+        sampling, name = self.plan.sampling, slot.name
+        out: Arrays = {}
+        if sampling.window_length == "true":
+            out[f"{name}/length"] = np.zeros(shape, np.int64)
+        for kind, count in sampling.labels.items():
+            out[f"{name}/label/{kind}"] = np.zeros((*shape, count), np.uint8)
+        for task, count in sampling.scores.items():
+            out[f"{name}/scores/{task}"] = np.zeros((*shape, count), np.float32)
+            out[f"{name}/scores/{task}/mask"] = np.zeros(shape, np.uint8)
+        if sampling.boxes:
+            out[f"{name}/boxes"] = np.zeros((*shape, slot.frames, sampling.boxes, 6), np.float32)
+            out[f"{name}/boxes/mask"] = np.zeros(shape, np.uint8)
+        return out
+
+    def __call__(self, positions: Arrays) -> Arrays:
+        """Arrays for positions in the shard, under "id"; what Ray Data calls.
+
+        An error of the user's input travels in the column "quarantine" too: Ray would wrap it beyond recognition.
+        """
+        try:
+            return self.decode(positions["id"])
+        except (ValueError, OSError) as error:
+            out = self.empty(len(positions["id"]))
+            return out | {"quarantine": np.array([json.dumps([{"error": str(error)}])] * len(out["sample"]), object)}
+
+    def decode(self, positions: np.ndarray) -> Arrays:
+        """Arrays for positions in the shard."""
+        ids = self.shard.rows(positions)
+        out = self.empty(len(ids))
+        reports = [self._fill(out, k, int(i)) for k, i in enumerate(ids)]
+        return out | {"quarantine": np.array([json.dumps(r) if r else "" for r in reports], dtype=object)}
+
+    def _fill(self, out: Arrays, k: int, sample: int) -> list[dict[str, Any]]:
+        """Row `sample` into place k; returns what was found unreadable on the way."""
+        row = self.plan.row(sample)
+        for window in range(len(row.clips)):
+            out["sample"][k, window] = sample
+            out["seed"][k, window] = (row.seed + window * 0x9E3779B97F4A7C15) % 2**63
+        reports: list[dict[str, Any]] = []
+        allowed = self.data.max_quarantined * len(self.plan.catalog.recordings)
+        rng, tried = np.random.default_rng((self.plan.seed, sample, _REPLACEMENT)), 0
+        first = sample - sample % self.plan.rows_per_epoch
+        while True:
+            try:
+                files = self._files(row, reports)
+                break
+            except UnreadableVideo:
+                tried += 1
+                if tried > MAX_TRIES or len(self._failed) > allowed:
+                    return [*reports, {"lost": sample}]  # the consumer stops the run
+                row = self.plan.row(first + int(rng.integers(self.plan.rows_per_epoch)))
+        for window, clips in enumerate(row.clips):
+            for place, (slot, clip) in enumerate(zip(self.slots, clips, strict=True)):
+                if clip is not None:
+                    self._place(out, slot, clip, (k, window, place) if self.group else (k, window), files)
+        return reports
+
+    def _place(self, out: Arrays, slot: Slot, clip: Clip, at: tuple[int, ...], files: dict[Any, Any]) -> None:
+        frames, pictures = files[clip.recording, slot.size_px]
+        np.take(pictures, np.searchsorted(frames, clip.frames), axis=0, out=out[slot.name][at], mode="clip")
+        out[f"{slot.name}/frames"][at] = clip.frames
+        out[f"{slot.name}/num_frames"][at] = self.plan.catalog.recordings[clip.recording].num_frames
+        if self.group:
+            out["video/mask"][at] = 1
+        self._place_facts(out, slot.name, clip, at[:2])
+
+    def _place_facts(self, out: Arrays, name: str, clip: Clip, at: tuple[int, ...]) -> None:
+        sampling, recording = self.plan.sampling, self.plan.catalog.recordings[clip.recording]
+        if clip.length is not None:
+            out[f"{name}/length"][at] = clip.length
+        for kind in sampling.labels:
+            out[f"{name}/label/{kind}"][at] = self.plan.labels.of(recording, kind, clip.frames)
+        for task, count in sampling.scores.items():
+            logits = self.teachers.scores(recording.id, task) if self.teachers else None
+            if logits is not None:
+                if logits.shape != (count,):
+                    raise ValueError(
+                        f"{self.data.catalog}/teachers: {len(logits)} scores of task {task!r} for {recording.id}, but "
+                        f"the method is configured for {count}; import that teacher's scores anew, or set the number"
+                    )
+                out[f"{name}/scores/{task}"][at] = logits
+                out[f"{name}/scores/{task}/mask"][at] = 1
+        if sampling.boxes and self.teachers:
+            boxes = self.teachers.boxes(recording.id, clip.frames, sampling.boxes)
+            if boxes is not None:
+                out[f"{name}/boxes"][at] = boxes
+                out[f"{name}/boxes/mask"][at] = 1
+
+    def _files(self, row: Row, reports: list[dict[str, Any]]) -> dict[Any, Any]:
+        """(recording, size) -> (frame indices, frames) of everything that the row needs."""
+        wanted: dict[tuple[int, int], list[np.ndarray]] = {}
+        for clips in row.clips:
+            for slot, clip in zip(self.slots, clips, strict=True):
+                if clip is not None:
+                    wanted.setdefault((clip.recording, slot.size_px), []).append(clip.frames)
+        found = {}
+        for (recording, size_px), parts in wanted.items():
+            frames = np.unique(np.concatenate(parts))
+            last = int(frames[-1])
+            try:
+                if recording in self._failed and last >= self._failed[recording]:
+                    raise UnreadableVideo(f"{recording}: it failed before")
+                found[recording, size_px] = frames, self._read(recording, frames, size_px)
+            except UnreadableVideo as error:
+                if recording not in self._failed:
+                    reports.append(self._report(recording, str(error)))
+                self._failed[recording] = min(last, self._failed.get(recording, last))
+                raise
+        return found
+
+    def _report(self, recording: int, reason: str) -> dict[str, Any]:
+        facts = self.plan.catalog.recordings[recording]
+        return {"recording": facts.id, "path": str(self.plan.catalog.file(facts)), "reason": reason}
+
+    def _read(self, recording: int, frames: np.ndarray, size_px: int) -> np.ndarray:
+        facts = self.plan.catalog.recordings[recording]
+        path = self.plan.catalog.file(facts)
+        if facts.kind == "features":
+            return _feature_rows(path, frames, self.slots[0].shape)
+        if self.data.cache_frames:
+            # A file that cannot be read to its end gives what can be read of it below.
+            with contextlib.suppress(UnreadableVideo):
+                return frame_cache(path, facts, size_px, self.pixels, self.data)[frames]
+        return decode(
+            path,
+            frames,
+            size_px=size_px,
+            pixels=self.pixels,
+            decoder=self.data.decoder,
+            time_limit_s=self.data.time_limit_s,
+        )
+
+
+def _features(path: Path) -> np.ndarray:
+    """Memory map (L, N, D); a file of (L, D) has N = 1."""
+    file = on_this_node(path)
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UnreadableVideo(f"{path}: {error}") from error
+    if array.dtype != np.float16 or array.ndim not in (2, 3):
+        raise UnreadableVideo(f"{path}: {array.dtype} {array.shape}; features are float16 (L, N, D) or (L, D)")
+    return array[:, None] if array.ndim == 2 else array
+
+
+def _feature_rows(path: Path, frames: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    array = _features(path)
+    if array.shape[1:] != shape:
+        raise UnreadableVideo(f"{path}: features of shape {array.shape[1:]} per frame; the others here have {shape}")
+    if frames[-1] >= len(array):
+        raise UnreadableVideo(f"{path}: frame {frames[-1]} was asked for, but it holds {len(array)}")
+    return array[frames]

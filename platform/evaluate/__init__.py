@@ -1,0 +1,1 @@
+"""Embeddings of a run and their scores by downstream tasks."""

@@ -1,0 +1,217 @@
+"""Embeddings of a split's evaluation clips, as Parquet: the trained method's, and those that it has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from crossview.datasets.catalog import Catalog, Perspective, Recording
+from crossview.datasets.sampling.evaluation_clips import Windows, evaluation_clips
+from crossview.datasets.sampling.spec import Sampling, View
+from crossview.datasets.video.decode import UnreadableVideo, decode
+from crossview.downstream.clips import ClipEmbeddings
+from crossview.methods.method import Method
+from crossview.platform import checkpoint
+from crossview.platform.cluster.map_recordings import Arrays, Where
+from crossview.platform.config import Data, read
+from crossview.platform.data.color import yuv420_to_rgb
+from crossview.platform.data.frame_cache import frame_cache
+from crossview.platform.data.video_reader import read_features
+from crossview.platform.evaluate.embedding_store import (
+    RANDOM_INIT,
+    TRAINED,
+    Job,
+    device_name,
+    embedded,
+    kept,
+    key_of,
+    on_features,
+    ordered,
+    random_init,
+    store,
+)
+from crossview.platform.run_folder import require
+
+PER_SCENE = 4
+"""Clips of a scene's span; more of them overlap where recordings are short."""
+
+
+def embed_clips(
+    run: Path,
+    *,
+    split: str,
+    per_scene: int = PER_SCENE,
+    controls: bool = True,
+    in_process: bool = False,
+    actors: int = 1,
+    device: str = "auto",
+    batch: int = 64,
+) -> dict[str, Path]:
+    """Tables of `ClipEmbeddings` of a split by row name in `run/embeddings/<split>/clips`.
+
+    Rows and order are those of `embed.embed`, and tables are kept in the same way; a control is its frame embedding
+    averaged over the clip. "start_s" says where on the scene's clock a clip starts. Each recording is decoded once for
+    all of its clips and rows. `batch` is the frames per pass of a frozen part.
+    """
+    run = require(run)
+    name, experiment = read(run)
+    chosen = ordered(Catalog.load(experiment.data.catalog, experiment.data.root).select(split))
+    source, folder = checkpoint.resolve(run).resolve(), run / "embeddings" / split / "clips"
+    key, wanted = key_of(source, chosen, per_scene), len(chosen.recordings)
+    found = kept(folder, key, controls)
+    if found:
+        return found
+    where = Where(in_process, actors, device_name(device))
+    views = clip_views(experiment.method.sampling())
+    windows = {
+        r.id: w for r, w in zip(chosen.recordings, evaluation_clips(chosen.recordings, views, per_scene), strict=True)
+    }
+    chosen = on_features(name, experiment, chosen, where, batch, source)
+    job = _Job(source, chosen, experiment.data, batch, where.device, controls, windows, views)
+    arrays = embedded(job, _Embedder, folder, where, "embedding clips")
+    recordings = [chosen.recordings[i] for i in arrays]
+    rows = next(iter(arrays.values()))
+    tables = {row: _table(recordings, windows, [found[row] for found in arrays.values()]) for row in rows}
+    complete = len(recordings) == wanted
+    return store(folder, tables, key if complete else None, {"checkpoint": source.name, "split": split})
+
+
+def clip_views(sampling: Sampling) -> dict[Perspective, View]:
+    """What a clip of each perspective is to the method: its first view that fits, else its first."""
+    views = list(sampling.views.values())
+
+    def fitting(perspective: Perspective) -> View:
+        return next((v for v in views if v.perspective in (perspective, "any")), views[0])
+
+    return {"ego": fitting("ego"), "exo": fitting("exo")}
+
+
+@dataclass(frozen=True)
+class _Job(Job):
+    windows: dict[str, Windows]
+    """By recording id."""
+    views: dict[Perspective, View]
+
+
+class _Embedder:
+    """Every row's embeddings of one recording's clips."""
+
+    def __init__(self, job: _Job) -> None:
+        self.job, self.device = job, torch.device(job.device)
+        self.model = checkpoint.load(job.checkpoint, self.device)
+        self.rows: dict[str, Callable[[Tensor], Tensor]] = {TRAINED: self.model.embed_clip}
+        if job.controls:
+            for row, control in self.model.controls().items():
+                self.rows[row] = lambda clips, control=control: control(clips).mean(1)  # type: ignore[misc]
+            self.rows[RANDOM_INIT] = random_init(*read(job.checkpoint), self.model).embed_clip
+
+    @torch.inference_mode()
+    def __call__(self, index: int) -> Arrays:
+        job, recording = self.job, self.job.catalog.recordings[index]
+        file, frames = job.catalog.file(recording), job.windows[recording.id].frames
+        size = job.views[recording.perspective].size_px
+        clips = clip_tensor(self.model, file, recording, frames, size, job.data, job.batch, self.device)
+        return {row: _vectors(function(clips), row, recording, len(frames)) for row, function in self.rows.items()}
+
+
+@torch.no_grad()
+def clip_tensor(
+    model: Method,
+    file: Path,
+    recording: Recording,
+    frames: np.ndarray,
+    size_px: int,
+    data: Data,
+    batch: int,
+    device: torch.device,
+) -> Tensor:
+    """The clips `frames`, int64 (K, T), as `Method.embed_clip` takes them: (K, T, 3, H, W) or features (K, T, N, D).
+
+    The frozen part, where the method has one, sees each frame once. Raises UnreadableVideo.
+    """
+    pixels = clip_frames(file, recording, frames, size_px, data)
+    return _frozen(model, pixels, batch, device)[_places(frames)]
+
+
+def clip_frames(file: Path, recording: Recording, frames: np.ndarray, size_px: int, data: Data) -> Tensor:
+    """The different frames among `frames`, ascending: uint8 (n, 3, H, W), or float16 (n, N, D) from a features file.
+
+    Raises UnreadableVideo. Features, and frames that `data.cache_frames` keeps, are read memory-mapped.
+    """
+    wanted = np.unique(frames)
+    if recording.kind == "features":
+        return read_features(file, recording)[torch.from_numpy(wanted)]
+    if wanted[-1] >= recording.num_frames:
+        raise UnreadableVideo(f"{file}: frame {wanted[-1]} was asked for, but it holds {recording.num_frames}")
+    planes = data.decoder == "pyav"
+    if data.cache_frames:
+        pictures = frame_cache(file, recording, size_px, "yuv420" if planes else "rgb", data)[wanted]
+    else:
+        pictures = decode(
+            file,
+            wanted,
+            size_px=size_px,
+            pixels="yuv420" if planes else "rgb",
+            decoder=data.decoder,
+            time_limit_s=data.limit_s(recording.num_frames),
+        )
+    pixels = torch.from_numpy(np.array(pictures))  # torch wants memory that could be written
+    return yuv420_to_rgb(pixels) if planes else pixels.permute(0, 3, 1, 2)
+
+
+def _places(frames: np.ndarray) -> Tensor:
+    """Where each frame stands among the different ones: int64 (K, T)."""
+    return torch.from_numpy(np.unique(frames, return_inverse=True)[1].reshape(frames.shape))
+
+
+def _frozen(model: Method, pixels: Tensor, batch: int, device: torch.device) -> Tensor:
+    """What the rows take, (n, ...): features of the frozen part where the method has one, computed once for all."""
+    if pixels.dtype != torch.uint8:
+        return pixels.to(device)
+    parts = []
+    for chunk in pixels.split(batch):
+        try:
+            frozen = model.frozen_features(chunk.unsqueeze(0).to(device))
+        except ValueError:  # they exceed float16, say: every row computes its own
+            frozen = None
+        if frozen is None:
+            return pixels.to(device)
+        parts.append(frozen[0])
+    return torch.cat(parts)
+
+
+def _vectors(embedding: Tensor, row: str, recording: Recording, clips: int) -> np.ndarray:
+    """float32 (K, D)."""
+    if embedding.ndim != 2 or len(embedding) != clips:
+        raise ValueError(
+            f"row {row!r} of {recording.id}: clip embedding of shape {tuple(embedding.shape)}; it must be "
+            f"({clips}, D), one vector per clip"
+        )
+    return embedding.float().cpu().numpy()
+
+
+def _table(recordings: list[Recording], windows: dict[str, Windows], vectors: list[np.ndarray]) -> pa.Table:
+    """One row per clip."""
+    of = np.repeat(np.arange(len(recordings)), [len(v) for v in vectors])
+
+    def column(values: list[str]) -> np.ndarray:
+        return np.asarray(values, np.str_)[of]
+
+    clips = ClipEmbeddings(
+        vectors=np.concatenate(vectors),
+        recording=column([r.id for r in recordings]),
+        scene=column([r.scene for r in recordings]),
+        view=column([r.view for r in recordings]),
+        perspective=column([r.perspective for r in recordings]),
+        subject=column([r.subject for r in recordings]),
+        action=column([r.action for r in recordings]),
+        instant=np.concatenate([windows[r.id].instant for r in recordings]),
+    )
+    starts = pa.array(np.concatenate([windows[r.id].start_s for r in recordings]))
+    return clips.to_table().append_column("start_s", starts)

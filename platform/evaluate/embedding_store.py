@@ -1,0 +1,152 @@
+"""The rows of every result: the trained method and what it has to beat, embedded per recording and kept as tables."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from crossview import storage
+from crossview.datasets.catalog import Catalog
+from crossview.datasets.video.decode import file_state
+from crossview.methods.method import Method, build
+from crossview.platform import checkpoint
+from crossview.platform.cluster.map_recordings import Arrays, Where, Work, each
+from crossview.platform.config import Data, Experiment
+from crossview.platform.data.feature_cache import cache
+from crossview.platform.data.unreadable import Quarantine
+from crossview.platform.progress import Progress
+from crossview.platform.run_folder import write_json
+from crossview.storage.tables import write_table
+
+TRAINED, RANDOM_INIT = "trained", "random init"
+LABELS = "phase"
+"""Frame labels that go into the column "label"."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every process needs in order to embed the same recordings."""
+
+    checkpoint: Path
+    catalog: Catalog
+    data: Data
+    batch: int
+    """Frames per pass of a frozen part."""
+    device: str
+    controls: bool
+
+
+def random_init(name: str, experiment: Experiment[Any], trained: Method) -> Method:
+    """The run's method as it was before its first step, with the trained one's frozen parameters and statistics."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(experiment.seed)
+        model = build(name, checkpoint.without_pretrained(experiment.method))
+    frozen = checkpoint.frozen_state(trained)
+    device = next(trained.parameters()).device
+    model.load_state_dict({n: frozen.get(n, value) for n, value in model.state_dict().items()})
+    return model.to(device).eval()
+
+
+def embedded(job: Job, make: Callable[..., Work], folder: Path, where: Where, what: str) -> dict[int, Arrays]:
+    """`make(job=job)` applied to each recording: arrays by row name for every index that can be read, ascending.
+
+    Unreadable recordings are quarantined in `folder`. Raises ValueError where too many are, or all.
+    """
+    recordings = job.catalog.recordings
+    storage.make_folder(folder)
+    (folder / "quarantine.parquet").unlink(missing_ok=True)
+    quarantine = Quarantine(folder, len(recordings), job.data.max_quarantined)
+    found: dict[int, Arrays] = {}
+    with Progress(what, sum(r.num_frames for r in recordings), "frames") as line:
+        for done in each(len(recordings), make, {"job": job}, where):
+            recording = recordings[done.index]
+            if done.unreadable is None:
+                found[done.index] = done.arrays
+            else:
+                path = str(job.catalog.file(recording))
+                quarantine.add([json.dumps([{"recording": recording.id, "path": path, "reason": done.unreadable}])])
+            bad = len(quarantine.files)
+            line.advance(recording.num_frames, f"{bad} files quarantined" if bad else "")
+    if not found:
+        raise ValueError(f"catalog {job.catalog.root}: none of its {len(recordings)} recordings can be read")
+    return {index: found[index] for index in sorted(found)}
+
+
+def ordered(catalog: Catalog) -> Catalog:
+    """Ego before exo, each by path: ties in retrieval go to the first."""
+    recordings = sorted(catalog.recordings, key=lambda r: (r.perspective != "ego", r.path, r.id))
+    return replace(catalog, recordings=tuple(recordings))
+
+
+def on_features(
+    name: str, experiment: Experiment[Any], catalog: Catalog, where: Where, batch: int, weights: Path
+) -> Catalog:
+    """The catalog of the frozen features that the run trains on, where it does; else `catalog`."""
+    if not experiment.data.cache_features:
+        return catalog
+    return cache(
+        name,
+        experiment.method,
+        catalog,
+        experiment.data.catalog / "features",
+        in_process=where.in_process,
+        actors=where.actors,
+        batch=batch,
+        device=where.device,
+        data=experiment.data,
+        weights=weights,
+    )
+
+
+def device_name(device: str) -> str:
+    """The device meant by "auto", else itself."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def key_of(source: Path, catalog: Catalog, *more: object) -> str:
+    """Hash of what decides the tables: the checkpoint's weights, the recordings, their files, their labels, `more`."""
+    size, version = storage.state(source / checkpoint.MODEL)
+    digest = hashlib.blake2b(f"{source.name} {size} {version} {catalog.root}".encode(), digest_size=16)
+    for value in more:
+        digest.update(repr(value).encode())
+    for recording in catalog.recordings:
+        labels = catalog.frame_labels.get(LABELS, {}).get(recording.id)
+        digest.update(f"{recording!r} {file_state(catalog.file(recording))}".encode())
+        digest.update(b"" if labels is None else labels.tobytes())
+    return digest.hexdigest()
+
+
+def store(folder: Path, tables: dict[str, pa.Table], key: str | None, facts: dict[str, str]) -> dict[str, Path]:
+    """Replace the folder's tables, one file per row; with key None they are never `kept`."""
+    for old in folder.glob("*.parquet"):
+        if old.name != "quarantine.parquet":
+            old.unlink()
+    files = {row: f"{row.replace(' ', '-')}.parquet" for row in tables}
+    for row, table in tables.items():
+        write(table, folder / files[row], {"row": row, **facts})
+    write_json(folder / "rows.json", {"key": key, "rows": files})
+    return {row: folder / file for row, file in files.items()}
+
+
+def write(table: pa.Table, file: Path, facts: dict[str, str]) -> None:
+    """One table with what it is in its metadata."""
+    write_table(table.replace_schema_metadata({"crossview": json.dumps(facts)}), file)
+
+
+def kept(folder: Path, key: str, controls: bool) -> dict[str, Path]:
+    """Tables that are there already, if they are all that is asked for."""
+    index = folder / "rows.json"
+    if not index.exists():
+        return {}
+    values = json.loads(index.read_text())
+    files = {row: folder / file for row, file in values["rows"].items()}
+    if values["key"] != key or not all(f.exists() for f in files.values()) or (controls and RANDOM_INIT not in files):
+        return {}
+    return files if controls else {TRAINED: files[TRAINED]}

@@ -1,0 +1,182 @@
+"""Class scores of recordings for the teacher store: of a trained run of ours, or of any timm image classifier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from crossview.datasets.catalog import Catalog, Perspective
+from crossview.datasets.sampling.evaluation_clips import Windows, evaluation_clips
+from crossview.datasets.sampling.spec import View
+from crossview.methods.base_config import Base
+from crossview.platform import checkpoint
+from crossview.platform.cluster.map_recordings import Arrays, Where
+from crossview.platform.config import Data, read
+from crossview.platform.data.backbone_features import backbone
+from crossview.platform.evaluate.clip_embeddings import clip_frames, clip_tensor, clip_views
+from crossview.platform.evaluate.embedding_store import Job, device_name, embedded
+from crossview.platform.run_folder import require
+
+_LOGITS = "logits"
+
+
+def scores_of_run(
+    run: Path,
+    catalog: Catalog,
+    folder: Path,
+    *,
+    kind: str | None = None,
+    clips: int = 10,
+    in_process: bool = False,
+    actors: int = 1,
+    device: str = "auto",
+) -> dict[str, np.ndarray]:
+    """A trained classifier's logits (C,) by recording id, averaged over `clips` evenly spaced clips of each.
+
+    kind: label kind whose classifier is meant, where the run has several. Unreadable recordings are quarantined in
+    `folder` and left out.
+    """
+    require(run)
+    _, experiment = read(run)
+    where = Where(in_process, actors, device_name(device))
+    views = clip_views(experiment.method.sampling())
+    job = _RunJob(
+        checkpoint.resolve(run).resolve(),
+        catalog,
+        experiment.data,
+        64,
+        where.device,
+        controls=False,
+        windows=_windows(catalog, views, clips),
+        views=views,
+        kind=kind,
+    )
+    return _by_recording(catalog, embedded(job, _RunScorer, folder, where, "scoring"))
+
+
+def scores_of_classifier(
+    name: str,
+    weights: str,
+    catalog: Catalog,
+    folder: Path,
+    *,
+    classes: int = 1000,
+    frames: int = 10,
+    in_process: bool = False,
+    actors: int = 1,
+    device: str = "auto",
+) -> dict[str, np.ndarray]:
+    """An image classifier's logits (C,) by recording id, averaged over `frames` evenly spaced frames of each.
+
+    name: timm's. weights: "hub", or a .safetensors or .pt file that fits the model whole, its classifier included.
+    """
+    base = backbone(name, weights)
+    where = Where(in_process, actors, device_name(device))
+    view = View(perspective="any", frames=1, fps=1.0, size_px=base.size_px)
+    views: dict[Perspective, View] = {"ego": view, "exo": view}
+    job = _ClassifierJob(
+        Path(),
+        catalog,
+        Data(catalog=folder),
+        64,
+        where.device,
+        controls=False,
+        windows=_windows(catalog, views, frames),
+        base=base,
+        classes=classes,
+    )
+    classifier(base, classes)  # an error of the weights shows here, not in every worker
+    return _by_recording(catalog, embedded(job, _ClassifierScorer, folder, where, "scoring"))
+
+
+def classifier(base: Base, classes: int) -> nn.Module:
+    """The timm model with its classifier of `classes` outputs; raises ValueError where the weights do not fit it."""
+    hub = base.weights == "hub"
+    try:
+        model: nn.Module = timm.create_model(base.model, pretrained=hub, num_classes=classes)
+    except Exception as error:  # the hub's client raises a dozen kinds
+        raise ValueError(
+            f"timm:{base.model}: cannot be made with the hub's weights ({type(error).__name__}: {error}); pass "
+            "--weights FILE with a local .safetensors or .pt file"
+        ) from error
+    if not hub:
+        file = Path(base.weights)
+        try:
+            state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
+            model.load_state_dict(state)
+        except Exception as error:  # missing, damaged, pickled code, or of another shape: each has its own kind
+            raise ValueError(
+                f"{file}: these weights do not fit timm:{base.model} with {classes} classes "
+                f"({type(error).__name__}: {str(error).splitlines()[0]}); every tensor must match, the classifier's too"
+            ) from error
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class _RunJob(Job):
+    windows: dict[str, Windows]
+    """By recording id."""
+    views: dict[Perspective, View]
+    kind: str | None
+
+
+@dataclass(frozen=True)
+class _ClassifierJob(Job):
+    windows: dict[str, Windows]
+    base: Base
+    classes: int
+
+
+class _RunScorer:
+    """The mean of one recording's clip logits."""
+
+    def __init__(self, job: _RunJob) -> None:
+        self.job, self.device = job, torch.device(job.device)
+        self.model = checkpoint.load(job.checkpoint, self.device)
+
+    @torch.inference_mode()
+    def __call__(self, index: int) -> Arrays:
+        job, recording = self.job, self.job.catalog.recordings[index]
+        size = job.views[recording.perspective].size_px
+        file, frames = job.catalog.file(recording), job.windows[recording.id].frames
+        clips = clip_tensor(self.model, file, recording, frames, size, job.data, job.batch, self.device)
+        found = self.model.class_logits(clips)
+        kind = job.kind or (next(iter(found)) if len(found) == 1 else None)
+        if kind not in found:
+            raise ValueError(
+                f"{job.checkpoint}: its classifiers are {', '.join(found) or 'none'}; name one of them with --kind, or "
+                "take a run that was trained to classify"
+            )
+        return {_LOGITS: found[kind].float().mean(0).cpu().numpy()}
+
+
+class _ClassifierScorer:
+    """The mean of one recording's frame logits."""
+
+    def __init__(self, job: _ClassifierJob) -> None:
+        self.job, self.device = job, torch.device(job.device)
+        self.model = classifier(job.base, job.classes).to(self.device)
+        self.mean, self.std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (job.base.mean, job.base.std))
+
+    @torch.inference_mode()
+    def __call__(self, index: int) -> Arrays:
+        job, recording = self.job, self.job.catalog.recordings[index]
+        frames = job.windows[recording.id].frames
+        pixels = clip_frames(job.catalog.file(recording), recording, frames, job.base.size_px, job.data)
+        logits = self.model((pixels.to(self.device).float() / 255 - self.mean) / self.std)
+        return {_LOGITS: logits.mean(0).float().cpu().numpy()}
+
+
+def _windows(catalog: Catalog, views: dict[Perspective, View], count: int) -> dict[str, Windows]:
+    found = evaluation_clips(catalog.recordings, views, count)
+    return {r.id: w for r, w in zip(catalog.recordings, found, strict=True)}
+
+
+def _by_recording(catalog: Catalog, arrays: dict[int, Arrays]) -> dict[str, np.ndarray]:
+    return {catalog.recordings[index].id: found[_LOGITS] for index, found in arrays.items()}

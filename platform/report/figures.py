@@ -1,0 +1,206 @@
+"""The figures of a run, drawn from what it left in its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from matplotlib.figure import Figure
+
+from crossview import storage
+from crossview.datasets.catalog import Catalog, Recording
+from crossview.downstream.embeddings import Embeddings
+from crossview.downstream.projection import nearest_across_views, tsne
+from crossview.platform import checkpoint
+from crossview.platform.config import read
+from crossview.platform.data.loader import Shard, Stream
+from crossview.platform.evaluate.embedding_store import RANDOM_INIT, TRAINED
+from crossview.platform.progress import Progress, console
+from crossview.platform.report import plots
+from crossview.platform.report.contact_sheet import contact_sheet, thumbnails
+from crossview.platform.run_folder import require, write_json
+from crossview.platform.train.loop import plan_for
+from crossview.platform.train.metrics import read_metrics
+from crossview.storage.tables import read_table
+
+BEFORE = ("frozen features", RANDOM_INIT)
+"""Rows that a map shows beside the trained one, where they are there."""
+QUERIES, NEIGHBOURS = 3, 4
+"""Of each direction in the retrieval figure."""
+POOL = 400
+"""Nearest frames among which the nearest one of each further video is looked for."""
+
+
+def draw(run: Path, *, split: str = "val") -> list[Path]:
+    """Write what the run's files allow to `run/figures` with a caption each (captions.json); returns the pictures.
+
+    A figure that cannot be drawn, for a damaged video say, is left out, and omitted.json says why.
+    Losses need metrics.parquet; maps and retrieval need `crossview evaluate` or `embed --controls` on `split`.
+    """
+    run = require(run)
+    _, experiment = read(run)
+    catalog = Catalog.load(experiment.data.catalog, experiment.data.root)
+    folder = run / "figures"
+    storage.make_folder(folder)
+    steps: dict[str, Callable[[], dict[str, str]]] = {
+        "losses": lambda: _losses(run, folder),
+        "maps": lambda: _maps(run / "embeddings" / split, folder, split),
+        "retrieval": lambda: _retrieval(run / "embeddings" / split, folder, catalog, split),
+        "contact sheet": lambda: _sheet(catalog, folder, split),
+        "figures of the method": lambda: _of_method(run, folder),
+    }
+    captions: dict[str, str] = {}
+    omitted: dict[str, str] = {}
+    with Progress("figures", len(steps), "kinds") as line:
+        for name, step in steps.items():
+            try:
+                captions |= step()
+            except ValueError as error:  # one damaged file must not cost the other figures and the page
+                omitted[name] = str(error)
+            line.advance()
+    for name, reason in omitted.items():
+        console.print(f"not drawn: {name}: {reason}", highlight=False, markup=False)
+    write_json(folder / "captions.json", captions)
+    write_json(folder / "omitted.json", omitted)
+    return [folder / name for name in captions]
+
+
+def _losses(run: Path, folder: Path) -> dict[str, str]:
+    rows = read_metrics(run)
+    if not rows:
+        return {}
+    plots.save(plots.loss_curves(rows), folder / "losses.png")
+    return {
+        "losses.png": f"Losses over {rows[-1]['step']} optimiser steps, with the gradient's norm and learning rate."
+    }
+
+
+def one_action(file: Path) -> tuple[str, Embeddings]:
+    """The first action of a table and its frames: phases of different actions have nothing in common."""
+    table = read_table(file)
+    action = sorted(pc.unique(table["action"]).to_pylist())[0]
+    part: pa.Table = table.filter(pc.equal(table["action"], action))
+    return action, Embeddings.from_table(part)
+
+
+def _labelled(folder: Path, row: str) -> Path | None:
+    """A row's table, if it is there and every frame has a phase."""
+    index = folder / "rows.json"
+    files = json.loads(index.read_text())["rows"] if index.exists() else {}
+    if row not in files or read_table(folder / files[row], columns=["label"])["label"].null_count:
+        return None
+    return folder / files[row]
+
+
+def _maps(embeddings: Path, folder: Path, split: str) -> dict[str, str]:
+    rows = {row: file for row in (*BEFORE, TRAINED) if (file := _labelled(embeddings, row))}
+    if TRAINED not in rows or len(rows) < 2:
+        return {}
+    panels = []
+    for row, file in rows.items():
+        action, e = one_action(file)
+        found = tsne(e, frames=600)
+        title = f"after training ({row})" if row == TRAINED else f"before ({row})"
+        panels.append(plots.Map(title, found.points, e.labels[found.rows], e.is_ego[found.rows]))
+    count = int(e.labels.max()) + 1
+    plots.save(plots.maps(panels, [f"phase {k}" for k in range(count)]), folder / "tsne.png")
+    return {
+        "tsne.png": f"t-SNE of {len(found.rows)} frames of {action!r} (split {split}), the same frames in each "
+        "panel. A view-invariant embedding has discs and triangles of one colour together; distances mean little here."
+    }
+
+
+def queries(e: Embeddings, count: int, seed: int = 0) -> np.ndarray:
+    """Rows of `count` ego and `count` exo frames: phases in turn, the frame drawn at random, not chosen."""
+    rng = np.random.default_rng(seed)
+    phases = np.unique(e.labels)
+    rows = []
+    for is_ego in (True, False):
+        for k in np.linspace(0, len(phases) - 1, min(count, len(phases))).round().astype(int):
+            candidates = np.flatnonzero((e.is_ego == is_ego) & (e.labels == phases[k]))
+            if len(candidates):
+                rows.append(int(rng.choice(candidates)))
+    return np.array(rows, dtype=np.int64)
+
+
+def _retrieval(embeddings: Path, folder: Path, catalog: Catalog, split: str) -> dict[str, str]:
+    file = _labelled(embeddings, TRAINED)
+    if file is None:
+        return {}
+    action, e = one_action(file)
+    by_id = {r.id: r for r in catalog.recordings if r.kind == "video"}
+    if e.is_ego.all() or not e.is_ego.any() or not set(e.videos) <= by_id.keys():
+        return {}
+    asked = queries(e, QUERIES)
+    found = [_of_different_videos(e, row) for row in nearest_across_views(e, asked, k=min(POOL, len(e) - 1))]
+    shots = _shots(e, {int(r) for rows in [asked, *found] for r in rows}, catalog, by_id)
+    figure = plots.retrieval([shots[int(r)] for r in asked], [[shots[int(r)] for r in rows] for rows in found])
+    plots.save(figure, folder / "retrieval.png")
+    nearest = [(int(q), int(rows[0])) for q, rows in zip(asked, found, strict=True)]
+    hits = sum(e.labels[a] == e.labels[b] for a, b in nearest)
+    scene = [by_id[video].scene for video in e.videos]
+    own = sum(scene[e.video[a]] == scene[e.video[b]] for a, b in nearest)
+    return {
+        "retrieval.png": f"Nearest frames across views, action {action!r} (split {split}): left an ego or exo query, "
+        f"then the nearest frame of the other view and the nearest ones of {NEIGHBOURS - 1} further videos. Green: the "
+        f"query's phase, red: another. Queries are drawn at random; the nearest is right in {hits} of {len(asked)}; "
+        f"in {own} it is of the query's own scene, filmed at the same time."
+    }
+
+
+def _of_different_videos(e: Embeddings, rows: np.ndarray) -> np.ndarray:
+    """The nearest frame of each of the nearest videos."""
+    rows = rows[rows >= 0]
+    _, first = np.unique(e.video[rows], return_index=True)
+    return rows[np.sort(first)][:NEIGHBOURS]
+
+
+def _shots(e: Embeddings, rows: set[int], catalog: Catalog, by_id: dict[str, Recording]) -> dict[int, plots.Shot]:
+    """Pictures with captions of some rows; every file is opened once."""
+    out: dict[int, plots.Shot] = {}
+    for video in sorted({int(e.video[r]) for r in rows}):
+        of_video = [r for r in sorted(rows) if e.video[r] == video]
+        recording = by_id[e.videos[video]]
+        pictures = thumbnails(catalog.file(recording), e.frame[of_video].astype(np.int64))
+        for row, picture in zip(of_video, pictures, strict=True):
+            second = e.frame[row] / recording.fps
+            caption = f"{recording.perspective}, phase {e.labels[row]}\n{recording.subject}, {second:.1f} s"
+            out[row] = plots.Shot(picture, caption, int(e.labels[row]))
+    return out
+
+
+def _sheet(catalog: Catalog, folder: Path, split: str) -> dict[str, str]:
+    """The scene with the most cameras; nothing where no scene has two."""
+    scenes: dict[str, int] = {}
+    for recording in catalog.recordings:
+        if recording.kind == "video" and recording.split == split:
+            scenes[recording.scene] = scenes.get(recording.scene, 0) + 1
+    scene = max(scenes, key=lambda s: scenes[s], default=None)
+    if scene is None or scenes[scene] < 2:
+        return {}
+    contact_sheet(catalog.select(split), scene, folder / "views.png")
+    return {"views.png": f"The {scenes[scene]} cameras of scene {scene!r} at common instants."}
+
+
+def _of_method(run: Path, folder: Path) -> dict[str, str]:
+    """What the method itself draws of one training sample."""
+    _, experiment = read(run)
+    data = replace(experiment.data, decode_actors=1)
+    plan = plan_for(experiment)
+    shard = Shard(start_step=0, stop_step=1, batch=1, micro_batch=1)
+    stream = Stream(plan, data, shard, device=torch.device("cpu"), run_dir=None, in_process=True, prefetch=0)
+    with stream:
+        batch = next(iter(stream))
+    drawn: dict[str, Figure] = checkpoint.load(run).figures(batch)
+    captions: dict[str, Any] = {}
+    for name, figure in drawn.items():
+        plots.save(figure, folder / f"method-{name}.png")
+        captions[f"method-{name}.png"] = f"Drawn by the method on the first training sample: {name.replace('_', ' ')}."
+    return captions

@@ -1,0 +1,30 @@
+"""Static pages: one file that loads nothing, pictures inside it."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from crossview import storage
+
+
+def write(target: Path, template: str, **values: Any) -> Path:
+    """Fill a template of this folder or below it, and write the page whole or not at all; returns its file."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    page = environment.get_template(template).render(**values)
+    storage.write_text(target, page)
+    return target
+
+
+def picture(file: Path) -> str:
+    """A PNG as a data URI."""
+    return f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode('ascii')}"

@@ -1,0 +1,103 @@
+"""Scores by row and metric for a terminal and as Markdown, the best control marked and the margin over it."""
+
+from __future__ import annotations
+
+import math
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+from crossview.downstream.controls import Margin, margin
+from crossview.platform.evaluate.embedding_store import TRAINED
+from crossview.platform.evaluate.task import Scores
+
+WIDEST = 1000
+"""Characters that no table takes."""
+
+
+def lines(rows: Scores) -> list[tuple[str, dict[str, str], Margin | None]]:
+    """(metric, formatted score by row, margin over the best control or None without one) for every trained metric."""
+    found = []
+    for metric, value in rows[TRAINED].items():
+        cells = {row: number(scores.get(metric)) for row, scores in rows.items()}
+        scored = {row: {metric: s[metric]} for row, s in rows.items() if not math.isnan(s.get(metric, math.nan))}
+        best = (
+            margin({**scored, TRAINED: {metric: value}}, trained=TRAINED)[metric] if scored.keys() - {TRAINED} else None
+        )
+        found.append((metric, cells, best))
+    return found
+
+
+def difference(best: Margin | None) -> str:
+    """The margin as text."""
+    return f"{best.mean:+.3f}" if best else ""
+
+
+def number(value: float | None) -> str:
+    """Three decimals; none where the number is large; nothing where there is none."""
+    if value is None:
+        return ""
+    if math.isnan(value):
+        return "undefined"
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def markdown(rows: Scores, notes: list[str]) -> str:
+    """A line per metric, a column per row; the best control is bold."""
+    text = [f"| metric | {' | '.join(rows)} | margin |", f"|---|{'---:|' * (len(rows) + 1)}"]
+    for metric, cells, best in lines(rows):
+        marked = [f"**{cell}**" if best and row == best.control else cell for row, cell in cells.items()]
+        text.append(f"| {metric} | {' | '.join(marked)} | {difference(best)} |")
+    text += ["", "Bold: the best control. Margin: trained minus the best control.", ""]
+    return "\n".join([*text, *(f"- {note}" for note in notes)]) + "\n"
+
+
+def terminal(rows: Scores, title: str, width: int) -> Table:
+    """The same for a terminal of `width` characters; where it is too narrow for all rows, only the best control's."""
+    whole = _whole(rows, title)
+    wide = Console(width=WIDEST)
+    return whole if Measurement.get(wide, wide.options, whole).maximum <= width else _narrow(rows, title)
+
+
+def _whole(rows: Scores, title: str) -> Table:
+    """A column per row; the best control is underlined."""
+    table = _table(title, "underlined: the best control; margin: trained minus that")
+    for row in (*rows, "margin"):  # headers wrap between words, numbers never do
+        width = max(6, *(len(word) for word in row.split()))
+        table.add_column(row, justify="right", style="bold" if row == TRAINED else "", min_width=width, max_width=width)
+    for metric, cells, best in lines(rows):
+        marked = [f"[underline]{c}[/]" if best and row == best.control else c for row, c in cells.items()]
+        table.add_row(metric, *marked, _coloured(best))
+    return table
+
+
+def _narrow(rows: Scores, title: str) -> Table:
+    table = _table(title, "margin: trained minus the best control; the other controls stand in the stored table")
+    for name in (TRAINED, "best", "margin"):
+        table.add_column(name, justify="right", style="bold" if name == TRAINED else "")
+    table.add_column("control")
+    for metric, cells, best in lines(rows):
+        control = best.control if best else ""
+        table.add_row(metric, cells[TRAINED], cells.get(control, ""), _coloured(best), control)
+    return table
+
+
+def _table(title: str, caption: str) -> Table:
+    """With the column of metrics."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption=caption,
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("metric", no_wrap=True)
+    return table
+
+
+def _coloured(best: Margin | None) -> str:
+    return f"[{'green' if best and best.mean > 0 else 'red'}]{difference(best)}[/]"

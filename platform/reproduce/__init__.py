@@ -1,0 +1,1 @@
+"""Studies of a method, run and summarised."""

@@ -1,0 +1,244 @@
+"""Studies: arms and seeds of a method on the synthetic world beside their controls, resumable at any point."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow.parquet as pq
+import torch
+
+from crossview.datasets import ae2
+from crossview.datasets.catalog import Catalog
+from crossview.datasets.synthetic.ae2_layout import export_ae2
+from crossview.datasets.synthetic.parts import part_frames
+from crossview.datasets.synthetic.world import write
+from crossview.downstream.table import from_arrow
+from crossview.methods.recipe import Recipe
+from crossview.methods.study import Study
+from crossview.platform import run_folder
+from crossview.platform.cli.prepare import ticking
+from crossview.platform.config import Cadence, Compute, Data, Experiment, method_names
+from crossview.platform.evaluate.embedding_store import TRAINED
+from crossview.platform.evaluate.task import Task
+from crossview.platform.progress import Progress, console
+from crossview.platform.reproduce.synthetic_teachers import teach
+from crossview.platform.reproduce.tables import Scores, publish
+
+
+def reproduce(spec: str, out: Path | None, jobs: int | None) -> Path:
+    """Run the study METHOD:STUDY in folder `out` and print its table; returns the table's file."""
+    method, name, study = find(spec)
+    out = (out or Path("runs") / f"{method}-{name}").resolve()
+    _claim_folder(out, study)
+    catalog = _data(study, out)
+    if study.teachers is not None:
+        teach(study.teachers, method, catalog, out)
+    recipes = _with_base(study, out)
+    planned = [
+        _planned(study, arm, seed, recipe, catalog, out)
+        for seed in range(study.seeds)
+        for arm, recipe in recipes.items()
+    ]
+    if study.cache == "none":
+        for one in sorted(planned, key=lambda one: one.experiment.init_from is not None):
+            _one(one, method, study, in_process=False)
+            _page(one.run, study.split)
+    else:
+        _side_by_side(method, study, planned, jobs or os.cpu_count() or 1)
+    scores = _collect(study, planned)
+    return publish(spec, study, scores, out)
+
+
+def find(spec: str) -> tuple[str, str, Study]:
+    """The study that METHOD:STUDY names; raises ValueError with the known ones."""
+    known = {f"{m}:{name}": study for m in method_names() for name, study in _studies(m).items()}
+    if spec not in known:
+        raise ValueError(f"study {spec!r} is unknown; choose from {', '.join(known)}")
+    method, name = spec.split(":")
+    return method, name, known[spec]
+
+
+def _studies(method: str) -> dict[str, Study]:
+    if importlib.util.find_spec(f"crossview.methods.{method}.studies") is None:
+        return {}
+    return importlib.import_module(f"crossview.methods.{method}.studies").studies()
+
+
+def _claim_folder(out: Path, study: Study) -> None:
+    """A folder belongs to one study: going on with another's runs would mix two results."""
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "study.json"
+    content = json.loads(json.dumps(dataclasses.asdict(study), default=str))
+    if file.exists() and json.loads(file.read_text()) != content:
+        raise ValueError(f"--out {out}: it holds an earlier form of this study; name another folder or remove this one")
+    run_folder.write_json(file, content)
+
+
+def _data(study: Study, out: Path) -> Path:
+    """Render the study's world and catalogue it, an AE2 export as a user's copy of AE2 would be."""
+    folder = out / "catalog"
+    if (folder / "catalog.json").exists():
+        return folder
+    with ticking("rendering") as tick:
+        if study.layout == "synchronized":
+            write(study.world, out / "data", tick).save(folder)
+            return folder
+        export_ae2(study.world, out / "data", layout="csv", progress=tick)
+    ae2.catalog(out / "data", study.world.actions[0]).save(folder)
+    return folder
+
+
+def _with_base(study: Study, out: Path) -> dict[str, Recipe]:
+    """The arms' recipes on the base that is trained here, where the study has one."""
+    if study.base is None:
+        return study.arms
+    file = out / "base.safetensors"
+    config = next(iter(study.arms.values())).method.base  # type: ignore[attr-defined]
+    if not file.exists():
+        with ticking("rendering for the base") as tick:
+            pixels, coverage = part_frames(
+                study.base.world, every=study.base.every, patch_px=config.patch_px or 16, progress=tick
+            )
+        from crossview.methods.base_training import train_base
+
+        with Progress("training the base", study.base.steps, "steps") as line:
+            train_base(
+                config,
+                torch.from_numpy(pixels),
+                torch.from_numpy(coverage),
+                file,
+                steps=study.base.steps,
+                tell=lambda step, loss: line.update(step, f"loss {loss:.3f}"),
+            )
+    weights = {"base": dataclasses.replace(config, weights=str(file))}
+    return {
+        arm: dataclasses.replace(recipe, method=dataclasses.replace(recipe.method, **weights))  # type: ignore[type-var]
+        for arm, recipe in study.arms.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """One run of a study."""
+
+    arm: str
+    run: Path
+    experiment: Experiment[Any]
+
+
+def _planned(study: Study, arm: str, seed: int, recipe: Recipe, catalog: Path, out: Path) -> _Planned:
+    start = study.starts.get(arm)
+    experiment: Experiment[Any] = Experiment(
+        data=Data(
+            catalog=catalog,
+            views=study.train_views,
+            actions=study.train_actions,
+            cache_features=study.cache == "features",
+            cache_frames=study.cache == "frames",
+        ),
+        method=recipe.method,
+        optim=recipe.optim,
+        compute=Compute(device="auto", threads=None if study.cache == "none" else 1),
+        every=Cadence(log=20, checkpoint=500, keep=1),
+        seed=seed,
+        init_from=_folder(out, start, seed) if start else None,
+    )
+    return _Planned(arm, _folder(out, arm, seed), experiment)
+
+
+def _folder(out: Path, arm: str, seed: int) -> Path:
+    return out / f"{re.sub(r'[^0-9A-Za-z+.]+', '-', arm)}-seed{seed}"
+
+
+def _one(one: _Planned, method: str, study: Study, *, in_process: bool) -> None:
+    """Train one run to its end and score it, or what is left of that; the first arm beside its controls."""
+    from crossview.platform.evaluate import runner as evaluate
+    from crossview.platform.train import launcher as train
+
+    run = one.run
+    if (run / "run.json").exists():
+        train.resume(run, in_process=in_process)
+    else:
+        train.start(run, method, one.experiment, in_process=in_process)
+    if not (run / "evaluations" / f"{study.split}.parquet").exists():
+        tasks = cast(tuple[Task, ...], study.tasks)
+        first = one.arm == next(iter(study.arms))
+        evaluate.evaluate(run, split=study.split, tasks=tasks, controls=first, in_process=in_process)
+
+
+def _page(run: Path, split: str) -> None:
+    from crossview.platform.report.figures import draw
+    from crossview.platform.report.run_report import report
+
+    if not (run / "report.html").exists():
+        draw(run, split=split)
+        report(run)
+    console.print(f"The page with its figures lies in {run / 'report.html'}", highlight=False)
+
+
+def _side_by_side(method: str, study: Study, planned: list[_Planned], jobs: int) -> None:
+    """Train the runs as Ray tasks, `jobs` at a time, each after the one that it starts from."""
+    from crossview.platform.cluster.connect import connect
+
+    connect()
+    import ray
+
+    if study.cache == "features":
+        _cache_features(method, planned[0].experiment)
+    remote: Any = ray.remote(num_cpus=1, max_retries=2)
+    task = remote(_one)
+    waiting, running = list(planned), dict[Any, Path]()
+    steps = sum(one.experiment.optim.steps or 0 for one in planned)
+    with Progress(f"{len(planned)} runs", steps, "steps", _steps_done(planned)) as line:
+        while waiting or running:
+            busy = {*running.values(), *(one.run for one in waiting)}
+            ready = [one for one in waiting if one.experiment.init_from not in busy]
+            for one in ready[: jobs - len(running)]:
+                waiting.remove(one)
+                running[task.remote(one, method, study, in_process=True)] = one.run
+            done, _ = ray.wait(list(running), timeout=1.0)
+            ray.get(done)
+            for reference in done:
+                del running[reference]
+            finished = len(planned) - len(waiting) - len(running)
+            line.update(_steps_done(planned), f"{finished} of {len(planned)} trained and scored")
+
+
+def _cache_features(method: str, experiment: Experiment[Any]) -> None:
+    """Once, before runs side by side would each begin to."""
+    from crossview.platform.data.feature_cache import cache
+
+    data = experiment.data
+    cache(method, experiment.method, Catalog.load(data.catalog), data.catalog / "features", data=data)
+
+
+def _steps_done(planned: list[_Planned]) -> int:
+    files = [one.run / "progress.json" for one in planned]
+    return sum(json.loads(file.read_text())["step"] for file in files if file.exists())
+
+
+def _collect(study: Study, planned: list[_Planned]) -> Scores:
+    """Scores by row over seeds: the arms' trained rows, then the first arm's controls."""
+    scores: Scores = {arm: {} for arm in study.arms}
+    method_arm = next(iter(study.arms))
+    controls: Scores = {}
+    for one in planned:
+        table = pq.read_table(one.run / "evaluations" / f"{study.split}.parquet")
+        for row, values in from_arrow(table).items():
+            if row == TRAINED:
+                _append(scores, one.arm, values)
+            elif one.arm == method_arm:
+                _append(controls, row, values)
+    return scores | controls
+
+
+def _append(scores: Scores, row: str, values: dict[str, list[float]]) -> None:
+    for metric, value in values.items():
+        scores.setdefault(row, {}).setdefault(metric, []).extend(value)

@@ -1,0 +1,72 @@
+"""Run folders: a name is used once, every write is atomic, and run.json says what was run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import itertools
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from crossview import storage
+from crossview.platform.config import Experiment, to_dict
+
+PACKAGES = ("crossview", "torch", "ray", "timm", "av", "decord", "numpy", "scikit-learn")
+
+
+def write_json(path: Path, values: Any, *, patience_s: float | None = None) -> None:
+    """Write the file whole or not at all, as `storage.write` does."""
+    storage.write_text(path, json.dumps(values, indent=2) + "\n", patience_s=patience_s)
+
+
+def create(run: Path, method: str, experiment: Experiment[Any]) -> Path:
+    """Make the folder of a new run and write its run.json; raises ValueError where the name is taken."""
+    try:
+        storage.make_folder(run, exist_ok=False)
+    except FileExistsError:
+        raise ValueError(
+            f"--name {run.name}: {run} exists already; a name is used once. Choose another, or continue that run with "
+            f"`crossview resume {run}`"
+        ) from None
+    write_json(run / "run.json", {"experiment": to_dict(method, experiment), **record()}, patience_s=0)
+    return run
+
+
+def record() -> dict[str, Any]:
+    """The command that was typed, when, and with which code."""
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"command": " ".join(["crossview", *sys.argv[1:]]), "created": created, **provenance()}
+
+
+def discard_bare(run: Path) -> None:
+    """Remove a run's folder where nothing has come of the run yet but the record of its start."""
+    if {file.name for file in run.iterdir()} <= {"run.json", "ray"}:
+        storage.remove(run)
+
+
+def free_folder(runs: Path, method: str) -> Path:
+    """A run folder whose name sorts by time and is not taken, e.g. byov-20260131-142530."""
+    name = f"{method}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    others = (f"{name}-{k}" for k in itertools.count(2))
+    return next(runs / n for n in itertools.chain([name], others) if not (runs / n).exists())
+
+
+def provenance() -> dict[str, Any]:
+    """The git commit (None outside a checkout) and the versions of what computes; a shipped job is told its commit."""
+    here = Path(__file__).resolve().parent
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=False
+    )
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"commit": os.environ.get("CROSSVIEW_COMMIT") or git.stdout.strip() or None, "versions": versions}
+
+
+def require(run: Path) -> Path:
+    """The run folder, or ValueError where there is none."""
+    if not storage.is_file(run / "run.json"):
+        raise ValueError(f"{run}: not a run folder (run.json is missing); pass a folder that `crossview train` made")
+    return run

@@ -1,0 +1,32 @@
+"""Files wherever they lie: `as_path` makes the paths, and the functions here tell a local path from a URI."""
+
+from __future__ import annotations
+
+from crossview.storage.atomic import copy_within, outgoing, staged, upload, write, write_text
+from crossview.storage.cache import cache_folder, local
+from crossview.storage.files import head, is_file, make_folder, read_text, remove, state
+from crossview.storage.paths import Location, as_path, filesystem, is_local
+from crossview.storage.retry import named, patiently
+
+__all__ = [
+    "Location",
+    "as_path",
+    "cache_folder",
+    "copy_within",
+    "filesystem",
+    "head",
+    "is_file",
+    "is_local",
+    "local",
+    "make_folder",
+    "named",
+    "outgoing",
+    "patiently",
+    "read_text",
+    "remove",
+    "staged",
+    "state",
+    "upload",
+    "write",
+    "write_text",
+]
