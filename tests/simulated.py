@@ -18,7 +18,7 @@ from ray.train.torch import TorchConfig
 
 from crossview.platform.cluster.connect import connect
 from crossview.platform.config import read
-from crossview.platform.train import launcher, verdict, worker_group
+from crossview.platform.train import driver, elastic, launcher, verdict, worker_group
 
 GIVEN = json.loads(sys.argv[1])
 NOTES = Path(GIVEN["notes"])
@@ -88,11 +88,11 @@ def fill_stores() -> list[Any]:
 
 def main() -> None:
     worker_group._worker_loop = noted_loop
-    worker_group.Verdict = Noted  # type: ignore[misc]
-    worker_group.LOOK_S = 0.5
-    worker_group.wants_gpu = lambda compute: True
+    driver.Verdict = Noted  # type: ignore[misc]
+    elastic.LOOK_S = 0.5
+    driver.wants_gpu = lambda compute: True
     worker_group.TorchConfig = lambda backend: TorchConfig(backend="gloo")  # type: ignore[misc, assignment]
-    connect.connect()
+    connect()
     kept = fill_stores() if GIVEN.get("fill") else []
     for asked in GIVEN["runs"]:
         if "config" in asked:

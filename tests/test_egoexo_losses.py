@@ -12,7 +12,7 @@ from torch import Tensor
 from crossview.methods.egoexo import losses
 from crossview.methods.egoexo.config import Weights, presets
 from crossview.methods.egoexo.slowfast import slow_indices
-from crossview.platform.train.loop import learning_rate
+from crossview.platform.train.lr_schedule import learning_rate
 
 ALL = torch.tensor([True, True])
 

@@ -17,7 +17,9 @@ from torch.distributed.tensor import DTensor
 from crossview.methods.example_batch import example_batch
 from crossview.platform import checkpoint, run_folder
 from crossview.platform.config import Cadence, Compute, Data, Experiment, method_names, preset
-from crossview.platform.train.loop import Training, Worker, shares, training_of
+from crossview.platform.train.batch_layout import shares
+from crossview.platform.train.loop import training_of
+from crossview.platform.train.state import Training, Worker
 
 WORKERS, BATCH, STEPS = 2, 8, 4
 Numbers = list[float]

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from crossview.methods.recipe import Optim
-from crossview.platform.train.loop import learning_rate, optimizer_for
+from crossview.platform.train.lr_schedule import learning_rate
+from crossview.platform.train.state import optimizer_for
 
 
 def test_a_warm_up_may_start_at_any_rate_and_be_a_share_of_the_run() -> None:

@@ -27,9 +27,11 @@ from crossview.datasets.catalog import Catalog, Recording
 from crossview.methods.recipe import Optim
 from crossview.platform import checkpoint, run_folder
 from crossview.platform.config import Cadence, Compute, Data, Experiment, preset, to_dict
+from crossview.platform.data.plan_builder import plan_for
 from crossview.platform.train.launcher import start
-from crossview.platform.train.loop import Worker, plan_for, train
+from crossview.platform.train.loop import train
 from crossview.platform.train.metrics import read_metrics
+from crossview.platform.train.state import Worker
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800)]  # many processes start, on whatever cores there are
 

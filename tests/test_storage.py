@@ -228,7 +228,7 @@ def on_first_retry(mend: Callable[[], object]) -> Iterator[list[str]]:
 
 def break_before(step: int, action: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
     """Do it just before the checkpoint after `step` steps is written."""
-    from crossview.platform.train.loop import Training
+    from crossview.platform.train.state import Training
 
     save = Training.save
 

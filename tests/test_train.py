@@ -21,19 +21,14 @@ from crossview.datasets.catalog import Catalog
 from crossview.methods.recipe import Optim
 from crossview.platform import checkpoint
 from crossview.platform.config import Cadence, Compute, Data, Experiment, from_dict, preset, read, to_dict
+from crossview.platform.data.plan_builder import plan_for
 from crossview.platform.run_folder import create
+from crossview.platform.train.batch_layout import shares, worker_counts
 from crossview.platform.train.launcher import resume, start
-from crossview.platform.train.loop import (
-    Training,
-    Worker,
-    learning_rate,
-    plan_for,
-    shares,
-    total_steps,
-    train,
-    worker_counts,
-)
+from crossview.platform.train.loop import train
+from crossview.platform.train.lr_schedule import learning_rate, total_steps
 from crossview.platform.train.metrics import read_metrics
+from crossview.platform.train.state import Training, Worker
 
 STEPS = 20
 

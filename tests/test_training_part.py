@@ -9,7 +9,7 @@ import tiny_run
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.sampling.mixture import Mixture
 from crossview.platform.config import Data, Experiment, Source, from_dict, preset, to_dict
-from crossview.platform.train.loop import plan_for, training_part
+from crossview.platform.data.plan_builder import plan_for, training_part
 
 
 @pytest.fixture(scope="module")

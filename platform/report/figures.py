@@ -21,12 +21,12 @@ from crossview.downstream.projection import nearest_across_views, tsne
 from crossview.platform import checkpoint
 from crossview.platform.config import read
 from crossview.platform.data.loader import Shard, Stream
+from crossview.platform.data.plan_builder import plan_for
 from crossview.platform.evaluate.embedding_store import RANDOM_INIT, TRAINED
 from crossview.platform.progress import Progress, console
 from crossview.platform.report import plots
 from crossview.platform.report.contact_sheet import contact_sheet, thumbnails
 from crossview.platform.run_folder import require, write_json
-from crossview.platform.train.loop import plan_for
 from crossview.platform.train.metrics import read_metrics
 from crossview.storage.tables import read_table
 

@@ -11,7 +11,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from crossview.platform.train.loop import Training
+from crossview.platform.train.state import Training
 
 
 class Sharded(Training):

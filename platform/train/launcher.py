@@ -5,24 +5,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from crossview import storage
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.plan import Plan
 from crossview.platform import checkpoint, run_folder
-from crossview.platform.cluster.resources import capacity, joined
-from crossview.platform.config import Compute, Experiment, read
+from crossview.platform.cluster.resources import joined
+from crossview.platform.config import Experiment, read
+from crossview.platform.data.plan_builder import plan_for
 from crossview.platform.progress import Progress, console
-from crossview.platform.train.loop import Status, Worker, initial_model, plan_for, shares, total_steps, train
+from crossview.platform.train.batch_layout import shares
+from crossview.platform.train.device import device_of, set_threads, wants_gpu
+from crossview.platform.train.loop import train
+from crossview.platform.train.lr_schedule import total_steps
+from crossview.platform.train.state import Worker, initial_model
+from crossview.platform.train.status import Status, status_writer
 
 
 def start(
@@ -56,7 +56,7 @@ def prepared(method: str, experiment: Experiment[Any]) -> Experiment[Any]:
     shares(experiment.optim, experiment.compute)
     total_steps(experiment.optim, plan.rows_per_epoch)
     if not joined():  # else its workers compute elsewhere
-        _device(experiment.compute)
+        device_of(experiment.compute)
     # Bad weights are found here, and fetched once rather than by every worker.
     initial_model(method, experiment, console.print)
     return experiment
@@ -85,9 +85,9 @@ def resume(run: Path, *, in_process: bool, until: int | None = None, planned: bo
                 line.update(status.step, status.note())
                 write(status)
 
-            train(run, Worker(_device(experiment.compute), in_process=True), plan, tell, until)
+            train(run, Worker(device_of(experiment.compute), in_process=True), plan, tell, until)
         else:
-            from crossview.platform.train.worker_group import fit
+            from crossview.platform.train.driver import fit
 
             fit(run, experiment, plan, line, until, planned=planned)
     return run
@@ -119,7 +119,7 @@ def _on_features(run: Path, name: str, experiment: Experiment[Any], in_process: 
     from crossview.platform.data.feature_cache import cache
 
     compute = experiment.compute
-    device = _device(compute).type if in_process else "cuda" if wants_gpu(compute) else "cpu"
+    device = device_of(compute).type if in_process else "cuda" if wants_gpu(compute) else "cpu"
 
     begin = experiment.init_from
     weights = checkpoint.latest(run) or (checkpoint.resolve(begin) if begin else None)
@@ -138,51 +138,3 @@ def _on_features(run: Path, name: str, experiment: Experiment[Any], in_process: 
         )
 
     return plan_for(experiment, cached)
-
-
-def _device(compute: Compute) -> torch.device:
-    if compute.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("compute.device is cuda, but torch sees no GPU here; pass --compute.device cpu or auto")
-    cuda = compute.device != "cpu" and torch.cuda.is_available()
-    if compute.precision == "float16" and not cuda:
-        raise ValueError("compute.precision float16 needs a GPU; pass --compute.precision bfloat16 or float32")
-    return torch.device("cuda" if cuda else "cpu")
-
-
-def wants_gpu(compute: Compute) -> bool:
-    """Whether its workers train on GPUs: this machine's, or those of the cluster that is joined and may grow."""
-    if not joined():
-        return _device(compute).type == "cuda"
-    from crossview.platform.cluster.connect import connect
-
-    connect()
-    gpu = compute.device == "cuda" or (compute.device == "auto" and capacity().get("GPU", 0) > 0)
-    if compute.precision == "float16" and not gpu:
-        raise ValueError(
-            "compute.precision float16 needs GPUs, but the cluster has none; pass --compute.precision bfloat16"
-        )
-    return gpu
-
-
-def set_threads(compute: Compute) -> None:
-    """Give torch in this process its share of the machine's cores."""
-    torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // compute.workers))
-
-
-def look_s(run: Path) -> float:
-    """Seconds between two looks at progress.json: a few a second, but requests to an object store cost money."""
-    return 0.3 if storage.is_local(run) else 10.0
-
-
-def status_writer(run: Path) -> Callable[[Status], None]:
-    """Keeps progress.json fresh for whoever watches the run."""
-    last, pause_s = 0.0, look_s(run)
-
-    def write(status: Status) -> None:
-        nonlocal last
-        if time.monotonic() - last > pause_s or status.step == status.total:
-            last = time.monotonic()
-            with contextlib.suppress(OSError):  # it only informs; a full disk is told of where training must write
-                run_folder.write_json(run / "progress.json", asdict(status), patience_s=0)
-
-    return write

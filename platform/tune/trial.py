@@ -14,11 +14,12 @@ from crossview import storage
 from crossview.downstream.table import from_arrow
 from crossview.platform import run_folder
 from crossview.platform.config import Experiment
+from crossview.platform.data.plan_builder import plan_for
 from crossview.platform.evaluate.embedding_store import TRAINED
 from crossview.platform.evaluate.runner import evaluate
 from crossview.platform.report.plots import NOT_LOSSES
 from crossview.platform.train import launcher
-from crossview.platform.train.loop import plan_for, total_steps
+from crossview.platform.train.lr_schedule import total_steps
 from crossview.platform.train.metrics import read_metrics
 from crossview.platform.tune.overrides import with_options
 from crossview.platform.tune.spec import Search, read

@@ -12,10 +12,11 @@ from crossview.methods.example_batch import example_batch
 from crossview.methods.method import build
 from crossview.platform import checkpoint
 from crossview.platform.config import Experiment
+from crossview.platform.data.plan_builder import plan_for
 from crossview.platform.evaluate import phases
 from crossview.platform.evaluate.task import METRICS, Task
 from crossview.platform.train import launcher
-from crossview.platform.train.loop import plan_for, total_steps
+from crossview.platform.train.lr_schedule import total_steps
 from crossview.platform.tune import space as spaces
 from crossview.platform.tune.samplers import Grid
 from crossview.platform.tune.settings import Settings

@@ -1,0 +1,105 @@
+"""The driver's side of a run in Ray Train: starting its workers, showing their progress, telling how they ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ray.train import FailureConfig, TrainingFailedError
+
+from crossview import storage
+from crossview.datasets.sampling.mixture import Mixture
+from crossview.datasets.sampling.plan import Plan
+from crossview.methods.method import build
+from crossview.platform import checkpoint
+from crossview.platform.cluster import resources
+from crossview.platform.cluster.connect import connect
+from crossview.platform.config import Experiment, read
+from crossview.platform.progress import Progress
+from crossview.platform.train.batch_layout import worker_counts
+from crossview.platform.train.device import wants_gpu
+from crossview.platform.train.elastic import fit_elastic
+from crossview.platform.train.status import Status, look_s
+from crossview.platform.train.verdict import Verdict
+from crossview.platform.train.worker_group import Job
+
+
+def fit(
+    run: Path, experiment: Experiment[Any], plan: Plan | Mixture, line: Progress, until: int | None, *, planned: bool
+) -> None:
+    """Run the loop in Ray Train workers while this process shows their progress.
+
+    `planned` says that the cluster is known to have room: a search's driver sees what its autoscaler may add, a trial's
+    process does not.
+    """
+    connect()
+    compute = experiment.compute
+    gpu = wants_gpu(compute)
+    counts = _sizes(run, experiment)
+    if not planned:
+        least = replace(compute, min_workers=counts[-1]) if counts else compute
+        resources.check_room(least, experiment.data.decode_actors, resources.capacity(), gpu=gpu)
+    job = Job(run, experiment, plan, until, Verdict(), gpu)
+    with _shown(run / "progress.json", line):
+        try:
+            if compute.min_workers is None:
+                job.trainer(compute.workers, FailureConfig(max_failures=compute.max_failures)).fit()
+            else:
+                fit_elastic(job, counts)
+        except TrainingFailedError as error:
+            if (reason := job.verdict.read()) is not None:
+                raise ValueError(reason) from error
+            raise ChildProcessError(
+                f"{run}: training stopped after {compute.max_failures} restarts (compute.max_failures): {error}\n"
+                f"Mend the cause; from its newest checkpoint it goes on with `crossview resume {run}`"
+            ) from error
+    if (reason := job.verdict.read()) is not None:
+        raise ValueError(reason)
+
+
+def _sizes(run: Path, experiment: Experiment[Any]) -> list[int]:
+    """How many workers an elastic group may have, most first, so that all share the batch evenly; else none."""
+    if experiment.compute.min_workers is None:
+        return []
+    name, _ = read(run)
+    reach = build(name, checkpoint.without_pretrained(experiment.method)).reach()
+    return worker_counts(experiment.optim, experiment.compute, reach)
+
+
+@contextlib.contextmanager
+def _shown(file: Path, line: Progress) -> Iterator[None]:
+    """Meanwhile keep the progress line at what the workers write to `file`."""
+    stop = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(file, line, stop), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watcher.join()
+
+
+def _progress(file: Path) -> str:
+    """What progress.json says, nothing where it cannot be read now."""
+    try:
+        with storage.named(file):
+            return file.read_text() if file.exists() else ""
+    except OSError:
+        return ""
+
+
+def _watch(file: Path, line: Progress, stop: threading.Event) -> None:
+    seen = _progress(file)
+    last = False
+    while not last:
+        last = stop.wait(look_s(file))
+        text = _progress(file)
+        if text and text != seen:
+            seen = text
+            status = Status(**json.loads(text))
+            line.update(status.step, status.note())

@@ -1,0 +1,228 @@
+"""Model, optimiser and what else a run has to keep to resume exactly."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from crossview.methods.method import Method, build
+from crossview.methods.recipe import Optim
+from crossview.platform import checkpoint
+from crossview.platform.config import Experiment, read
+from crossview.platform.train.lr_schedule import learning_rate
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One rank's place in the run."""
+
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+    in_process: bool = False
+    """Decode in this process instead of Ray actors."""
+    decode_apart: bool = False
+    """Let Ray decode on nodes for that alone, even before one is up."""
+
+
+def optimizer_for(model: Method, optim: Optim) -> torch.optim.Optimizer:
+    """Adam with coupled, or AdamW with decoupled weight decay, or SGD with Nesterov's momentum."""
+    groups = model.parameter_groups(optim.weight_decay)
+    if optim.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.momentum > 0)
+    kind = torch.optim.Adam if optim.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, lr=optim.lr, betas=optim.betas)
+
+
+def initial_model(name: str, experiment: Experiment[Any], tell: Callable[[str], None] | None = None) -> Method:
+    """The model before its first step; raises ValueError where the weights that it starts from do not fit it.
+
+    `tell` is told what of those weights it does not take over.
+    """
+    if experiment.init_from is None:
+        return build(name, experiment.method)
+    source = checkpoint.resolve(experiment.init_from)
+    model = build(name, checkpoint.without_pretrained(experiment.method))
+    try:
+        left_out = model.start_from(checkpoint.read_weights(source))
+    except ValueError as error:
+        raise ValueError(
+            f"init_from is {source}; its weights do not fit this configuration of {name} ({error}): configure the "
+            "network as that run's, or leave --init-from out"
+        ) from error
+    if tell:
+        for line in left_out:
+            tell(f"from {source.parent.parent.name}: {line}")
+    return model
+
+
+class Training:
+    """Model, optimiser and what else a checkpoint has to hold to go on as if nothing had happened."""
+
+    cast_cache = True
+    """Whether autocast keeps the parameters that it has cast, for the length of a pass."""
+
+    def __init__(self, run: Path, worker: Worker) -> None:
+        self.run_dir, self.worker = run, worker
+        self.run_info = json.loads((run / "run.json").read_text())
+        self.name, self.experiment = read(run)
+        torch.manual_seed(self.experiment.seed)
+        self.start = checkpoint.latest(run)
+        self.ema: dict[str, Tensor] | None = None
+        state = None
+        if self.start is None:
+            self._begin()
+        else:
+            state = self._restore(self.start)
+        self._place()
+        self.optimizer = optimizer_for(self.model, self.experiment.optim)
+        half = self.experiment.compute.precision == "float16"
+        self.scaler = torch.amp.GradScaler(worker.device.type, enabled=half)
+        self.step = 0
+        if state:
+            self._restore_progress(state)
+        if self.ema is not None:
+            named = dict(self.model.named_parameters())
+            self.ema = {n: self._own(named[n], w) for n, w in self.ema.items()}
+
+    def _place(self) -> None:
+        """Bring the model to the device."""
+        self.model.to(self.worker.device)
+
+    def forward(self) -> nn.Module:
+        """What a training step calls: the model, or its copies on all workers."""
+        model = self.model.train()
+        return DistributedDataParallel(model) if self.worker.world > 1 else model
+
+    def _own(self, parameter: Tensor, tensor: Tensor) -> Tensor:
+        """What this worker keeps of a whole tensor that belongs to a parameter, such as a moving average of it."""
+        return tensor.to(parameter.device)
+
+    def _whole(self, state: Any) -> Any:
+        """A nested state as a checkpoint holds it."""
+        return state
+
+    def _exchange(self, parameters: list[nn.Parameter]) -> None:
+        """Take the mean over workers of gradients that the backward pass has not exchanged."""
+
+    def _clip(self, parameters: list[nn.Parameter], max_norm: float) -> Tensor:
+        """Scale the whole gradient down to `max_norm`; returns the norm that it had."""
+        return nn.utils.clip_grad_norm_(parameters, max_norm)
+
+    def _begin(self) -> None:
+        self.model = initial_model(self.name, self.experiment)
+        if self.experiment.optim.ema_decay is not None:
+            self.ema = {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
+
+    def _restore(self, start: Path) -> dict[str, Any]:
+        """Build the model with the weights of a checkpoint; returns the rest of its state."""
+        self.model = build(self.name, checkpoint.without_pretrained(self.experiment.method))
+        weights = checkpoint.read_weights(start)
+        state = checkpoint.read_train_state(start, torch.device("cpu"))
+        if state["ema"]:
+            self.ema = {n: weights[n] for n in state["raw"]}
+            weights |= state["raw"]
+        self.model.load_state_dict(weights, strict=True)
+        return state
+
+    def _restore_progress(self, state: dict[str, Any]) -> None:
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        optimizer = state["optimizer"]
+        optimizer["state"] = {
+            k: {name: self._own(parameters[k], v) if isinstance(v, Tensor) and v.ndim else v for name, v in of.items()}
+            for k, of in optimizer["state"].items()
+        }
+        # The configuration's own settings: a member of a population that took over another's weights has others.
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(optimizer)
+        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(own)
+        self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["rng"])
+        if self.worker.device.type == "cuda" and "cuda_rng" in state:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.worker.device)
+        self.step = state["step"]
+
+    def save(self) -> None:
+        """Write the checkpoint of this step, on rank 0; where the model lies in parts, every rank has to take part."""
+        weights, ema = self._whole(self.model.state_dict()), self._whole(self.ema)
+        optimizer = self._whole(self.optimizer.state_dict())
+        target = checkpoint.folder(self.run_dir, self.step)
+        if self.worker.rank != 0 or checkpoint.is_complete(target):
+            return
+        state: dict[str, Any] = {
+            "step": self.step,
+            "optimizer": optimizer,
+            "scaler": self.scaler.state_dict(),
+            "rng": torch.get_rng_state(),
+            "ema": ema is not None,
+            "raw": {},
+        }
+        if self.worker.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.worker.device)
+        if ema is not None:
+            state["raw"] = {n: weights[n] for n in ema}
+            weights = weights | ema
+        with checkpoint.needs_space(target, self.run_dir):
+            checkpoint.save(target, self.model, weights, state, self.run_info, self.experiment.every.keep)
+
+    def optimise(self, micro_batches: Iterator[Any], forward: nn.Module, passes: int, total: int) -> dict[str, Tensor]:
+        """One optimiser step over `passes` micro batches; returns the losses (means over workers) and gradient norm."""
+        optim, compute = self.experiment.optim, self.experiment.compute
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(optim, self.step, total) * group.get("lr_scale", 1.0)
+        dtype = getattr(torch, compute.precision)
+        sums: dict[str, Tensor] = {}
+        for i in range(passes):
+            quiet = isinstance(forward, DistributedDataParallel) and i + 1 < passes
+            with forward.no_sync() if quiet else contextlib.nullcontext():  # type: ignore[operator]
+                half = {"enabled": dtype != torch.float32, "cache_enabled": self.cast_cache}
+                with torch.autocast(self.worker.device.type, dtype, **half):
+                    losses = forward(next(micro_batches))
+                self.scaler.scale(losses["loss"] / passes).backward()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0) + value.detach() / passes
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self._exchange(trained)
+        self.scaler.unscale_(self.optimizer)
+        norm = self._clip(trained, optim.clip_norm or math.inf)
+        # A scaler's first scales are too large on purpose: their steps are left out. Below 1 that is no excuse.
+        scaled = self.scaler.is_enabled() and self.scaler.get_scale() >= 1
+        if not torch.isfinite(sums["loss"]) or not (scaled or torch.isfinite(norm)):
+            raise ValueError(
+                f"step {self.step}: loss or gradient is not finite (loss {float(sums['loss'])}); lower --optim.lr, set "
+                "--optim.clip-norm, or look for broken input with `crossview view`"
+            )
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if not self.scaler.is_enabled() or torch.isfinite(norm):  # else the scaler left the step out
+            self._average(optim.ema_decay)
+        self.step += 1
+        return _mean_over_workers(sums) | {"grad_norm": norm.detach()}
+
+    @torch.no_grad()
+    def _average(self, decay: float | None) -> None:
+        if self.ema is None or decay is None:
+            return
+        for name, parameter in self.model.named_parameters():
+            if name in self.ema:
+                self.ema[name].lerp_(parameter, 1 - decay)
+
+
+def _mean_over_workers(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return values
+    stacked = torch.stack([v.float() for v in values.values()])
+    dist.all_reduce(stacked)
+    return dict(zip(values, stacked / dist.get_world_size(), strict=True))

@@ -1,0 +1,50 @@
+"""What a run tells of its progress while it trains."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from crossview import storage
+from crossview.platform import run_folder
+
+
+@dataclass(frozen=True)
+class Status:
+    """What the progress line shows."""
+
+    step: int
+    total: int
+    loss: float
+    data_wait: float
+    """Share of the time since the start spent waiting for data."""
+    quarantined: int
+    pid: int = field(default_factory=os.getpid)
+
+    def note(self) -> str:
+        """One short text for the end of the progress line."""
+        bad = f", {self.quarantined} files quarantined" if self.quarantined else ""
+        return f"loss {self.loss:.4f}, waits for data {self.data_wait:.0%}{bad}"
+
+
+def look_s(run: Path) -> float:
+    """Seconds between two looks at progress.json: a few a second, but requests to an object store cost money."""
+    return 0.3 if storage.is_local(run) else 10.0
+
+
+def status_writer(run: Path) -> Callable[[Status], None]:
+    """Keeps progress.json fresh for whoever watches the run."""
+    last, pause_s = 0.0, look_s(run)
+
+    def write(status: Status) -> None:
+        nonlocal last
+        if time.monotonic() - last > pause_s or status.step == status.total:
+            last = time.monotonic()
+            with contextlib.suppress(OSError):  # it only informs; a full disk is told of where training must write
+                run_folder.write_json(run / "progress.json", asdict(status), patience_s=0)
+
+    return write
