@@ -6,7 +6,7 @@ import math
 
 import pyarrow as pa
 
-from crossview.downstream.controls import Rows, Value, per_seed, spread
+from crossview.downstream.baselines import Rows, Value, per_seed, spread
 
 SCHEMA = pa.schema([("row", pa.string()), ("metric", pa.string()), ("seed", pa.int32()), ("value", pa.float64())])
 

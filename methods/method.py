@@ -98,7 +98,7 @@ class Method(nn.Module, ABC):
         del video
         return None
 
-    def controls(self) -> dict[str, Callable[[Tensor], Tensor]]:
+    def baselines(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """Embeddings that the trained one has to beat, with `embed`'s signature; the platform adds a random init."""
         return {}
 

@@ -52,17 +52,17 @@ class Claim:
     """What a study is to show in one metric; higher is better in all of them."""
 
     metric: str
-    arm: str | None = None
-    """The arm that it is about; None is the first."""
+    variant: str | None = None
+    """The variant that it is about; None is the first."""
     over: tuple[str, ...] | None = None
-    """Rows that the arm must beat by more than the spread over seeds; None takes all others that have the metric."""
+    """Rows that the variant must beat by more than the spread over seeds; None takes all others that have the metric."""
     at_least: float | None = None
-    """What the arm's score must exceed by more than its spread; then no row is compared unless `over` names some."""
+    """What the variant's score must exceed by more than its spread; then no row is compared unless `over` names some."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Recipes trained on the synthetic world, scored beside their controls."""
+    """Recipes trained on the synthetic world, scored beside their baselines."""
 
     world: WorldConfig
     layout: Literal["ae2", "synchronized"] = "ae2"
@@ -75,10 +75,10 @@ class Study:
     """None leaves the base of the recipes as they say."""
     teachers: TeacherTraining | None = None
     """None writes no teacher store beside the catalog."""
-    arms: dict[str, Recipe]
+    variants: dict[str, Recipe]
     """The first is the method; the others are what it is made of and has to beat."""
     starts: dict[str, str] = field(default_factory=dict)
-    """Arm to the arm whose weights, of the same seed, it starts from."""
+    """Arm to the variant whose weights, of the same seed, it starts from."""
     seeds: int
     tasks: tuple[str, ...] = ("phases",)
     """What every run is scored by, as in `crossview evaluate --tasks`."""
@@ -99,18 +99,20 @@ class Study:
                 f"study: teachers with world seed {self.teachers.world.seed} (the study's is {self.world.seed}) and "
                 f"layout {self.layout!r}; they take another seed and layout 'synchronized'"
             )
-        bases = {getattr(recipe.method, "base", None) for recipe in self.arms.values()}
+        bases = {getattr(recipe.method, "base", None) for recipe in self.variants.values()}
         if self.base is not None and (len(bases) != 1 or None in bases):
-            raise ValueError("study: it trains a base, so every arm's method must have the same option `base`")
-        if self.seeds < 1 or not self.arms:
-            raise ValueError(f"study: {self.seeds} seeds of {len(self.arms)} arms; there must be at least one of each")
-        order = list(self.arms)
-        for arm, start in self.starts.items():
-            if arm not in order or start not in order or start in self.starts:
+            raise ValueError("study: it trains a base, so every variant's method must have the same option `base`")
+        if self.seeds < 1 or not self.variants:
+            raise ValueError(
+                f"study: {self.seeds} seeds of {len(self.variants)} variants; it takes one or more of each"
+            )
+        order = list(self.variants)
+        for variant, start in self.starts.items():
+            if variant not in order or start not in order or start in self.starts:
                 raise ValueError(
-                    f"study: {arm!r} starts from {start!r}; both must be arms ({', '.join(order)}), and the second one "
-                    "must start from nothing"
+                    f"study: {variant!r} starts from {start!r}; both must be variants ({', '.join(order)}), and the second "
+                    "one must start from nothing"
                 )
-        unknown = {claim.arm for claim in self.claims} - {None, *order}
+        unknown = {claim.variant for claim in self.claims} - {None, *order}
         if unknown:
-            raise ValueError(f"study: a claim is about {unknown}; the arms are {', '.join(order)}")
+            raise ValueError(f"study: a claim is about {unknown}; the variants are {', '.join(order)}")

@@ -366,8 +366,8 @@ def test_without_its_time_code_the_encoder_cannot_tell_when_a_frame_lies() -> No
     still = torch.randint(0, 256, (1, 1, 3, 64, 64), dtype=torch.uint8).expand(1, 12, -1, -1, -1)
     with torch.no_grad():
         assert float(model.embed(still).std(1).max()) > 1e-3
-        assert float(model.controls()["no time code"](still).std(1).max()) < 1e-5
-        assert float(model.controls()["frozen features"](still).std(1).max()) < 1e-5
+        assert float(model.baselines()["no time code"](still).std(1).max()) < 1e-5
+        assert float(model.baselines()["frozen features"](still).std(1).max()) < 1e-5
 
 
 # Options

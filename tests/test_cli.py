@@ -177,7 +177,7 @@ def test_any_catalog_is_embedded(trained: Path, capsys: pytest.CaptureFixture[st
     assert str(tmp_path / "new" / "all.parquet") in capsys.readouterr().out
     videos_found = set(pq.read_table(tmp_path / "new" / "all.parquet")["video"].to_pylist())
     assert videos_found == {r.id for r in other.recordings}
-    assert "leave out --catalog or --controls" in refused(capsys, *args, "--controls")
+    assert "leave out --catalog or --baselines" in refused(capsys, *args, "--baselines")
     assert "give --catalog with it" in refused(capsys, "embed", trained, "--out", tmp_path / "x.parquet", "--debug")
     assert "actors is 0; it must be at least 1" in refused(capsys, *args, "--actors", "0")
     said = refused(capsys, "evaluate", trained, "--fit-split", "test", "--debug")

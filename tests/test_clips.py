@@ -121,7 +121,7 @@ def test_every_row_holds_every_clip_and_the_trained_one_is_the_loaded_methods(ru
     with torch.no_grad():
         frozen = model.frozen_features(pixels[None])[0]
         expected = model.embed_clip(frozen[torch.from_numpy(windows.frames)])
-        expected_mean = model.controls()["frozen mean"](frozen[torch.from_numpy(windows.frames)]).mean(1)
+        expected_mean = model.baselines()["frozen mean"](frozen[torch.from_numpy(windows.frames)]).mean(1)
     for row, vectors in (("trained", expected), ("frozen mean", expected_mean)):
         e = read(files[row])
         np.testing.assert_allclose(e.vectors[e.recording == recording.id], vectors.numpy(), rtol=1e-4, atol=1e-5)
@@ -136,7 +136,7 @@ def test_clips_are_kept_until_what_they_come_from_changes(run: Path, root: Path)
     }
     again = embed_clips(run, split="val", per_scene=2, in_process=True)
     assert {row: f.stat().st_mtime_ns for row, f in again.items()} == first
-    assert list(embed_clips(run, split="val", per_scene=2, controls=False, in_process=True)) == ["trained"]
+    assert list(embed_clips(run, split="val", per_scene=2, baselines=False, in_process=True)) == ["trained"]
     assert len(read(embed_clips(run, split="val", per_scene=3, in_process=True)["trained"])) == 3 * 12
     file = root / Catalog.load(root / "catalog").select("val").recordings[0].path
     os.utime(file, ns=(0, 0))
@@ -240,7 +240,7 @@ def test_measures_are_taken_on_seen_cameras_of_the_split(
     assert set(rows) == {"trained", "random init"}
     assert rows["trained"]["measures/gain"] != rows["random init"]["measures/gain"]
     assert from_arrow(evaluate(run, tasks=("measures",), in_process=True)) == rows
-    alone = from_arrow(evaluate(run, tasks=("measures",), controls=False, in_process=True))
+    alone = from_arrow(evaluate(run, tasks=("measures",), baselines=False, in_process=True))
     assert alone == {"trained": rows["trained"]}  # no margin, and nothing to mark
     assert "| measures/gain | " in (run / "evaluations" / "val.md").read_text()
     assert "measures/gain" in report(run).read_text()
@@ -249,7 +249,7 @@ def test_measures_are_taken_on_seen_cameras_of_the_split(
 @pytest.mark.parametrize("width", [80, 140])
 def test_the_terminal_shows_every_margin_however_narrow_it_is(width: int) -> None:
     rows = {row: {"retrieval/R@1/within_scene/held_out": score} for row, score in (("trained", 0.5), ("chance", 0.25))}
-    rows |= {f"some long control {k}": {"retrieval/R@1/within_scene/held_out": k / 100} for k in range(8)}
+    rows |= {f"some long baseline {k}": {"retrieval/R@1/within_scene/held_out": k / 100} for k in range(8)}
     shown = Console(width=width, record=True, file=io.StringIO())
     shown.print(terminal(rows, "run", width))
     text = shown.export_text()

@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score, r2_score
 from sklearn.svm import SVC
 
 from crossview.downstream.ae2 import evaluate
-from crossview.downstream.controls import time_only
+from crossview.downstream.baselines import time_only
 from crossview.downstream.embeddings import Embeddings
 from crossview.downstream.few_shot import few_shot
 from crossview.downstream.frame_retrieval import average_precision, retrieval_map

@@ -1,4 +1,4 @@
-"""The embedding table, controls, projections and result tables."""
+"""The embedding table, baselines, projections and result tables."""
 
 import math
 
@@ -8,7 +8,7 @@ import pytest
 from downstream_samples import phased, random_table, table, with_content
 
 from crossview.downstream.ae2 import evaluate
-from crossview.downstream.controls import margin, time_only
+from crossview.downstream.baselines import margin, time_only
 from crossview.downstream.embeddings import Embeddings
 from crossview.downstream.frame_retrieval import retrieval_map
 from crossview.downstream.projection import nearest_across_views, subsample, tsne
@@ -116,10 +116,10 @@ def test_margin_is_over_the_best_control_of_each_metric():
         "broken": {"f1": float("nan")},
     }
     gains = margin(rows)
-    assert gains["f1"].control == "random init"
+    assert gains["f1"].baseline == "random init"
     assert (gains["f1"].mean, gains["f1"].spread) == pytest.approx((0.3, np.std([0.2, 0.2, 0.5], ddof=1)))
     assert gains["f1"].holds
-    assert gains["tau"].control == "time only"
+    assert gains["tau"].baseline == "time only"
     assert gains["tau"].mean == pytest.approx(-0.09)
     assert not gains["tau"].holds
 
@@ -131,10 +131,10 @@ def test_one_seed_shows_no_spread_and_no_margin_holds():
     assert not gains["f1"].holds
 
 
-def test_margin_needs_a_control():
-    with pytest.raises(ValueError, match="at least one control"):
+def test_margin_needs_a_baseline():
+    with pytest.raises(ValueError, match="at least one baseline"):
         margin({"trained": {"f1": 0.9}})
-    with pytest.raises(ValueError, match="no control has a score for 'f1'"):
+    with pytest.raises(ValueError, match="no baseline has a score for 'f1'"):
         margin({"trained": {"f1": 0.9}, "time only": {"tau": 1.0}})
 
 

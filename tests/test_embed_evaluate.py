@@ -107,7 +107,7 @@ def test_result_depends_neither_on_the_batch_nor_on_the_other_recordings(run: Pa
 def test_what_is_there_is_kept_until_the_checkpoint_or_the_labels_change(run: Path, root: Path) -> None:
     first = {row: file.stat().st_mtime_ns for row, file in embed(run, split="val", in_process=True).items()}
     assert {r: f.stat().st_mtime_ns for r, f in embed(run, split="val", in_process=True).items()} == first
-    only = embed(run, split="val", controls=False, in_process=True)
+    only = embed(run, split="val", baselines=False, in_process=True)
     assert list(only) == ["trained"]
     catalog = Catalog.load(root / "catalog")
     changed = {r.id: np.zeros(r.num_frames, np.int32) for r in catalog.recordings}
@@ -120,22 +120,22 @@ def test_a_mended_or_changed_video_is_embedded_anew(tmp_path: Path) -> None:
     catalog = write_catalog(tmp_path / "clips")
     run = train(tmp_path / "run", tmp_path / "clips", max_quarantined=0.5)
     video = catalog.select("val").recordings[0]
-    whole = embed(run, split="val", controls=False, in_process=True)["trained"]
+    whole = embed(run, split="val", baselines=False, in_process=True)["trained"]
     before = vectors(whole)
     videos.write(catalog.file(video), frames=video.num_frames, gop=5)
-    changed = vectors(embed(run, split="val", controls=False, in_process=True)["trained"])
+    changed = vectors(embed(run, split="val", baselines=False, in_process=True)["trained"])
     assert changed.shape == before.shape
     assert not np.array_equal(changed, before)
     facts = catalog.file(video).stat()
     good = catalog.file(video).read_bytes()
     catalog.file(video).write_bytes(bytes(len(good)))
     os.utime(catalog.file(video), ns=(facts.st_atime_ns, facts.st_mtime_ns))
-    assert len(vectors(embed(run, split="val", controls=False, in_process=True)["trained"])) == len(before)  # kept
+    assert len(vectors(embed(run, split="val", baselines=False, in_process=True)["trained"])) == len(before)  # kept
     os.utime(catalog.file(video), ns=(0, 0))
-    assert len(vectors(embed(run, split="val", controls=False, in_process=True)["trained"])) < len(before)
+    assert len(vectors(embed(run, split="val", baselines=False, in_process=True)["trained"])) < len(before)
     catalog.file(video).write_bytes(good)
     os.utime(catalog.file(video), ns=(0, 0))  # as after a failure that lies not in the file
-    assert np.array_equal(vectors(embed(run, split="val", controls=False, in_process=True)["trained"]), changed)
+    assert np.array_equal(vectors(embed(run, split="val", baselines=False, in_process=True)["trained"]), changed)
 
 
 def test_a_base_that_float16_cannot_hold_is_embedded_from_video(

@@ -156,7 +156,7 @@ def test_a_run_is_tuned_beside_its_controls_on_ego_clips(run: Path) -> None:
     assert "scored on 8 of split val" in (run / "evaluations" / "val.md").read_text()
     again = from_arrow(evaluate(run, tasks=("fine_tuning",), clips_per_scene=2, in_process=True))
     assert again == rows
-    alone = from_arrow(evaluate(run, tasks=("fine_tuning",), clips_per_scene=2, controls=False, in_process=True))
+    alone = from_arrow(evaluate(run, tasks=("fine_tuning",), clips_per_scene=2, baselines=False, in_process=True))
     assert alone == {row: rows[row] for row in ("trained", "frozen head only")}
 
 
@@ -173,7 +173,7 @@ def test_a_damaged_recording_is_passed_over(
     dataclasses.replace(whole, root=tmp_path).save(folder)
     damaged = train(tmp_path / "run", tmp_path, views=SEEN, max_quarantined=0.5)
     videos.truncate(tmp_path / broken.path, 0.5)
-    evaluate(damaged, tasks=("fine_tuning",), clips_per_scene=2, controls=False, in_process=True)
+    evaluate(damaged, tasks=("fine_tuning",), clips_per_scene=2, baselines=False, in_process=True)
     draws = pq.read_table(damaged / "evaluations" / "val-fine-tuning.parquet").to_pylist()
     assert {d["clips"] for d in draws} == {6}
 

@@ -90,6 +90,7 @@ def test_what_is_shipped_is_imported_in_place_of_what_is_installed() -> None:
         done = subprocess.run(
             [sys.executable, "-c", f"{code}; import crossview.methods.byov.only_here as o; print(o.FROM)"],
             env={"PYTHONPATH": str(package.parent)},
+            cwd=package,
             capture_output=True,
             text=True,
         )

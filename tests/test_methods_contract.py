@@ -75,7 +75,7 @@ def test_losses_are_finite_scalars_and_reach_every_parameter(name: str, method: 
 def test_embeddings_are_one_vector_per_frame(name: str, method: Method) -> None:
     video = clip_of(name)
     with torch.no_grad():
-        for embed in (method.embed, *method.controls().values()):
+        for embed in (method.embed, *method.baselines().values()):
             z = embed(video)
             assert z.shape[:2] == video.shape[:2]
             assert z.ndim == 3

@@ -140,7 +140,7 @@ def test_gains_compare_with_another_samples_source() -> None:
     }
     plain = model_of(replace(TINY, motion=Motion(temperature=None)))
     plain.load_state_dict(model.state_dict())
-    for name, value in plain.measures(batch).items():  # arms with and without motion weights are measured alike
+    for name, value in plain.measures(batch).items():  # variants with and without motion weights are measured alike
         torch.testing.assert_close(found[name], value)
 
 
@@ -204,9 +204,9 @@ def test_frames_of_a_recording_are_embedded_in_windows() -> None:
         torch.testing.assert_close(model.embed(clip)[:, [1, 5]], means, atol=1e-5, rtol=1e-4)
         still = video[:, :1].expand(-1, 12, -1, -1, -1)
         assert model.embed(still).shape == (2, 12, 48)
-        for control in model.controls().values():
-            assert control(video[:, :1]).shape[:2] == (2, 1)
-            assert float(control(video).std()) > 0
+        for baseline in model.baselines().values():
+            assert baseline(video[:, :1]).shape[:2] == (2, 1)
+            assert float(baseline(video).std()) > 0
 
 
 # Crops

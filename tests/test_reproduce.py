@@ -49,7 +49,7 @@ def tiny_study() -> Study:
     return Study(
         world=world,
         base=BaseTraining(world=dataclasses.replace(world, seed=5, train_takes=1), every=8, steps=2),
-        arms={"both losses": full, "MSM alone": msm},
+        variants={"both losses": full, "MSM alone": msm},
         seeds=2,
         claims=tuple(Claim(metric=metric) for metric in CLAIMS),
     )

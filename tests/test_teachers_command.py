@@ -97,7 +97,7 @@ def test_a_study_trains_its_ego_teacher_once(tmp_path: Path) -> None:
     assert {f.name: f.stat().st_mtime_ns for f in store.glob("*.parquet")} == written
     with pytest.raises(ValueError, match="teachers with world seed 0 "):
         Study(
-            world=small, layout="synchronized", arms={"a": teachers.recipe}, seeds=1, claims=(),
+            world=small, layout="synchronized", variants={"a": teachers.recipe}, seeds=1, claims=(),
             teachers=replace(teachers, world=small),
         )  # fmt: skip
 

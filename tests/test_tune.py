@@ -50,7 +50,7 @@ def report(evaluation: int, objective: float, at: float = 0.0) -> Report:
         objective=objective,
         per_seed=[objective],
         metrics={METRIC: objective, "kendall_tau": 0.5},
-        controls={"random init": {METRIC: 0.3}, "time only": {METRIC: 0.4}},
+        baselines={"random init": {METRIC: 0.3}, "time only": {METRIC: 0.4}},
         losses={"loss": 1.0 / evaluation},
         seconds=5.0 * evaluation,
         at=at or 1e9 + evaluation,
@@ -317,7 +317,7 @@ def test_a_gain_is_paired_by_seed_and_has_the_modes_sign(catalog: Path) -> None:
     both = confirmed([0.5, 0.6, 0.7], [0.6, 0.7, 0.8])
     assert both.gain(settled(catalog)) == pytest.approx((0.1, 0.0), abs=1e-9)
     assert both.gain(settled(catalog, mode="min"))[0] == pytest.approx(-0.1)
-    assert both.best_control("winner", METRIC) == ("random init", pytest.approx(0.2))
+    assert both.best_baseline("winner", METRIC) == ("random init", pytest.approx(0.2))
 
 
 @pytest.mark.parametrize(
@@ -341,9 +341,9 @@ def test_a_search_is_told_in_files_and_a_page(
     journal.begin(3, options(0.5))
     journal.end(3, "failed", "step 3: loss or gradient is not finite")
     (folder / "confirm").mkdir()
-    for arm, values in confirmed([0.5, 0.6, 0.7], gained).scores.items():
+    for variant, values in confirmed([0.5, 0.6, 0.7], gained).scores.items():
         for k, rows in enumerate(values):
-            (folder / "confirm" / f"{arm}-seed{1000 + k}-val.json").write_text(json.dumps(rows))
+            (folder / "confirm" / f"{variant}-seed{1000 + k}-val.json").write_text(json.dumps(rows))
     page = publish(folder).read_text()
     printed = " ".join(capsys.readouterr().out.split())
     for text in (page, printed):
@@ -354,7 +354,7 @@ def test_a_search_is_told_in_files_and_a_page(
     assert "http" not in page.replace("http-equiv", "").split("<body>")[1]
     table = pq.read_table(folder / "trials.parquet").to_pylist()
     assert [row["trial"] for row in table] == [2, 0, 1, 3]
-    assert table[0]["best control"] == "time only"
+    assert table[0]["best baseline"] == "time only"
     assert table[0]["loss/loss"] == 0.25
     assert math.isnan(table[3][METRIC])
     method, best = read(folder / "best.json")
@@ -372,10 +372,12 @@ def test_runs_that_fail_on_fresh_seeds_are_told_and_hide_nothing(
     remember(journal, 0, [0.5] * 4, "finished", {})
     remember(journal, 1, [0.6] * 4, "finished", options(0.3))
     (folder / "confirm").mkdir()
-    for arm in ("preset", "winner"):
+    for variant in ("preset", "winner"):
         for seed in (1000, 1001, 1002):
-            rows = {"failed": "step 3: not finite"} if (arm, seed) == ("winner", 1001) else {"trained": {METRIC: 0.5}}
-            (folder / "confirm" / f"{arm}-seed{seed}-val.json").write_text(json.dumps(rows))
+            rows = (
+                {"failed": "step 3: not finite"} if (variant, seed) == ("winner", 1001) else {"trained": {METRIC: 0.5}}
+            )
+            (folder / "confirm" / f"{variant}-seed{seed}-val.json").write_text(json.dumps(rows))
     page = publish(folder).read_text()
     assert "NOT compared, since 1 runs failed, the first one as winner: step 3: not finite" in page
     assert (folder / "best.json").is_file()

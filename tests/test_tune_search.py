@@ -62,7 +62,7 @@ def experiment(catalog: Path, **compute: Any) -> Experiment[Any]:
 
 @pytest.mark.ray
 def test_trials_are_ordinary_runs_that_share_features(ratios: str, tmp_path: Path, ray_cluster: None) -> None:
-    """From videos to the page: every trial is scored beside its controls, and none computes a feature again."""
+    """From videos to the page: every trial is scored beside its baselines, and none computes a feature again."""
     tiny_run.write_catalog(tmp_path)
     tiny = Experiment(
         data=Data(catalog=tmp_path / "catalog", cache_features=True),
@@ -79,7 +79,7 @@ def test_trials_are_ordinary_runs_that_share_features(ratios: str, tmp_path: Pat
     assert {trial.status for trial in trials} <= {"finished", "stopped"}
     for trial in trials:
         first = trial.reports[0]
-        assert {"random init", "frozen features", "time only"} <= set(first.controls)
+        assert {"random init", "frozen features", "time only"} <= set(first.baselines)
         assert first.objective == pytest.approx(np.mean(first.per_seed))
         assert len(first.per_seed) == 2
         assert first.losses["loss"] > 0
@@ -98,13 +98,16 @@ def test_trials_are_ordinary_runs_that_share_features(ratios: str, tmp_path: Pat
 
     assert page.read_text().count("data:image/png") == 4
     scored = {file.name for file in (folder / "confirm").glob("*.json")}
-    arms = (
+    variants = (
         ("preset", "winner")
         if json.loads((folder / "best.json").read_text()) != to_dict("byov", search.experiment)
         else ("preset",)
     )
     assert scored == {
-        f"{arm}-seed{seed}-{split}.json" for arm in arms for seed in (1000, 1001) for split in ("val", "test")
+        f"{variant}-seed{seed}-{split}.json"
+        for variant in variants
+        for seed in (1000, 1001)
+        for split in ("val", "test")
     }
     assert not (folder / "ray").exists()
     main(["train", "byov", "--from", str(folder / "best.json"), "--runs", str(tmp_path), "--name", "best", "--debug"])

@@ -79,7 +79,7 @@ def test_the_tasks_report_the_metrics_that_are_told_of_them(tmp_path: Path) -> N
     tiny_run.write_catalog(tmp_path, actions=("wave", "nod"))
     run = tiny_run.train(tmp_path / "run", tmp_path)
     tasks: tuple[Task, ...] = ("phases", "retrieval", "actions", "fine_tuning")
-    found = from_arrow(evaluate(run, tasks=tasks, controls=False, in_process=True))["trained"]
+    found = from_arrow(evaluate(run, tasks=tasks, baselines=False, in_process=True))["trained"]
     told = {metric for task in tasks for metric in METRICS[task] if not metric.endswith("held_out")}
     assert set(found) == told
 

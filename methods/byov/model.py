@@ -98,7 +98,7 @@ class Model(Method):
             )
         return tokens
 
-    def controls(self) -> dict[str, Callable[[Tensor], Tensor]]:
+    def baselines(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """The frozen features as merged and as a plain mean, and the trained encoder without its clock."""
         return {
             "frozen features": self.merged,

@@ -22,7 +22,7 @@ def _quickstart() -> Study:
             actions=("pour_milk",), cut="cycle", train_takes=8, val_takes=4, test_takes=1, size_px=128, workers=2
         ),
         layout="synchronized",
-        arms={"byov": presets()["debug"]()},
+        variants={"byov": presets()["debug"]()},
         seeds=1,
         claims=(),
         split="val",
@@ -31,7 +31,7 @@ def _quickstart() -> Study:
 
 
 def _synthetic() -> Study:
-    """Both losses against either alone and all controls, on a world whose clock tells nothing (cut "cycle")."""
+    """Both losses against either alone and all baselines, on a world whose clock tells nothing (cut "cycle")."""
     world = WorldConfig(
         actions=("pour_milk",),
         cut="cycle",
@@ -53,16 +53,16 @@ def _synthetic() -> Study:
     )
     optim = Optim(lr=2e-3, weight_decay=0.1, warmup_steps=50, clip_norm=1.0, batch=8, steps=2500)
 
-    def arm(weights: Weights) -> Recipe:
+    def variant(weights: Weights) -> Recipe:
         return Recipe(method=replace(method, weights=weights), optim=optim)
 
     return Study(
         world=world,
         base=BaseTraining(world=replace(world, seed=1000, train_takes=110, train_subjects=110), every=8, steps=2000),
-        arms={
-            "both losses": arm(Weights()),
-            "MSM alone": arm(Weights(mcm_ego=0, mcm_exo=0)),
-            "MCM alone": arm(Weights(msm_ego=0, msm_exo=0)),
+        variants={
+            "both losses": variant(Weights()),
+            "MSM alone": variant(Weights(mcm_ego=0, mcm_exo=0)),
+            "MCM alone": variant(Weights(msm_ego=0, msm_exo=0)),
         },
         seeds=3,
         claims=tuple(

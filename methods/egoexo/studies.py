@@ -54,7 +54,7 @@ def _synthetic() -> Study:
         train_views=("head", "exo1", "exo3", "exo4"),
         train_actions=("crack_egg", "pour_milk"),
         teachers=_teachers(method, optim),
-        arms={
+        variants={
             SIGNALS: Recipe(method=method, optim=optim),
             ALONE: Recipe(method=replace(method, weights=ACTIONS_ALONE), optim=optim),
         },

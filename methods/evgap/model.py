@@ -163,7 +163,7 @@ class Model(Method):
             )
         return features
 
-    def controls(self) -> dict[str, Callable[[Tensor], Tensor]]:
+    def baselines(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """The frozen features of each frame."""
         return {"frozen features": lambda video: self._flat(video).float()}
 

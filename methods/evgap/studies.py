@@ -30,7 +30,7 @@ def _synthetic() -> Study:
         layout="synchronized",
         train_views=("head", "exo1", "exo3", "exo4"),
         base=BaseTraining(world=replace(CLIPS, seed=1000, train_takes=28, train_subjects=28), every=8, steps=2500),
-        arms={
+        variants={
             SECOND: _second(STEPS_2),
             FIRST: _first(STEPS_1),
             LONGER: _first(STEPS_2, lr=1e-3),
@@ -42,8 +42,8 @@ def _synthetic() -> Study:
         tasks=("retrieval",),
         claims=(
             *(Claim(metric=m, over=("random init", FIRST, "frozen features")) for m in METRICS),
-            *(Claim(metric=m, arm=FIRST, over=("random init", "frozen features")) for m in METRICS),
-            Claim(metric=METRICS[0], arm=EARLY, over=(BARE,)),
+            *(Claim(metric=m, variant=FIRST, over=("random init", "frozen features")) for m in METRICS),
+            Claim(metric=METRICS[0], variant=EARLY, over=(BARE,)),
         ),
     )
 

@@ -16,7 +16,7 @@ from crossview.methods.mv2mae import motion
 from crossview.methods.mv2mae.classifier import Classifier, layer_scale
 from crossview.methods.mv2mae.config import Config
 from crossview.methods.mv2mae.networks import CrossDecoder, Encoder, SameDecoder
-from crossview.methods.mv2mae.recordings import cover, pixel_controls
+from crossview.methods.mv2mae.recordings import cover, pixel_baselines
 from crossview.methods.mv2mae.tokens import Split, moments, patchify, split, standardised, take
 
 if TYPE_CHECKING:
@@ -175,9 +175,9 @@ class Model(Method):
             out[name] = 1 - right / wrong
         return out
 
-    def controls(self) -> dict[str, Callable[[Tensor], Tensor]]:
+    def baselines(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """Coarse pictures of the frames and of their differences: what needs no training."""
-        return pixel_controls()
+        return pixel_baselines()
 
     def figures(self, batch: Batch) -> dict[str, Figure]:
         """Motion weights by temperature; reconstructions of a masked target; where its tokens look in the source."""

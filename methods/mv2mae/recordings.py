@@ -1,4 +1,4 @@
-"""Whole recordings: windows that cover them, the views that a test averages, and controls without training."""
+"""Whole recordings: windows that cover them, the views that a test averages, and baselines without training."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def probabilities(model: Model, recording: Tensor, clips: int = 5, crops: int = 
     return total / (len(starts) * len(places))
 
 
-def pixel_controls() -> dict[str, Callable[[Tensor], Tensor]]:
+def pixel_baselines() -> dict[str, Callable[[Tensor], Tensor]]:
     """What tells clips apart without training: an 8 x 8 picture of each frame, and of its difference to the last."""
 
     def coarse(video: Tensor) -> Tensor:

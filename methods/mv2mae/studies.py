@@ -41,17 +41,17 @@ def _synthetic() -> Study:
     )
     optim = Optim(lr=4e-3, weight_decay=0.2, betas=(0.9, 0.95), warmup_share=0.05, clip_norm=1.0, batch=32, steps=900)
 
-    def arm(**changed: Weights | Motion) -> Recipe:
+    def variant(**changed: Weights | Motion) -> Recipe:
         return Recipe(method=replace(method, **changed), optim=optim)  # type: ignore[arg-type]
 
     return Study(
         world=CLIPS,
         layout="synchronized",
         train_views=("exo1", "exo3"),
-        arms={
-            "mv2mae": arm(),
-            SAME_VIEW: arm(weights=replace(method.weights, cross=0.0)),
-            NO_MOTION: arm(motion=Motion(temperature=None)),
+        variants={
+            "mv2mae": variant(),
+            SAME_VIEW: variant(weights=replace(method.weights, cross=0.0)),
+            NO_MOTION: variant(motion=Motion(temperature=None)),
         },
         seeds=3,
         tasks=("measures", "actions"),

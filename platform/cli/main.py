@@ -74,7 +74,7 @@ def embed(
     run: Run,
     /,
     split: str = "val",
-    controls: bool = False,
+    baselines: bool = False,
     catalog: Path | None = None,
     out: Path | None = None,
     weights: str = "hub",
@@ -88,7 +88,7 @@ def embed(
     Args:
         run: The run folder; or timm:NAME, any timm model, which makes of --catalog a catalog of features in --out.
         split: Split of the run's catalog.
-        controls: Also the embeddings that the trained one has to beat.
+        baselines: Also the embeddings that the trained one has to beat.
         catalog: All recordings of this catalog in place of a split of the run's own.
         out: The table of `catalog`, by default RUN/embeddings/CATALOG.parquet; the folder of a backbone's features.
         weights: Of a backbone: "hub", "random", or a .safetensors or .pt file.
@@ -110,12 +110,14 @@ def embed(
         if out is not None:
             raise ValueError(f"--out {out}: it names the table of another catalog; give --catalog with it")
         for row, path in write(
-            run, split=split, controls=controls, actors=actors, device=device, in_process=debug
+            run, split=split, baselines=baselines, actors=actors, device=device, in_process=debug
         ).items():
             print(f"{row}: {path}")
         return
-    if controls:
-        raise ValueError("--controls: they are for a split of the run's own catalog; leave out --catalog or --controls")
+    if baselines:
+        raise ValueError(
+            "--baselines: they are of a split of the run's own catalog; leave out --catalog or --baselines"
+        )
     from crossview.datasets.catalog import Catalog
 
     file = out or run / "embeddings" / f"{catalog.resolve().name}.parquet"
@@ -159,7 +161,7 @@ def evaluate(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     debug: bool = False,
 ) -> None:
-    """Score a run's embeddings by the downstream tasks, beside its controls.
+    """Score a run's embeddings by the downstream tasks, beside its baselines.
 
     Args:
         run: The run folder.
@@ -206,7 +208,7 @@ def report(run: Run, /) -> None:
 
 
 def reproduce(study: Annotated[str, tyro.conf.Positional], /, out: Path | None = None, jobs: int | None = None) -> None:
-    """Run a method's study with its controls and seeds, and print the claim's table; goes on where it was stopped.
+    """Run a method's study with its baselines and seeds, and print the claim's table; goes on where it was stopped.
 
     Args:
         study: METHOD:STUDY, e.g. byov:synthetic.

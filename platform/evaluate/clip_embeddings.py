@@ -47,7 +47,7 @@ def embed_clips(
     *,
     split: str,
     per_scene: int = PER_SCENE,
-    controls: bool = True,
+    baselines: bool = True,
     in_process: bool = False,
     actors: int = 1,
     device: str = "auto",
@@ -55,7 +55,7 @@ def embed_clips(
 ) -> dict[str, Path]:
     """Tables of `ClipEmbeddings` of a split by row name in `run/embeddings/<split>/clips`.
 
-    Rows and order are those of `embed.embed`, and tables are kept in the same way; a control is its frame embedding
+    Rows and order are those of `embed.embed`, and tables are kept in the same way; a baseline is its frame embedding
     averaged over the clip. "start_s" says where on the scene's clock a clip starts. Each recording is decoded once for
     all of its clips and rows. `batch` is the frames per pass of a frozen part.
     """
@@ -64,7 +64,7 @@ def embed_clips(
     chosen = ordered(Catalog.load(experiment.data.catalog, experiment.data.root).select(split))
     source, folder = checkpoint.resolve(run).resolve(), run / "embeddings" / split / "clips"
     key, wanted = key_of(source, chosen, per_scene), len(chosen.recordings)
-    found = kept(folder, key, controls)
+    found = kept(folder, key, baselines)
     if found:
         return found
     where = Where(in_process, actors, device_name(device))
@@ -73,7 +73,7 @@ def embed_clips(
         r.id: w for r, w in zip(chosen.recordings, evaluation_clips(chosen.recordings, views, per_scene), strict=True)
     }
     chosen = on_features(name, experiment, chosen, where, batch, source)
-    job = _Job(source, chosen, experiment.data, batch, where.device, controls, windows, views)
+    job = _Job(source, chosen, experiment.data, batch, where.device, baselines, windows, views)
     arrays = embedded(job, _Embedder, folder, where, "embedding clips")
     recordings = [chosen.recordings[i] for i in arrays]
     rows = next(iter(arrays.values()))
@@ -106,9 +106,9 @@ class _Embedder:
         self.job, self.device = job, torch.device(job.device)
         self.model = checkpoint.load(job.checkpoint, self.device)
         self.rows: dict[str, Callable[[Tensor], Tensor]] = {TRAINED: self.model.embed_clip}
-        if job.controls:
-            for row, control in self.model.controls().items():
-                self.rows[row] = lambda clips, control=control: control(clips).mean(1)  # type: ignore[misc]
+        if job.baselines:
+            for row, baseline in self.model.baselines().items():
+                self.rows[row] = lambda clips, baseline=baseline: baseline(clips).mean(1)  # type: ignore[misc]
             self.rows[RANDOM_INIT] = random_init(*read(job.checkpoint), self.model).embed_clip
 
     @torch.inference_mode()

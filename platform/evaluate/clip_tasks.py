@@ -61,7 +61,7 @@ def _files(question: Question, split: str) -> dict[str, Path]:
         q.run,
         split=split,
         per_scene=q.clips_per_scene,
-        controls=q.controls,
+        baselines=q.baselines,
         in_process=q.in_process,
         actors=q.actors,
         device=q.device,

@@ -40,7 +40,7 @@ class Job:
     batch: int
     """Frames per pass of a frozen part."""
     device: str
-    controls: bool
+    baselines: bool
 
 
 def random_init(name: str, experiment: Experiment[Any], trained: Method) -> Method:
@@ -140,13 +140,13 @@ def write(table: pa.Table, file: Path, facts: dict[str, str]) -> None:
     write_table(table.replace_schema_metadata({"crossview": json.dumps(facts)}), file)
 
 
-def kept(folder: Path, key: str, controls: bool) -> dict[str, Path]:
+def kept(folder: Path, key: str, baselines: bool) -> dict[str, Path]:
     """Tables that are there already, if they are all that is asked for."""
     index = folder / "rows.json"
     if not index.exists():
         return {}
     values = json.loads(index.read_text())
     files = {row: folder / file for row, file in values["rows"].items()}
-    if values["key"] != key or not all(f.exists() for f in files.values()) or (controls and RANDOM_INIT not in files):
+    if values["key"] != key or not all(f.exists() for f in files.values()) or (baselines and RANDOM_INIT not in files):
         return {}
-    return files if controls else {TRAINED: files[TRAINED]}
+    return files if baselines else {TRAINED: files[TRAINED]}

@@ -53,7 +53,7 @@ def fine_tuning(question: Question) -> Answer:
     clips, labels = _stack(test.evenly(MAX_SCORED), actions, test)
     rows: dict[str, tuple[Method, FineTuning]] = {TRAINED: (trained, FineTuning())}
     rows[HEAD_ONLY] = (trained, FineTuning(head_only=True))
-    if question.controls:
+    if question.baselines:
         rows[RANDOM_INIT] = (random_init(question.name, question.experiment, trained), FineTuning())
     found: list[dict[str, object]] = []
     scores: Scores = {}

@@ -40,7 +40,7 @@ def embed(
     *,
     split: str,
     catalog: Catalog | None = None,
-    controls: bool = True,
+    baselines: bool = True,
     in_process: bool = False,
     actors: int = 1,
     device: str = "auto",
@@ -48,8 +48,8 @@ def embed(
 ) -> dict[str, Path]:
     """Tables of a split by row name in `run/embeddings/<split>`; those of the same checkpoint and data are kept.
 
-    Rows: "trained", and with `controls` the method's own and "random init" (the run's configuration and seed before its
-    first step, with the same frozen parts). Ego recordings come first, each perspective sorted by path, as AE2 orders
+    Rows: "trained", and with `baselines` the method's own and "random init" (the run's configuration and seed before
+    its first step, with the same frozen parts). Ego recordings come first, each perspective sorted by path, as AE2 orders
     them. `batch` is the frames per pass of a frozen part. Unreadable recordings are quarantined in that folder, and
     tables that lack one are made anew.
     """
@@ -59,13 +59,13 @@ def embed(
     chosen = ordered(whole.select(split))
     source, folder = checkpoint.resolve(run).resolve(), run / "embeddings" / split
     key, wanted = key_of(source, chosen), len(chosen.recordings)
-    found = kept(folder, key, controls)
+    found = kept(folder, key, baselines)
     if found:
         return found
     where = Where(in_process, actors, device_name(device))
     if catalog is None:
         chosen = on_features(name, experiment, chosen, where, batch, source)
-    tables = _tables(Job(source, chosen, experiment.data, batch, where.device, controls), folder, where)
+    tables = _tables(Job(source, chosen, experiment.data, batch, where.device, baselines), folder, where)
     # What was too slow or out of reach may be read next time: such tables are never kept.
     complete = len(pc.unique(tables[TRAINED]["video"])) == wanted
     return store(folder, tables, key if complete else None, {"checkpoint": source.name, "split": split})
@@ -88,7 +88,7 @@ def export(
     _, experiment = read(require(run))
     where = Where(in_process, actors, device_name(device))
     source = checkpoint.resolve(run).resolve()
-    job = Job(source, ordered(catalog), experiment.data, batch, where.device, controls=False)
+    job = Job(source, ordered(catalog), experiment.data, batch, where.device, baselines=False)
     table = _tables(job, out.parent, where)[TRAINED]
     write(table, out, {"row": TRAINED, "checkpoint": job.checkpoint.name})
     return out
@@ -102,8 +102,8 @@ class _Embedder:
         self.model = checkpoint.load(job.checkpoint, self.device)
         self.name, self.experiment = read(job.checkpoint)
         self.rows = {TRAINED: self.model.embed}
-        if job.controls:
-            self.rows |= self.model.controls()
+        if job.baselines:
+            self.rows |= self.model.baselines()
             self.rows[RANDOM_INIT] = random_init(self.name, self.experiment, self.model).embed
 
     @torch.inference_mode()

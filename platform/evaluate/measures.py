@@ -28,7 +28,7 @@ def measures(question: Question) -> Answer:
     batch = held_out_batch(question, source, device)
     trained = checkpoint.load(source, device)
     models = {TRAINED: trained}
-    if question.controls:
+    if question.baselines:
         models[RANDOM_INIT] = random_init(question.name, question.experiment, trained)
     rows: Scores = {}
     for row, model in models.items():

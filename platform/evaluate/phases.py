@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from crossview.datasets.catalog import Catalog
 from crossview.downstream import ae2
-from crossview.downstream.controls import time_only
+from crossview.downstream.baselines import time_only
 from crossview.downstream.embeddings import Embeddings
 from crossview.downstream.few_shot import few_shot as score_few_shot
 from crossview.downstream.table import to_arrow
@@ -34,7 +34,7 @@ def phases(question: Question) -> Answer:
     for name in (q.split, q.fit_split):
         require_labels(q.catalog.select(name))
     fit, scored = (
-        embed(q.run, split=name, controls=q.controls, in_process=q.in_process, actors=q.actors, device=q.device)
+        embed(q.run, split=name, baselines=q.baselines, in_process=q.in_process, actors=q.actors, device=q.device)
         for name in (q.fit_split, q.split)
     )
     by_action, shots = _score(fit, scored, q.few_shot, q.k)

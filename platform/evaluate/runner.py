@@ -42,12 +42,12 @@ def evaluate(
     few_shot: bool = False,
     k: int = 10,
     clips_per_scene: int = 4,
-    controls: bool = True,
+    baselines: bool = True,
     in_process: bool = False,
     actors: int = 1,
     device: str = "auto",
 ) -> pa.Table:
-    """Scores of the trained row and, with `controls`, of what it has to beat, as `downstream.table.to_arrow` has them.
+    """Scores of the trained row and, with `baselines`, of what it has to beat, as `downstream.table.to_arrow` has them.
 
     Embeds what is missing, prints and stores. Phases are scored by action, as AE2 does, and the table holds their mean;
     `evaluations/<split>.parquet` and `.md` in the run's folder hold the same, `<split>-actions.parquet` each action,
@@ -69,7 +69,7 @@ def evaluate(
         few_shot=few_shot,
         k=k,
         clips_per_scene=clips_per_scene,
-        controls=controls,
+        baselines=baselines,
         in_process=in_process,
         actors=actors,
         device=device,
@@ -92,7 +92,9 @@ def _check(tasks: Sequence[Task], split: str, fit_split: str, k: int) -> None:
 
 
 def _function(task: Task) -> Callable[[Question], Answer]:
-    found: Callable[[Question], Answer] = getattr(importlib.import_module(f"crossview.platform.{WHERE[task]}"), task)
+    found: Callable[[Question], Answer] = getattr(
+        importlib.import_module(f"crossview.platform.evaluate.{WHERE[task]}"), task
+    )
     return found
 
 

@@ -47,8 +47,8 @@ class Question:
     few_shot: bool
     k: int
     clips_per_scene: int
-    controls: bool
-    """Whether the method's controls and the random init are scored too."""
+    baselines: bool
+    """Whether the method's baselines and the random init are scored too."""
     in_process: bool
     actors: int
     device: str

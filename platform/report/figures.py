@@ -42,7 +42,7 @@ def draw(run: Path, *, split: str = "val") -> list[Path]:
     """Write what the run's files allow to `run/figures` with a caption each (captions.json); returns the pictures.
 
     A figure that cannot be drawn, for a damaged video say, is left out, and omitted.json says why.
-    Losses need metrics.parquet; maps and retrieval need `crossview evaluate` or `embed --controls` on `split`.
+    Losses need metrics.parquet; maps and retrieval need `crossview evaluate` or `embed --baselines` on `split`.
     """
     run = require(run)
     _, experiment = read(run)

@@ -12,9 +12,9 @@ from crossview import storage
 
 
 def write(target: Path, template: str, **values: Any) -> Path:
-    """Fill a template of this folder or below it, and write the page whole or not at all; returns its file."""
+    """Fill a template, named by its path in `platform/`, and write the page whole or not at all; returns its file."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent.parent),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

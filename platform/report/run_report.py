@@ -1,4 +1,4 @@
-"""One page of a run: what was run, on how much, with which result beside which controls."""
+"""One page of a run: what was run, on how much, with which result beside which baselines."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def report(run: Path) -> Path:
     rows = read_metrics(run)
     return html.write(
         run / "report.html",
-        "report.html.j2",
+        "report/report.html.j2",
         run=run.name,
         method=method,
         facts=facts,
@@ -69,7 +69,7 @@ class Line:
     cells: list[Cell]
     margin: str
     good: bool
-    """Whether the trained row lies above every control."""
+    """Whether the trained row lies above every baseline."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,15 @@ def evaluation(file: Path) -> Evaluation:
     rows = {row: {m: v[0] for m, v in scores.items()} for row, scores in from_arrow(table).items()}
     lines = []
     for metric, texts, best in score_table.lines(rows):
-        control = best.control if best else None
+        baseline = best.baseline if best else None
         cells = [
-            Cell(text, "trained" if row == TRAINED else "best" if row == control else "") for row, text in texts.items()
+            Cell(text, "trained" if row == TRAINED else "best" if row == baseline else "")
+            for row, text in texts.items()
         ]
         lines.append(Line(metric, cells, score_table.difference(best), best is not None and best.mean > 0))
     won = sum(line.good for line in lines)
     verdict = (
-        f"The trained embedding lies above every control in {won} of {len(lines)} metrics on split {facts['split']}."
+        f"The trained embedding lies above every baseline in {won} of {len(lines)} metrics on split {facts['split']}."
     )
     return Evaluation(facts["split"], list(rows), lines, facts["notes"], verdict)
 

@@ -1,4 +1,4 @@
-"""Scores by row and metric for a terminal and as Markdown, the best control marked and the margin over it."""
+"""Scores by row and metric for a terminal and as Markdown, the best baseline marked and the margin over it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from crossview.downstream.controls import Margin, margin
+from crossview.downstream.baselines import Margin, margin
 from crossview.platform.evaluate.embedding_store import TRAINED
 from crossview.platform.evaluate.task import Scores
 
@@ -18,7 +18,7 @@ WIDEST = 1000
 
 
 def lines(rows: Scores) -> list[tuple[str, dict[str, str], Margin | None]]:
-    """(metric, formatted score by row, margin over the best control or None without one) for every trained metric."""
+    """(metric, formatted score by row, margin over the best baseline or None without one) for every trained metric."""
     found = []
     for metric, value in rows[TRAINED].items():
         cells = {row: number(scores.get(metric)) for row, scores in rows.items()}
@@ -45,42 +45,42 @@ def number(value: float | None) -> str:
 
 
 def markdown(rows: Scores, notes: list[str]) -> str:
-    """A line per metric, a column per row; the best control is bold."""
+    """A line per metric, a column per row; the best baseline is bold."""
     text = [f"| metric | {' | '.join(rows)} | margin |", f"|---|{'---:|' * (len(rows) + 1)}"]
     for metric, cells, best in lines(rows):
-        marked = [f"**{cell}**" if best and row == best.control else cell for row, cell in cells.items()]
+        marked = [f"**{cell}**" if best and row == best.baseline else cell for row, cell in cells.items()]
         text.append(f"| {metric} | {' | '.join(marked)} | {difference(best)} |")
-    text += ["", "Bold: the best control. Margin: trained minus the best control.", ""]
+    text += ["", "Bold: the best baseline. Margin: trained minus the best baseline.", ""]
     return "\n".join([*text, *(f"- {note}" for note in notes)]) + "\n"
 
 
 def terminal(rows: Scores, title: str, width: int) -> Table:
-    """The same for a terminal of `width` characters; where it is too narrow for all rows, only the best control's."""
+    """The same for a terminal of `width` characters; where it is too narrow for all rows, only the best baseline's."""
     whole = _whole(rows, title)
     wide = Console(width=WIDEST)
     return whole if Measurement.get(wide, wide.options, whole).maximum <= width else _narrow(rows, title)
 
 
 def _whole(rows: Scores, title: str) -> Table:
-    """A column per row; the best control is underlined."""
-    table = _table(title, "underlined: the best control; margin: trained minus that")
+    """A column per row; the best baseline is underlined."""
+    table = _table(title, "underlined: the best baseline; margin: trained minus that")
     for row in (*rows, "margin"):  # headers wrap between words, numbers never do
         width = max(6, *(len(word) for word in row.split()))
         table.add_column(row, justify="right", style="bold" if row == TRAINED else "", min_width=width, max_width=width)
     for metric, cells, best in lines(rows):
-        marked = [f"[underline]{c}[/]" if best and row == best.control else c for row, c in cells.items()]
+        marked = [f"[underline]{c}[/]" if best and row == best.baseline else c for row, c in cells.items()]
         table.add_row(metric, *marked, _coloured(best))
     return table
 
 
 def _narrow(rows: Scores, title: str) -> Table:
-    table = _table(title, "margin: trained minus the best control; the other controls stand in the stored table")
+    table = _table(title, "margin: trained minus the best baseline; the other baselines stand in the stored table")
     for name in (TRAINED, "best", "margin"):
         table.add_column(name, justify="right", style="bold" if name == TRAINED else "")
-    table.add_column("control")
+    table.add_column("baseline")
     for metric, cells, best in lines(rows):
-        control = best.control if best else ""
-        table.add_row(metric, cells[TRAINED], cells.get(control, ""), _coloured(best), control)
+        baseline = best.baseline if best else ""
+        table.add_row(metric, cells[TRAINED], cells.get(baseline, ""), _coloured(best), baseline)
     return table
 
 

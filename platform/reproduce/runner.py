@@ -1,4 +1,4 @@
-"""Studies: arms and seeds of a method on the synthetic world beside their controls, resumable at any point."""
+"""Studies: variants and seeds of a method on the synthetic world beside their baselines, resumable at any point."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def reproduce(spec: str, out: Path | None, jobs: int | None) -> Path:
         teach(study.teachers, method, catalog, out)
     recipes = _with_base(study, out)
     planned = [
-        _planned(study, arm, seed, recipe, catalog, out)
+        _planned(study, variant, seed, recipe, catalog, out)
         for seed in range(study.seeds)
-        for arm, recipe in recipes.items()
+        for variant, recipe in recipes.items()
     ]
     if study.cache == "none":
         for one in sorted(planned, key=lambda one: one.experiment.init_from is not None):
@@ -96,11 +96,11 @@ def _data(study: Study, out: Path) -> Path:
 
 
 def _with_base(study: Study, out: Path) -> dict[str, Recipe]:
-    """The arms' recipes on the base that is trained here, where the study has one."""
+    """The variants' recipes on the base that is trained here, where the study has one."""
     if study.base is None:
-        return study.arms
+        return study.variants
     file = out / "base.safetensors"
-    config = next(iter(study.arms.values())).method.base  # type: ignore[attr-defined]
+    config = next(iter(study.variants.values())).method.base  # type: ignore[attr-defined]
     if not file.exists():
         with ticking("rendering for the base") as tick:
             pixels, coverage = part_frames(
@@ -119,8 +119,8 @@ def _with_base(study: Study, out: Path) -> dict[str, Recipe]:
             )
     weights = {"base": dataclasses.replace(config, weights=str(file))}
     return {
-        arm: dataclasses.replace(recipe, method=dataclasses.replace(recipe.method, **weights))  # type: ignore[type-var]
-        for arm, recipe in study.arms.items()
+        variant: dataclasses.replace(recipe, method=dataclasses.replace(recipe.method, **weights))  # type: ignore[type-var]
+        for variant, recipe in study.variants.items()
     }
 
 
@@ -128,13 +128,13 @@ def _with_base(study: Study, out: Path) -> dict[str, Recipe]:
 class _Planned:
     """One run of a study."""
 
-    arm: str
+    variant: str
     run: Path
     experiment: Experiment[Any]
 
 
-def _planned(study: Study, arm: str, seed: int, recipe: Recipe, catalog: Path, out: Path) -> _Planned:
-    start = study.starts.get(arm)
+def _planned(study: Study, variant: str, seed: int, recipe: Recipe, catalog: Path, out: Path) -> _Planned:
+    start = study.starts.get(variant)
     experiment: Experiment[Any] = Experiment(
         data=Data(
             catalog=catalog,
@@ -150,15 +150,15 @@ def _planned(study: Study, arm: str, seed: int, recipe: Recipe, catalog: Path, o
         seed=seed,
         init_from=_folder(out, start, seed) if start else None,
     )
-    return _Planned(arm, _folder(out, arm, seed), experiment)
+    return _Planned(variant, _folder(out, variant, seed), experiment)
 
 
-def _folder(out: Path, arm: str, seed: int) -> Path:
-    return out / f"{re.sub(r'[^0-9A-Za-z+.]+', '-', arm)}-seed{seed}"
+def _folder(out: Path, variant: str, seed: int) -> Path:
+    return out / f"{re.sub(r'[^0-9A-Za-z+.]+', '-', variant)}-seed{seed}"
 
 
 def _one(one: _Planned, method: str, study: Study, *, in_process: bool) -> None:
-    """Train one run to its end and score it, or what is left of that; the first arm beside its controls."""
+    """Train one run to its end and score it, or what is left of that; the first variant beside its baselines."""
     from crossview.platform.evaluate import runner as evaluate
     from crossview.platform.train import launcher as train
 
@@ -169,8 +169,8 @@ def _one(one: _Planned, method: str, study: Study, *, in_process: bool) -> None:
         train.start(run, method, one.experiment, in_process=in_process)
     if not (run / "evaluations" / f"{study.split}.parquet").exists():
         tasks = cast(tuple[Task, ...], study.tasks)
-        first = one.arm == next(iter(study.arms))
-        evaluate.evaluate(run, split=study.split, tasks=tasks, controls=first, in_process=in_process)
+        first = one.variant == next(iter(study.variants))
+        evaluate.evaluate(run, split=study.split, tasks=tasks, baselines=first, in_process=in_process)
 
 
 def _page(run: Path, split: str) -> None:
@@ -225,18 +225,18 @@ def _steps_done(planned: list[_Planned]) -> int:
 
 
 def _collect(study: Study, planned: list[_Planned]) -> Scores:
-    """Scores by row over seeds: the arms' trained rows, then the first arm's controls."""
-    scores: Scores = {arm: {} for arm in study.arms}
-    method_arm = next(iter(study.arms))
-    controls: Scores = {}
+    """Scores by row over seeds: the variants' trained rows, then the first variant's baselines."""
+    scores: Scores = {variant: {} for variant in study.variants}
+    method_variant = next(iter(study.variants))
+    baselines: Scores = {}
     for one in planned:
         table = pq.read_table(one.run / "evaluations" / f"{study.split}.parquet")
         for row, values in from_arrow(table).items():
             if row == TRAINED:
-                _append(scores, one.arm, values)
-            elif one.arm == method_arm:
-                _append(controls, row, values)
-    return scores | controls
+                _append(scores, one.variant, values)
+            elif one.variant == method_variant:
+                _append(baselines, row, values)
+    return scores | baselines
 
 
 def _append(scores: Scores, row: str, values: dict[str, list[float]]) -> None:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from crossview.downstream.controls import margin
+from crossview.downstream.baselines import margin
 from crossview.downstream.table import cell, markdown, to_arrow
 from crossview.methods.study import Study
 from crossview.platform.progress import console
@@ -20,10 +20,10 @@ Scores = dict[str, dict[str, list[float]]]
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether an arm beats one rival, a row or a level, in one metric."""
+    """Whether a variant beats one rival, a row or a level, in one metric."""
 
     metric: str
-    arm: str
+    variant: str
     rival: str
     mean: float
     """Margin over the rival, paired by seed."""
@@ -38,15 +38,15 @@ def verdicts(study: Study, scores: Scores) -> list[Verdict]:
         return []
     found = []
     for claim in study.claims:
-        metric, arm = claim.metric, claim.arm or next(iter(study.arms))
-        own = scores[arm][metric]
+        metric, variant = claim.metric, claim.variant or next(iter(study.variants))
+        own = scores[variant][metric]
         if claim.at_least is not None:
-            over = margin({arm: {metric: own}, "": {metric: [claim.at_least] * len(own)}}, trained=arm)[metric]
-            found.append(Verdict(metric, arm, f"at least {claim.at_least:g}", over.mean, over.spread, over.holds))
-        everyone = () if claim.at_least is not None else tuple(row for row in scores if row != arm)
+            over = margin({variant: {metric: own}, "": {metric: [claim.at_least] * len(own)}}, trained=variant)[metric]
+            found.append(Verdict(metric, variant, f"at least {claim.at_least:g}", over.mean, over.spread, over.holds))
+        everyone = () if claim.at_least is not None else tuple(row for row in scores if row != variant)
         for rival in (row for row in claim.over or everyone if metric in scores[row]):
-            m = margin({arm: {metric: own}, rival: {metric: scores[rival][metric]}}, trained=arm)[metric]
-            found.append(Verdict(metric, arm, rival, m.mean, m.spread, m.holds))
+            m = margin({variant: {metric: own}, rival: {metric: scores[rival][metric]}}, trained=variant)[metric]
+            found.append(Verdict(metric, variant, rival, m.mean, m.spread, m.holds))
     return found
 
 
@@ -61,7 +61,8 @@ def publish(spec: str, study: Study, scores: Scores, out: Path) -> Path:
         text += ["Margin over each rival, paired by seed; it holds where it exceeds its spread.", ""]
         text += ["| metric | row | rival | margin | spread | holds |", "|---|---|---|---:|---:|---|"]
         text += [
-            f"| {v.metric} | {v.arm} | {v.rival} | {v.mean:+.3f} | {v.spread:.3f} | {'yes' if v.holds else '**no**'} |"
+            f"| {v.metric} | {v.variant} | {v.rival} | {v.mean:+.3f} | {v.spread:.3f} | "
+            f"{'yes' if v.holds else '**no**'} |"
             for v in found
         ]
     file.write_text("\n".join(text) + "\n")
@@ -72,7 +73,7 @@ def publish(spec: str, study: Study, scores: Scores, out: Path) -> Path:
         console.print(f"{kept} of {len(found)} claimed margins exceed their spread over seeds.")
         for v in found:
             if not v.holds:
-                line = f"  not shown: {v.metric} of {v.arm} against {v.rival}: {v.mean:+.3f}, spread {v.spread:.3f}"
+                line = f"  not shown: {v.metric} of {v.variant} against {v.rival}: {v.mean:+.3f}, spread {v.spread:.3f}"
                 console.print(line, highlight=False)
     console.print(f"The table lies in {file}", highlight=False)
     return file
@@ -88,5 +89,5 @@ def _terminal(study: Study, scores: Scores) -> Table:
     for row, values in scores.items():
         cells = [cell(values[metric]) if metric in values else "" for metric in metrics]
         if any(cells):
-            table.add_row(row, *cells, style="bold" if row in study.arms else "")
+            table.add_row(row, *cells, style="bold" if row in study.variants else "")
     return table

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crossview import storage
-from crossview.downstream.controls import margin
+from crossview.downstream.baselines import margin
 from crossview.platform.evaluate.embedding_store import TRAINED
 from crossview.platform.progress import Progress
 from crossview.platform.run_folder import write_json
@@ -34,22 +34,25 @@ class Confirmed:
 
     split: str
     scores: dict[str, list[Scores]]
-    """By arm, preset and winner."""
+    """By variant, preset and winner."""
     failures: list[str] = field(default_factory=list)
     """Runs that could not be trained or scored, with their reasons; their scores are missing."""
 
-    def values(self, arm: str, metric: str) -> list[float]:
+    def values(self, variant: str, metric: str) -> list[float]:
         """One per seed."""
-        return [rows[TRAINED][metric] for rows in self.scores[arm]]
+        return [rows[TRAINED][metric] for rows in self.scores[variant]]
 
-    def best_control(self, arm: str, metric: str, sign: int = 1) -> tuple[str, float] | None:
-        """The row that the arm has to beat, and its mean over seeds; None where no control has the metric."""
-        means = mean_scores(self.scores[arm])
+    def best_baseline(self, variant: str, metric: str, sign: int = 1) -> tuple[str, float] | None:
+        """The row that the variant has to beat, and its mean over seeds; None where no baseline has the metric."""
+        means = mean_scores(self.scores[variant])
         return best_row({row: of for row, of in means.items() if row != TRAINED}, metric, sign)
 
     def gain(self, search: Search) -> tuple[float, float]:
         """The winner's objective over the preset's, paired by seed, above 0 where it is better; and its spread."""
-        rows = {arm: {search.metric: [search.sign * v for v in self.values(arm, search.metric)]} for arm in self.scores}
+        rows = {
+            variant: {search.metric: [search.sign * v for v in self.values(variant, search.metric)]}
+            for variant in self.scores
+        }
         found = margin(rows, trained=WINNER)[search.metric]
         return found.mean, found.spread
 
@@ -63,8 +66,8 @@ def winner(search: Search, trials: list[Trial]) -> Trial | None:
 
 def confirm(search: Search, journal: Journal, best: Trial, room: Room) -> None:
     """Train and score what is missing, side by side; on test only once all of val is there."""
-    arms = {PRESET: {}, **({WINNER: best.options} if best.number else {})}
-    jobs = [(arm, options, seed) for arm, options in arms.items() for seed in _seeds(search)]
+    variants = {PRESET: {}, **({WINNER: best.options} if best.number else {})}
+    jobs = [(variant, options, seed) for variant, options in variants.items() for seed in _seeds(search)]
     for split in (search.split, *(("test",) if search.test else ())):
         todo = [job for job in jobs if not storage.is_file(_file(journal, job[0], job[2], split))]
         if todo:
@@ -75,12 +78,12 @@ def confirmed(search: Search, journal: Journal, split: str) -> Confirmed | None:
     """What was found on a split; None before all of it is."""
     scores: dict[str, list[Scores]] = {}
     failures: list[str] = []
-    for arm in (PRESET, WINNER):
-        files = [_file(journal, arm, seed, split) for seed in _seeds(search)]
+    for variant in (PRESET, WINNER):
+        files = [_file(journal, variant, seed, split) for seed in _seeds(search)]
         if files and all(storage.is_file(file) for file in files):
             found = [json.loads(storage.read_text(file)) for file in files]
-            failures += [f"{arm}: {of[FAILED]}" for of in found if FAILED in of]
-            scores[arm] = [of for of in found if FAILED not in of]
+            failures += [f"{variant}: {of[FAILED]}" for of in found if FAILED in of]
+            scores[variant] = [of for of in found if FAILED not in of]
     return Confirmed(split, scores, failures) if PRESET in scores else None
 
 
@@ -89,8 +92,8 @@ def _seeds(search: Search) -> range:
     return range(first, first + search.confirm)
 
 
-def _file(journal: Journal, arm: str, seed: int, split: str) -> Path:
-    return journal.folder / "confirm" / f"{arm}-seed{seed}-{split}.json"
+def _file(journal: Journal, variant: str, seed: int, split: str) -> Path:
+    return journal.folder / "confirm" / f"{variant}-seed{seed}-{split}.json"
 
 
 def _side_by_side(
@@ -116,15 +119,15 @@ def _side_by_side(
             line.update(len(jobs) - len(waiting) - len(running))
 
 
-def _one(folder: str, search: Search, arm: str, options: dict[str, Any], seed: int, split: str) -> None:
+def _one(folder: str, search: Search, variant: str, options: dict[str, Any], seed: int, split: str) -> None:
     """Train one run to its end, where it has not been, and score it on a split."""
     journal = Journal(storage.as_path(folder))
     experiment = replace(with_options(search.method, search.experiment, options), seed=seed)
-    run = journal.folder / "confirm" / f"{journal.folder.name}-{arm}-seed{seed}"
+    run = journal.folder / "confirm" / f"{journal.folder.name}-{variant}-seed{seed}"
     found: dict[str, Any]
     try:
         train_part(run, search, experiment, None)
-        found = score(run, search, split, controls=True)
+        found = score(run, search, split, baselines=True)
     except ValueError as error:
         found = {FAILED: str(error)}
-    write_json(_file(journal, arm, seed, split), found)
+    write_json(_file(journal, variant, seed, split), found)

@@ -25,11 +25,11 @@ def ranked(search: Search, trials: list[Trial]) -> list[Trial]:
     return sorted(trials, key=place, reverse=True)
 
 
-def best_control(search: Search, trial: Trial) -> tuple[str, float] | None:
-    """The row that a trial has to beat by the metric that is searched by; None where no control has it."""
+def best_baseline(search: Search, trial: Trial) -> tuple[str, float] | None:
+    """The row that a trial has to beat by the metric that is searched by; None where no baseline has it."""
     if not trial.reports:
         return None
-    return best_row(trial.reports[-1].controls, search.metric, search.sign)
+    return best_row(trial.reports[-1].baselines, search.metric, search.sign)
 
 
 def table(search: Search, trials: list[Trial]) -> pa.Table:
@@ -37,7 +37,7 @@ def table(search: Search, trials: list[Trial]) -> pa.Table:
     lines = []
     for trial in ranked(search, trials):
         last = trial.reports[-1] if trial.reports else None
-        control = best_control(search, trial)
+        baseline = best_baseline(search, trial)
         lines.append(
             {
                 "trial": trial.number,
@@ -45,8 +45,8 @@ def table(search: Search, trials: list[Trial]) -> pa.Table:
                 "evaluations": len(trial.reports),
                 "step": last.step if last else 0,
                 search.metric: trial.objective,
-                "best control": control[0] if control else None,
-                "control": control[1] if control else None,
+                "best baseline": baseline[0] if baseline else None,
+                "baseline": baseline[1] if baseline else None,
                 "seconds": last.seconds if last else 0.0,
                 "reason": trial.reason,
                 **{path: _column(trial.options.get(path)) for path in search.domains},

@@ -20,7 +20,7 @@ from crossview.platform.report.score_table import number
 from crossview.platform.tune import spec
 from crossview.platform.tune.confirm import PRESET, WINNER, Confirmed, confirmed, winner
 from crossview.platform.tune.plots import figures, name
-from crossview.platform.tune.ranking import best_control, ranked, table, write_best
+from crossview.platform.tune.ranking import best_baseline, ranked, table, write_best
 from crossview.platform.tune.spec import Search
 from crossview.platform.tune.trial import mean_scores
 from crossview.platform.tune.trial_store import Journal, Trial
@@ -77,8 +77,8 @@ def _compared(search: Search, both: Confirmed) -> str:
         return f"{where}: NOT compared, since {len(both.failures)} runs failed, the first one as {both.failures[0]}."
     preset = cell(both.values(PRESET, search.metric), 4)
     if WINNER not in both.scores:
-        control = _against(search, both, PRESET)
-        return f"{where}: the preset has {search.metric} {preset}{control}."
+        baseline = _against(search, both, PRESET)
+        return f"{where}: the preset has {search.metric} {preset}{baseline}."
     gain, spread = both.gain(search)
     beats = "is NOT shown to beat the preset"
     if abs(gain) > spread:
@@ -90,13 +90,13 @@ def _compared(search: Search, both: Confirmed) -> str:
     )
 
 
-def _against(search: Search, both: Confirmed, arm: str) -> str:
-    control = both.best_control(arm, search.metric, search.sign)
-    if control is None:
+def _against(search: Search, both: Confirmed, variant: str) -> str:
+    baseline = both.best_baseline(variant, search.metric, search.sign)
+    if baseline is None:
         return ""
-    mean = mean_scores(both.scores[arm])[TRAINED][search.metric]
-    said = "beats" if search.sign * mean > search.sign * control[1] else "does NOT beat"
-    return f". It {said} its best control, {control[0]} ({control[1]:.4f})"
+    mean = mean_scores(both.scores[variant])[TRAINED][search.metric]
+    said = "beats" if search.sign * mean > search.sign * baseline[1] else "does NOT beat"
+    return f". It {said} its best baseline, {baseline[0]} ({baseline[1]:.4f})"
 
 
 def _terminal(search: Search, trials: list[Trial]) -> Table:
@@ -112,17 +112,17 @@ def _terminal(search: Search, trials: list[Trial]) -> Table:
 
 
 def _heads(search: Search) -> list[str]:
-    return ["trial", "status", search.metric, "best control", "minutes"]
+    return ["trial", "status", search.metric, "best baseline", "minutes"]
 
 
 def _cells(search: Search, trial: Trial) -> list[str]:
-    control = best_control(search, trial)
+    baseline = best_baseline(search, trial)
     ended = trial.status or "running"
     return [
         str(trial.number) if trial.number else "preset",
         f"stopped at {len(trial.reports)}/{search.evaluations}" if ended == "stopped" else ended,
         f"{trial.objective:.4f}" if math.isfinite(trial.objective) else "",
-        f"{number(control[1])} {control[0]}" if control else "",
+        f"{number(baseline[1])} {baseline[0]}" if baseline else "",
         f"{trial.reports[-1].seconds / 60:.1f}" if trial.reports else "",
     ]
 

@@ -77,7 +77,7 @@ def _advance(journal: Journal, search: Search, trial: Trial) -> Report:
     for seed in range(experiment.seed, experiment.seed + search.seeds):
         run = journal.run(trial.number, seed)
         train_part(run, search, replace(experiment, seed=seed), until if evaluation < search.evaluations else None)
-        scores.append(score(run, search, search.split, controls=first))
+        scores.append(score(run, search, search.split, baselines=first))
         losses.append({k: v for k, v in read_metrics(run)[-1].items() if k not in NOT_LOSSES})
     means = mean_scores(scores)
     trained = means.pop(TRAINED)
@@ -92,7 +92,7 @@ def _advance(journal: Journal, search: Search, trial: Trial) -> Report:
         objective=trained[search.metric],
         per_seed=[s[TRAINED][search.metric] for s in scores],
         metrics=trained,
-        controls=means if first else trial.reports[0].controls,
+        baselines=means if first else trial.reports[0].baselines,
         losses={name: float(np.mean([of[name] for of in losses])) for name in losses[0]},
         seconds=time.monotonic() - began + (trial.reports[-1].seconds if trial.reports else 0.0),
         at=time.time(),
@@ -119,14 +119,14 @@ def placed(search: Search, experiment: Experiment[Any]) -> Experiment[Any]:
     return replace(experiment, compute=compute)
 
 
-def score(run: Path, search: Search, split: str, *, controls: bool) -> Scores:
+def score(run: Path, search: Search, split: str, *, baselines: bool) -> Scores:
     """Downstream metrics by row, from the run's newest checkpoint, computed in this process."""
     table = evaluate(
         run,
         split=split,
         fit_split=search.fit_split,
         tasks=search.tasks,
-        controls=controls,
+        baselines=baselines,
         in_process=True,
         device=search.device if search.experiment.compute.workers == 1 else "cpu",
     )

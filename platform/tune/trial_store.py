@@ -32,7 +32,7 @@ class Report:
     per_seed: list[float]
     metrics: dict[str, float]
     """All downstream metrics of the trained row."""
-    controls: dict[str, dict[str, float]]
+    baselines: dict[str, dict[str, float]]
     """The same for what it has to beat, by row; found at the first evaluation, since they do not train."""
     losses: dict[str, float]
     """Training losses, as last logged."""

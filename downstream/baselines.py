@@ -27,10 +27,10 @@ def time_only(e: Embeddings) -> Embeddings:
 
 @dataclass(frozen=True)
 class Margin:
-    """How far the trained row lies above the best control in one metric."""
+    """How far the trained row lies above the best baseline in one metric."""
 
-    control: str
-    """The control with the highest mean."""
+    baseline: str
+    """The baseline with the highest mean."""
     mean: float
     spread: float
     """Sample standard deviation over seeds; NaN with one seed."""
@@ -42,28 +42,28 @@ class Margin:
 
 
 def margin(rows: Rows, *, trained: str = "trained") -> dict[str, Margin]:
-    """The trained row minus the best control, by metric, over the metrics of the trained row.
+    """The trained row minus the best baseline, by metric, over the metrics of the trained row.
 
-    With equally many seeds the rows are paired by seed, else each trained seed is compared with the control's mean. The
-    best control is chosen by metric; one without the metric, or whose mean is NaN, does not compete.
+    With equally many seeds the rows are paired by seed, else each trained seed is compared with the baseline's mean.
+    The best baseline is chosen by metric; one without the metric, or whose mean is NaN, does not compete.
     """
-    controls = {name: scores for name, scores in rows.items() if name != trained}
-    if trained not in rows or not controls:
+    baselines = {name: scores for name, scores in rows.items() if name != trained}
+    if trained not in rows or not baselines:
         raise ValueError(
-            f"margin: rows {list(rows)} hold no pair of {trained!r} and a control; evaluate the trained model and at "
-            "least one control"
+            f"margin: rows {list(rows)} hold no pair of {trained!r} and a baseline; evaluate the trained model and at "
+            "least one baseline"
         )
-    return {metric: _margin(metric, value, controls) for metric, value in rows[trained].items()}
+    return {metric: _margin(metric, value, baselines) for metric, value in rows[trained].items()}
 
 
-def _margin(metric: str, trained: Value, controls: Rows) -> Margin:
-    scored = {name: per_seed(scores[metric]) for name, scores in controls.items() if metric in scores}
+def _margin(metric: str, trained: Value, baselines: Rows) -> Margin:
+    scored = {name: per_seed(scores[metric]) for name, scores in baselines.items() if metric in scores}
     means = {name: float(values.mean()) for name, values in scored.items() if not math.isnan(values.mean())}
     if not means:
-        raise ValueError(f"margin: no control has a score for {metric!r}; evaluate the controls with the same tasks")
+        raise ValueError(f"margin: no baseline has a score for {metric!r}; evaluate the baselines with the same tasks")
     best = max(means, key=lambda name: means[name])
-    values, control = per_seed(trained), scored[best]
-    differences = values - (control if len(control) == len(values) else means[best])
+    values, baseline = per_seed(trained), scored[best]
+    differences = values - (baseline if len(baseline) == len(values) else means[best])
     return Margin(best, float(differences.mean()), spread(differences))
 
 
