@@ -55,9 +55,9 @@ class Claim:
     variant: str | None = None
     """The variant that it is about; None is the first."""
     over: tuple[str, ...] | None = None
-    """Rows that the variant must beat by more than the spread over seeds; None takes all others that have the metric."""
+    """Rows that it must beat by more than the spread over seeds; None takes all others that have the metric."""
     at_least: float | None = None
-    """What the variant's score must exceed by more than its spread; then no row is compared unless `over` names some."""
+    """What its score must exceed by more than the spread; then no row is compared unless `over` names some."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +110,8 @@ class Study:
         for variant, start in self.starts.items():
             if variant not in order or start not in order or start in self.starts:
                 raise ValueError(
-                    f"study: {variant!r} starts from {start!r}; both must be variants ({', '.join(order)}), and the second "
-                    "one must start from nothing"
+                    f"study: {variant!r} starts from {start!r}; both must be variants ({', '.join(order)}), and "
+                    "the second one must start from nothing"
                 )
         unknown = {claim.variant for claim in self.claims} - {None, *order}
         if unknown:

@@ -23,8 +23,8 @@ def write_json(path: Path, values: Any, *, patience_s: float | None = None) -> N
     storage.write_text(path, json.dumps(values, indent=2) + "\n", patience_s=patience_s)
 
 
-def create(run: Path, method: str, experiment: Experiment[Any]) -> Path:
-    """Make the folder of a new run and write its run.json; raises ValueError where the name is taken."""
+def create(run: Path, method: str, experiment: Experiment[Any]) -> dict[str, Any]:
+    """Make the folder of a new run and write its run.json, returned here; raises ValueError where the name is taken."""
     try:
         storage.make_folder(run, exist_ok=False)
     except FileExistsError:
@@ -32,8 +32,15 @@ def create(run: Path, method: str, experiment: Experiment[Any]) -> Path:
             f"--name {run.name}: {run} exists already; a name is used once. Choose another, or continue that run with "
             f"`crossview resume {run}`"
         ) from None
-    write_json(run / "run.json", {"experiment": to_dict(method, experiment), **record()}, patience_s=0)
-    return run
+    info = {"experiment": to_dict(method, experiment), **record()}
+    write_json(run / "run.json", info, patience_s=0)
+    return info
+
+
+def read_info(run: Path) -> dict[str, Any]:
+    """What run.json holds; raises ValueError where this is no run folder."""
+    info: dict[str, Any] = json.loads((require(run) / "run.json").read_text())
+    return info
 
 
 def record() -> dict[str, Any]:

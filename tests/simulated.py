@@ -39,7 +39,7 @@ def noted_loop(config: dict[str, Any]) -> None:
     from crossview.platform.train import loop
     from crossview.platform.train.worker_group import _worker_loop
 
-    run = Path(config["run"]).name
+    run = config["run"].folder.name
 
     class Noted(loader.Stream):
         def _to_device(self, rows: Any) -> Any:

@@ -11,6 +11,7 @@ import pytest
 import ranks
 import torch
 import torch.distributed as dist
+from resolved import new_without_data, without_data
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -69,7 +70,7 @@ def work(rank: int, folder: Path) -> None:
     found: dict[str, Any] = {}
     for method in method_names():
         worker = Worker(torch.device("cpu"), rank, WORKERS)
-        training = training_of(folder / f"{method}-parts", worker)
+        training = training_of(without_data(folder / f"{method}-parts"), worker)
         numbers = steps(method, training, STEPS // 2)
         training.save()
         kept = sum(p.to_local().numel() for p in training.model.parameters() if isinstance(p, DTensor))
@@ -77,7 +78,7 @@ def work(rank: int, folder: Path) -> None:
         found[method] = {
             "first": numbers,
             "kept": kept / trained,
-            "rest": steps(method, training_of(folder / f"{method}-whole", worker), STEPS),
+            "rest": steps(method, training_of(without_data(folder / f"{method}-whole"), worker), STEPS),
         }
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
@@ -94,7 +95,7 @@ def alone(folder: Path) -> dict[str, Numbers]:
     found = {}
     for method in method_names():
         run_folder.create(folder / f"{method}-parts", method, experiment(method))
-        run = run_folder.create(folder / f"{method}-whole", method, experiment(method))
+        run = new_without_data(folder / f"{method}-whole", method, experiment(method))
         training = training_of(run, Worker(torch.device("cpu")))
         numbers = steps(method, training, STEPS // 2)
         training.save()
@@ -130,7 +131,7 @@ def test_a_checkpoint_of_parts_is_that_of_one_process(
     assert_close(checkpoint.read_weights(parts), checkpoint.read_weights(whole))
     states = [checkpoint.read_train_state(path, torch.device("cpu")) for path in (parts, whole)]
     assert_close(states[0], states[1])
-    training = training_of(folder / f"{method}-parts", Worker(torch.device("cpu")))
+    training = training_of(without_data(folder / f"{method}-parts"), Worker(torch.device("cpu")))
     assert steps(method, training, STEPS) == pytest.approx(alone[method][STEPS:], rel=1e-4)
 
 

@@ -27,10 +27,10 @@ from crossview.datasets.catalog import Catalog, Recording
 from crossview.methods.recipe import Optim
 from crossview.platform import checkpoint, run_folder
 from crossview.platform.config import Cadence, Compute, Data, Experiment, preset, to_dict
-from crossview.platform.data.plan_builder import plan_for
 from crossview.platform.train.launcher import start
 from crossview.platform.train.loop import train
 from crossview.platform.train.metrics import read_metrics
+from crossview.platform.train.resolve import saved
 from crossview.platform.train.state import Worker
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800)]  # many processes start, on whatever cores there are
@@ -191,7 +191,8 @@ def test_decoding_runs_on_the_node_without_a_gpu(several: dict[str, tuple[Path, 
 def straight(simulated: Simulated, features: Path) -> Path:
     """Two processes, uninterrupted and without Ray: what each run below must come to."""
     made = experiment("byov", preset("byov", "debug").method, features, STEPS, workers=2)
-    run = run_folder.create(simulated.folder / "straight", "byov", made)
+    run = simulated.folder / "straight"
+    run_folder.create(run, "byov", made)
     context = get_context("spawn")
     processes = [context.Process(target=_plain_worker, args=(rank, run, made)) for rank in range(2)]
     for process in processes:
@@ -205,7 +206,7 @@ def straight(simulated: Simulated, features: Path) -> Path:
 def _plain_worker(rank: int, run: Path, made: Experiment[Any]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{run}/meet", rank=rank, world_size=2)
-    train(run, Worker(torch.device("cpu"), rank, 2, in_process=True), plan_for(made), lambda status: None)
+    train(saved(run), Worker(torch.device("cpu"), rank, 2, in_process=True), lambda status: None)
     dist.destroy_process_group()
 
 

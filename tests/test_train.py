@@ -21,13 +21,13 @@ from crossview.datasets.catalog import Catalog
 from crossview.methods.recipe import Optim
 from crossview.platform import checkpoint
 from crossview.platform.config import Cadence, Compute, Data, Experiment, from_dict, preset, read, to_dict
-from crossview.platform.data.plan_builder import plan_for
 from crossview.platform.run_folder import create
 from crossview.platform.train.batch_layout import shares, worker_counts
 from crossview.platform.train.launcher import resume, start
 from crossview.platform.train.loop import train
 from crossview.platform.train.lr_schedule import learning_rate, total_steps
 from crossview.platform.train.metrics import read_metrics
+from crossview.platform.train.resolve import saved
 from crossview.platform.train.state import Training, Worker
 
 STEPS = 20
@@ -357,17 +357,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, precision: str)
     catalog = write_feature_catalog(tmp_path)
     for file in (tmp_path / "files").glob("*.npy"):
         np.save(file, np.full_like(np.load(file), np.nan))
-    run = create(tmp_path / "run", "byov", experiment(catalog, compute__precision=precision))
-    _, saved = read(run)
+    create(tmp_path / "run", "byov", experiment(catalog, compute__precision=precision))
     with pytest.raises(ValueError, match=r"step 0: loss or gradient is not finite .*crossview view"):
-        train(run, Worker(torch.device("cpu"), in_process=True), plan_for(saved), lambda status: None)
+        train(saved(tmp_path / "run"), Worker(torch.device("cpu"), in_process=True), lambda status: None)
 
 
 def test_a_step_that_the_scaler_leaves_out_does_not_move_the_average(catalog: Path, tmp_path: Path) -> None:
     options = {"compute__precision": "float16", "optim__ema_decay": 0.5}
-    training = Training(
-        create(tmp_path / "run", "byov", experiment(catalog, **options)), Worker(torch.device("cpu"), in_process=True)
-    )
+    create(tmp_path / "run", "byov", experiment(catalog, **options))
+    training = Training(saved(tmp_path / "run"), Worker(torch.device("cpu"), in_process=True))
     assert training.ema is not None
     name, parameter = next((n, p) for n, p in training.model.named_parameters() if p.requires_grad)
     training.ema[name].zero_()
@@ -390,9 +388,8 @@ def test_a_checkpoint_is_on_the_disk_before_it_gets_its_name(
     def record(opened: int) -> None:
         synced.append(str(Path(f"/proc/self/fd/{opened}").readlink()))
 
-    training = Training(
-        create(tmp_path / "run", "byov", experiment(catalog)), Worker(torch.device("cpu"), in_process=True)
-    )
+    create(tmp_path / "run", "byov", experiment(catalog))
+    training = Training(saved(tmp_path / "run"), Worker(torch.device("cpu"), in_process=True))
     monkeypatch.setattr(os, "fsync", record)
     training.save()
     folder = tmp_path / "run" / "checkpoints"

@@ -24,7 +24,8 @@ from crossview.platform.config import Data
 from crossview.platform.cluster.map_recordings import Arrays, Where, Work, each
 from crossview.platform.progress import Progress
 from crossview.platform.data.unreadable import Quarantine
-from crossview.platform.data.video_reader import clips, feature_shape, size_px
+from crossview.platform.data.feature_files import feature_shape
+from crossview.platform.data.video_reader import clips, size_px
 
 
 def cache(

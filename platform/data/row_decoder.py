@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from crossview.datasets.catalog import Recording
 from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.plan import Clip, Plan, Row
 from crossview.datasets.teachers.store import FOLDER, Teachers
-from crossview.datasets.video.decode import Pixels, UnreadableVideo, decode, on_this_node
+from crossview.datasets.video.decode import Pixels, UnreadableVideo, decode
 from crossview.platform.config import Data
+from crossview.platform.data.feature_files import feature_shape, read_features
 from crossview.platform.data.frame_cache import frame_cache
 
 Arrays = dict[str, np.ndarray]
@@ -112,7 +114,7 @@ class RowDecoder:
             slots.append(Slot("video" if self.group else name, self.plan.sampling.max_frames(view), size, *kind))
         return slots
 
-    def _feature_frame(self) -> tuple[int, int] | None:
+    def _feature_frame(self) -> tuple[int, ...] | None:
         """Shape (N, D) of one frame's features; None for a catalog of videos."""
         catalog = self.plan.catalog
         kinds = {r.kind for r in catalog.recordings}
@@ -122,8 +124,8 @@ class RowDecoder:
             raise ValueError(f"catalog {catalog.root}: it mixes videos and features; train on one kind")
         for recording in catalog.recordings:
             try:
-                return _features(catalog.file(recording)).shape[1:]
-            except UnreadableVideo:
+                return feature_shape(catalog.file(recording), recording)[1:]
+            except (UnreadableVideo, FileNotFoundError):
                 continue
         raise ValueError(f"catalog {catalog.root}: none of its {len(catalog.recordings)} feature files can be read")
 
@@ -261,7 +263,7 @@ class RowDecoder:
         facts = self.plan.catalog.recordings[recording]
         path = self.plan.catalog.file(facts)
         if facts.kind == "features":
-            return _feature_rows(path, frames, self.slots[0].shape)
+            return _feature_rows(path, facts, frames, self.slots[0].shape)
         if self.data.cache_frames:
             # A file that cannot be read to its end gives what can be read of it below.
             with contextlib.suppress(UnreadableVideo):
@@ -272,26 +274,12 @@ class RowDecoder:
             size_px=size_px,
             pixels=self.pixels,
             decoder=self.data.decoder,
-            time_limit_s=self.data.time_limit_s,
+            time_limit_s=self.data.limit_s(facts.num_frames),
         )
 
 
-def _features(path: Path) -> np.ndarray:
-    """Memory map (L, N, D); a file of (L, D) has N = 1."""
-    file = on_this_node(path)
-    try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UnreadableVideo(f"{path}: {error}") from error
-    if array.dtype != np.float16 or array.ndim not in (2, 3):
-        raise UnreadableVideo(f"{path}: {array.dtype} {array.shape}; features are float16 (L, N, D) or (L, D)")
-    return array[:, None] if array.ndim == 2 else array
-
-
-def _feature_rows(path: Path, frames: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    array = _features(path)
+def _feature_rows(path: Path, recording: Recording, frames: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    array = read_features(path, recording)
     if array.shape[1:] != shape:
         raise UnreadableVideo(f"{path}: features of shape {array.shape[1:]} per frame; the others here have {shape}")
-    if frames[-1] >= len(array):
-        raise UnreadableVideo(f"{path}: frame {frames[-1]} was asked for, but it holds {len(array)}")
     return array[frames]

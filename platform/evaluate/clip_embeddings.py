@@ -21,8 +21,8 @@ from crossview.platform import checkpoint
 from crossview.platform.cluster.map_recordings import Arrays, Where
 from crossview.platform.config import Data, read
 from crossview.platform.data.color import yuv420_to_rgb
+from crossview.platform.data.feature_files import read_features
 from crossview.platform.data.frame_cache import frame_cache
-from crossview.platform.data.video_reader import read_features
 from crossview.platform.evaluate.embedding_store import (
     RANDOM_INIT,
     TRAINED,
@@ -146,7 +146,7 @@ def clip_frames(file: Path, recording: Recording, frames: np.ndarray, size_px: i
     """
     wanted = np.unique(frames)
     if recording.kind == "features":
-        return read_features(file, recording)[torch.from_numpy(wanted)]
+        return torch.from_numpy(read_features(file, recording)[wanted])
     if wanted[-1] >= recording.num_frames:
         raise UnreadableVideo(f"{file}: frame {wanted[-1]} was asked for, but it holds {recording.num_frames}")
     planes = data.decoder == "pyav"

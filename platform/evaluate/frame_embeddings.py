@@ -49,9 +49,9 @@ def embed(
     """Tables of a split by row name in `run/embeddings/<split>`; those of the same checkpoint and data are kept.
 
     Rows: "trained", and with `baselines` the method's own and "random init" (the run's configuration and seed before
-    its first step, with the same frozen parts). Ego recordings come first, each perspective sorted by path, as AE2 orders
-    them. `batch` is the frames per pass of a frozen part. Unreadable recordings are quarantined in that folder, and
-    tables that lack one are made anew.
+    its first step, with the same frozen parts). Ego recordings come first, each perspective sorted by path, as AE2
+    orders them. `batch` is the frames per pass of a frozen part. Unreadable recordings are quarantined in that folder,
+    and tables that lack one are made anew.
     """
     run = require(run)
     name, experiment = read(run)

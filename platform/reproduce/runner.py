@@ -24,12 +24,15 @@ from crossview.methods.recipe import Recipe
 from crossview.methods.study import Study
 from crossview.platform import run_folder
 from crossview.platform.cli.prepare import ticking
+from crossview.platform.cluster.run_queue import Job, run_side_by_side
 from crossview.platform.config import Cadence, Compute, Data, Experiment, method_names
 from crossview.platform.evaluate.embedding_store import TRAINED
+from crossview.platform.evaluate.runner import evaluate
 from crossview.platform.evaluate.task import Task
 from crossview.platform.progress import Progress, console
 from crossview.platform.reproduce.synthetic_teachers import teach
 from crossview.platform.reproduce.tables import Scores, publish
+from crossview.platform.train import launcher
 
 
 def reproduce(spec: str, out: Path | None, jobs: int | None) -> Path:
@@ -48,10 +51,10 @@ def reproduce(spec: str, out: Path | None, jobs: int | None) -> Path:
     ]
     if study.cache == "none":
         for one in sorted(planned, key=lambda one: one.experiment.init_from is not None):
-            _one(one, method, study, in_process=False)
+            _one(one, method, study, False)
             _page(one.run, study.split)
     else:
-        _side_by_side(method, study, planned, jobs or os.cpu_count() or 1)
+        _side_by_side(spec, study, planned, jobs or os.cpu_count() or 1, out)
     scores = _collect(study, planned)
     return publish(spec, study, scores, out)
 
@@ -157,20 +160,17 @@ def _folder(out: Path, variant: str, seed: int) -> Path:
     return out / f"{re.sub(r'[^0-9A-Za-z+.]+', '-', variant)}-seed{seed}"
 
 
-def _one(one: _Planned, method: str, study: Study, *, in_process: bool) -> None:
+def _one(one: _Planned, method: str, study: Study, in_process: bool) -> None:
     """Train one run to its end and score it, or what is left of that; the first variant beside its baselines."""
-    from crossview.platform.evaluate import runner as evaluate
-    from crossview.platform.train import launcher as train
-
     run = one.run
     if (run / "run.json").exists():
-        train.resume(run, in_process=in_process)
+        launcher.resume(run, in_process=in_process)
     else:
-        train.start(run, method, one.experiment, in_process=in_process)
+        launcher.start(run, method, one.experiment, in_process=in_process)
     if not (run / "evaluations" / f"{study.split}.parquet").exists():
         tasks = cast(tuple[Task, ...], study.tasks)
         first = one.variant == next(iter(study.variants))
-        evaluate.evaluate(run, split=study.split, tasks=tasks, baselines=first, in_process=in_process)
+        evaluate(run, split=study.split, tasks=tasks, baselines=first, in_process=in_process)
 
 
 def _page(run: Path, split: str) -> None:
@@ -183,32 +183,22 @@ def _page(run: Path, split: str) -> None:
     console.print(f"The page with its figures lies in {run / 'report.html'}", highlight=False)
 
 
-def _side_by_side(method: str, study: Study, planned: list[_Planned], jobs: int) -> None:
-    """Train the runs as Ray tasks, `jobs` at a time, each after the one that it starts from."""
-    from crossview.platform.cluster.connect import connect
-
-    connect()
-    import ray
-
+def _side_by_side(spec: str, study: Study, planned: list[_Planned], at_a_time: int, out: Path) -> None:
+    """Train the runs as Ray tasks, each after the one that it starts from."""
+    method = spec.partition(":")[0]
     if study.cache == "features":
         _cache_features(method, planned[0].experiment)
-    remote: Any = ray.remote(num_cpus=1, max_retries=2)
-    task = remote(_one)
-    waiting, running = list(planned), dict[Any, Path]()
+    jobs = [
+        Job(str(one.run), (one, method, study, True), str(begin) if (begin := one.experiment.init_from) else None)
+        for one in planned
+    ]
     steps = sum(one.experiment.optim.steps or 0 for one in planned)
     with Progress(f"{len(planned)} runs", steps, "steps", _steps_done(planned)) as line:
-        while waiting or running:
-            busy = {*running.values(), *(one.run for one in waiting)}
-            ready = [one for one in waiting if one.experiment.init_from not in busy]
-            for one in ready[: jobs - len(running)]:
-                waiting.remove(one)
-                running[task.remote(one, method, study, in_process=True)] = one.run
-            done, _ = ray.wait(list(running), timeout=1.0)
-            ray.get(done)
-            for reference in done:
-                del running[reference]
-            finished = len(planned) - len(waiting) - len(running)
-            line.update(_steps_done(planned), f"{finished} of {len(planned)} trained and scored")
+
+        def tell(ended: int) -> None:
+            line.update(_steps_done(planned), f"{ended} of {len(planned)} trained and scored")
+
+        run_side_by_side(_one, jobs, at_a_time, tell=tell, resume=f"crossview reproduce {spec} --out {out}")
 
 
 def _cache_features(method: str, experiment: Experiment[Any]) -> None:

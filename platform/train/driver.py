@@ -8,44 +8,37 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ray.train import FailureConfig, TrainingFailedError
 
 from crossview import storage
-from crossview.datasets.sampling.mixture import Mixture
-from crossview.datasets.sampling.plan import Plan
-from crossview.methods.method import build
-from crossview.platform import checkpoint
 from crossview.platform.cluster import resources
 from crossview.platform.cluster.connect import connect
-from crossview.platform.config import Experiment, read
 from crossview.platform.progress import Progress
 from crossview.platform.train.batch_layout import worker_counts
 from crossview.platform.train.device import wants_gpu
 from crossview.platform.train.elastic import fit_elastic
+from crossview.platform.train.resolve import ResolvedRun
 from crossview.platform.train.status import Status, look_s
 from crossview.platform.train.verdict import Verdict
 from crossview.platform.train.worker_group import Job
 
 
-def fit(
-    run: Path, experiment: Experiment[Any], plan: Plan | Mixture, line: Progress, until: int | None, *, planned: bool
-) -> None:
+def fit(run: ResolvedRun, line: Progress, until: int | None, *, planned: bool) -> None:
     """Run the loop in Ray Train workers while this process shows their progress.
 
     `planned` says that the cluster is known to have room: a search's driver sees what its autoscaler may add, a trial's
     process does not.
     """
     connect()
-    compute = experiment.compute
+    compute, actors = run.experiment.compute, run.experiment.data.decode_actors
     gpu = wants_gpu(compute)
-    counts = _sizes(run, experiment)
+    counts = [] if compute.min_workers is None else worker_counts(run.experiment.optim, compute, run.reach())
     if not planned:
         least = replace(compute, min_workers=counts[-1]) if counts else compute
-        resources.check_room(least, experiment.data.decode_actors, resources.capacity(), gpu=gpu)
-    job = Job(run, experiment, plan, until, Verdict(), gpu)
-    with _shown(run / "progress.json", line):
+        resources.check_room(least, actors, resources.capacity(), gpu=gpu)
+    job = Job(run.for_workers(), until, Verdict(), gpu)
+    with _shown(run.folder / "progress.json", line):
         try:
             if compute.min_workers is None:
                 job.trainer(compute.workers, FailureConfig(max_failures=compute.max_failures)).fit()
@@ -55,20 +48,11 @@ def fit(
             if (reason := job.verdict.read()) is not None:
                 raise ValueError(reason) from error
             raise ChildProcessError(
-                f"{run}: training stopped after {compute.max_failures} restarts (compute.max_failures): {error}\n"
-                f"Mend the cause; from its newest checkpoint it goes on with `crossview resume {run}`"
+                f"{run.folder}: training stopped after {compute.max_failures} restarts (compute.max_failures): "
+                f"{error}\nFix the cause, then resume from the latest checkpoint with `crossview resume {run.folder}`"
             ) from error
     if (reason := job.verdict.read()) is not None:
         raise ValueError(reason)
-
-
-def _sizes(run: Path, experiment: Experiment[Any]) -> list[int]:
-    """How many workers an elastic group may have, most first, so that all share the batch evenly; else none."""
-    if experiment.compute.min_workers is None:
-        return []
-    name, _ = read(run)
-    reach = build(name, checkpoint.without_pretrained(experiment.method)).reach()
-    return worker_counts(experiment.optim, experiment.compute, reach)
 
 
 @contextlib.contextmanager

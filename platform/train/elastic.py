@@ -28,7 +28,7 @@ def fit_elastic(job: Job, counts: list[int]) -> None:
     Ray's own elastic groups take any size that fits; here the size must share the batch evenly and leave room for
     decoding. A group that broke with one of its nodes is no failure.
     """
-    compute = job.experiment.compute
+    compute = job.run.experiment.compute
     failed, tried = 0, counts
     once = FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0)  # type: ignore[call-arg]
     request_resources(bundles=[resources.per_worker(gpu=job.gpu)] * compute.workers)  # what is lost is started anew
@@ -36,14 +36,14 @@ def fit_elastic(job: Job, counts: list[int]) -> None:
         while not job.finished():
             workers, nodes = _await_room(job, tried), _nodes()
             tried = counts
-            console.print(f"{job.run.name}: {workers} of {compute.workers} workers")
+            console.print(f"{job.run.folder.name}: {workers} of {compute.workers} workers")
             job.verdict.set_stage("starting")
             larger = [count for count in counts if count > workers]
             try:
                 with _looking(job, workers, larger):
                     job.trainer(workers, once).fit()
             except TrainingFailedError as error:
-                console.print(f"{job.run.name}: the group ended: {str(error).strip().splitlines()[-1]}")
+                console.print(f"{job.run.folder.name}: the group ended: {str(error).strip().splitlines()[-1]}")
                 if isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError):
                     tried = [count for count in counts if count < workers] or counts  # room, but in no single place
                 elif not _lost(nodes):
@@ -75,7 +75,7 @@ def _await_room(job: Job, counts: list[int]) -> int:
     before, told = -1, False
     while (now := job.room(counts)) == 0 or now != before:
         if now == 0 and before == 0 and not told:
-            console.print(f"{job.run.name}: waiting for room for {counts[-1]} workers")
+            console.print(f"{job.run.folder.name}: waiting for room for {counts[-1]} workers")
             told = True
         before = now
         time.sleep(1.0)

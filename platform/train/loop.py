@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-from crossview.datasets.sampling.mixture import Mixture
-from crossview.datasets.sampling.plan import Plan
 from crossview.platform import checkpoint
-from crossview.platform.config import read
 from crossview.platform.data.loader import Shard, Stream
 from crossview.platform.train.batch_layout import shares
-from crossview.platform.train.lr_schedule import learning_rate, total_steps
+from crossview.platform.train.lr_schedule import learning_rate
 from crossview.platform.train.metrics import Metrics
+from crossview.platform.train.resolve import ResolvedRun
 from crossview.platform.train.state import Training, Worker
 from crossview.platform.train.status import Status
 
 
-def training_of(run: Path, worker: Worker) -> Training:
-    """The training of a run from its newest checkpoint, or from the start, with its model whole or in parts."""
-    _, experiment = read(run)
-    if experiment.compute.parallel == "fsdp" and worker.world > 1:
+def training_of(run: ResolvedRun, worker: Worker) -> Training:
+    """The training of a run from its latest checkpoint, or from the start, with its model whole or sharded."""
+    if run.experiment.compute.parallel == "fsdp" and worker.world > 1:
         from crossview.platform.train.fsdp import Sharded  # seconds of imports that the others do without
 
         return Sharded(run, worker)
@@ -29,26 +25,25 @@ def training_of(run: Path, worker: Worker) -> Training:
 
 
 def train(
-    run: Path,
+    run: ResolvedRun,
     worker: Worker,
-    plan: Plan | Mixture,
     on_step: Callable[[Status], None],
     until: int | None = None,
     leave: Callable[[], bool] | None = None,
 ) -> None:
-    """Train the run in folder `run` from its newest checkpoint, or from the start, to its end.
+    """Train a run from its latest checkpoint, or from the start, to its end.
 
     `until` ends it sooner, after that step and with a checkpoint; the schedule stays that of the whole run, so that
-    stopping and going on changes nothing. `leave` is asked on every rank after each checkpoint; a true answer, the same
+    stopping and resuming changes nothing. `leave` is asked on every rank after each checkpoint; a true answer, the same
     on all, ends it there.
     """
     training = training_of(run, worker)
-    optim, compute, every = training.experiment.optim, training.experiment.compute, training.experiment.every
+    optim, compute, every = run.experiment.optim, run.experiment.compute, run.experiment.every
     micro, passes = shares(optim, compute, worker.world, training.model.reach())
-    total = total_steps(optim, plan.rows_per_epoch)
+    total, folder = run.total_steps, run.folder
     forward = training.forward()
-    with checkpoint.needs_space(run / "tensorboard", run):
-        metrics = Metrics(run, training.step) if worker.rank == 0 else None
+    with checkpoint.needs_space(folder / "tensorboard", folder):
+        metrics = Metrics(folder, training.step) if worker.rank == 0 else None
     stop = total if until is None else min(until, total)
     shard = Shard(
         start_step=training.step,
@@ -61,11 +56,11 @@ def train(
     if training.step >= stop:
         return
     stream = Stream(
-        plan,
-        training.experiment.data,
+        run.plan,
+        run.experiment.data,
         shard,
         device=worker.device,
-        run_dir=run,
+        run_dir=folder,
         in_process=worker.in_process,
         decode_apart=worker.decode_apart,
     )
@@ -80,16 +75,16 @@ def train(
                 row = {k: float(v) for k, v in values.items()}
                 rate = learning_rate(optim, training.step - 1, total)
                 row |= {"lr": rate, "data_wait": wait, "quarantined": stream.quarantined}
-                with checkpoint.needs_space(run / "tensorboard", run):
+                with checkpoint.needs_space(folder / "tensorboard", folder):
                     metrics.log(training.step, row)
                 on_step(Status(training.step, total, row["loss"], wait, stream.quarantined))
             if training.step % every.checkpoint == 0 or last:
                 if metrics:  # first: a checkpoint must not stand without the rows before it
-                    with checkpoint.needs_space(run / "metrics.parquet", run):
+                    with checkpoint.needs_space(folder / "metrics.parquet", folder):
                         metrics.flush()
                 training.save()
                 if leave and leave():
                     break
     if metrics:
-        with checkpoint.needs_space(run / "metrics.parquet", run):
+        with checkpoint.needs_space(folder / "metrics.parquet", folder):
             metrics.close()

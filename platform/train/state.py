@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 from crossview.methods.method import Method, build
 from crossview.methods.recipe import Optim
 from crossview.platform import checkpoint
-from crossview.platform.config import Experiment, read
 from crossview.platform.train.lr_schedule import learning_rate
+from crossview.platform.train.resolve import ResolvedRun, initialised
 
 
 @dataclass(frozen=True)
@@ -44,40 +43,16 @@ def optimizer_for(model: Method, optim: Optim) -> torch.optim.Optimizer:
     return kind(groups, lr=optim.lr, betas=optim.betas)
 
 
-def initial_model(name: str, experiment: Experiment[Any], tell: Callable[[str], None] | None = None) -> Method:
-    """The model before its first step; raises ValueError where the weights that it starts from do not fit it.
-
-    `tell` is told what of those weights it does not take over.
-    """
-    if experiment.init_from is None:
-        return build(name, experiment.method)
-    source = checkpoint.resolve(experiment.init_from)
-    model = build(name, checkpoint.without_pretrained(experiment.method))
-    try:
-        left_out = model.start_from(checkpoint.read_weights(source))
-    except ValueError as error:
-        raise ValueError(
-            f"init_from is {source}; its weights do not fit this configuration of {name} ({error}): configure the "
-            "network as that run's, or leave --init-from out"
-        ) from error
-    if tell:
-        for line in left_out:
-            tell(f"from {source.parent.parent.name}: {line}")
-    return model
-
-
 class Training:
     """Model, optimiser and what else a checkpoint has to hold to go on as if nothing had happened."""
 
     cast_cache = True
     """Whether autocast keeps the parameters that it has cast, for the length of a pass."""
 
-    def __init__(self, run: Path, worker: Worker) -> None:
-        self.run_dir, self.worker = run, worker
-        self.run_info = json.loads((run / "run.json").read_text())
-        self.name, self.experiment = read(run)
+    def __init__(self, run: ResolvedRun, worker: Worker) -> None:
+        self.run, self.worker, self.experiment = run, worker, run.experiment
         torch.manual_seed(self.experiment.seed)
-        self.start = checkpoint.latest(run)
+        self.start = checkpoint.latest(run.folder)
         self.ema: dict[str, Tensor] | None = None
         state = None
         if self.start is None:
@@ -120,13 +95,15 @@ class Training:
         return nn.utils.clip_grad_norm_(parameters, max_norm)
 
     def _begin(self) -> None:
-        self.model = initial_model(self.name, self.experiment)
+        initial = self.run.initial or initialised(self.run.method, self.experiment)
+        self.model = initial.model
+        torch.set_rng_state(initial.rng)
         if self.experiment.optim.ema_decay is not None:
             self.ema = {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
 
     def _restore(self, start: Path) -> dict[str, Any]:
         """Build the model with the weights of a checkpoint; returns the rest of its state."""
-        self.model = build(self.name, checkpoint.without_pretrained(self.experiment.method))
+        self.model = build(self.run.method, checkpoint.without_pretrained(self.experiment.method))
         weights = checkpoint.read_weights(start)
         state = checkpoint.read_train_state(start, torch.device("cpu"))
         if state["ema"]:
@@ -157,7 +134,7 @@ class Training:
         """Write the checkpoint of this step, on rank 0; where the model lies in parts, every rank has to take part."""
         weights, ema = self._whole(self.model.state_dict()), self._whole(self.ema)
         optimizer = self._whole(self.optimizer.state_dict())
-        target = checkpoint.folder(self.run_dir, self.step)
+        target = checkpoint.folder(self.run.folder, self.step)
         if self.worker.rank != 0 or checkpoint.is_complete(target):
             return
         state: dict[str, Any] = {
@@ -173,8 +150,8 @@ class Training:
         if ema is not None:
             state["raw"] = {n: weights[n] for n in ema}
             weights = weights | ema
-        with checkpoint.needs_space(target, self.run_dir):
-            checkpoint.save(target, self.model, weights, state, self.run_info, self.experiment.every.keep)
+        with checkpoint.needs_space(target, self.run.folder):
+            checkpoint.save(target, self.model, weights, state, self.run.info, self.experiment.every.keep)
 
     def optimise(self, micro_batches: Iterator[Any], forward: nn.Module, passes: int, total: int) -> dict[str, Tensor]:
         """One optimiser step over `passes` micro batches; returns the losses (means over workers) and gradient norm."""

@@ -13,16 +13,12 @@ import torch.distributed as dist
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from crossview import storage
-from crossview.datasets.sampling.mixture import Mixture
-from crossview.datasets.sampling.plan import Plan
 from crossview.platform import checkpoint
 from crossview.platform.cluster import resources
 from crossview.platform.cluster.connect import ray_storage
-from crossview.platform.config import Experiment, read
 from crossview.platform.train.device import set_threads
 from crossview.platform.train.loop import train
-from crossview.platform.train.lr_schedule import total_steps
+from crossview.platform.train.resolve import ResolvedRun
 from crossview.platform.train.state import Worker
 from crossview.platform.train.status import Status, status_writer
 from crossview.platform.train.verdict import Verdict
@@ -32,16 +28,14 @@ from crossview.platform.train.verdict import Verdict
 class Job:
     """What every group of one run is given."""
 
-    run: Path
-    experiment: Experiment[Any]
-    plan: Plan | Mixture
+    run: ResolvedRun
     until: int | None
     verdict: Verdict
     gpu: bool
 
     def trainer(self, workers: int, failures: FailureConfig) -> TorchTrainer:
-        """A group of `workers` that goes on from the newest checkpoint."""
-        config = {"run": str(self.run), "plan": self.plan, "verdict": self.verdict, "until": self.until}
+        """A group of `workers` that trains from the latest checkpoint on."""
+        config = {"run": self.run, "verdict": self.verdict, "until": self.until}
         return TorchTrainer(
             _worker_loop,
             train_loop_config=config | {"decode_apart": resources.decoding_apart()},
@@ -52,20 +46,20 @@ class Job:
             run_config=RunConfig(
                 # Ray silently resumes a name it has seen. Our checkpoints say where to go on: a new name each time.
                 name=f"ray-{time.time_ns()}",
-                **ray_storage(self.run / "ray"),
+                **ray_storage(self.run.folder / "ray"),
                 failure_config=failures,
             ),
         )
 
     def finished(self) -> bool:
         """Whether its last checkpoint stands."""
-        total = total_steps(self.experiment.optim, self.plan.rows_per_epoch)
-        newest = checkpoint.latest(self.run)
-        return newest is not None and newest.name >= checkpoint.folder(self.run, min(total, self.until or total)).name
+        last = min(self.run.total_steps, self.until or self.run.total_steps)
+        newest = checkpoint.latest(self.run.folder)
+        return newest is not None and newest.name >= checkpoint.folder(self.run.folder, last).name
 
     def room(self, counts: list[int], running: int = 0) -> int:
         """The first of `counts` workers for which the cluster has room now, beside a group of `running` ones."""
-        actors, free = self.experiment.data.decode_actors, resources.free()
+        actors, free = self.run.experiment.data.decode_actors, resources.free()
         if resources.DECODE_CPUS in free:
             free[resources.DECODE_CPUS] -= running * actors * resources.ACTOR_CPUS
         return resources.fitting(counts, actors, free, gpu=self.gpu)
@@ -76,9 +70,8 @@ def _worker_loop(config: dict[str, Any]) -> None:
     from ray import train as ray_train
     from ray.train.torch import get_device
 
-    run = storage.as_path(config["run"])
-    _, experiment = read(run)
-    set_threads(experiment.compute)
+    run: ResolvedRun = config["run"]
+    set_threads(run.experiment.compute)
     context, device, verdict = ray_train.get_context(), get_device(), config["verdict"]
     if device.type == "cuda":
         torch.cuda.set_device(device)  # NCCL and FSDP's mesh take the current one
@@ -86,7 +79,7 @@ def _worker_loop(config: dict[str, Any]) -> None:
     if verdict.read() is not None:  # the group was restarted after an error that a restart cannot mend
         return
     try:
-        train(run, worker, config["plan"], _telling(run, verdict), config["until"], leave=_leave(worker, verdict))
+        train(run, worker, _telling(run.folder, verdict), config["until"], leave=_leave(worker, verdict))
     except (ValueError, OSError) as error:
         verdict.give(str(error))
         if worker.world > 1:  # the other ranks wait for this one: end the group

@@ -10,6 +10,7 @@ from typing import Any
 
 from crossview import storage
 from crossview.downstream.baselines import margin
+from crossview.platform.cluster.run_queue import Job, run_side_by_side
 from crossview.platform.evaluate.embedding_store import TRAINED
 from crossview.platform.progress import Progress
 from crossview.platform.run_folder import write_json
@@ -24,8 +25,6 @@ FRESH = 1000
 """Added to the experiment's seed, so that no seed of a trial is used again."""
 FAILED = "failed"
 """Key of the reason, in place of scores."""
-RETRIES = 2
-"""Times that a run whose process died is begun again, from its newest checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -97,26 +96,23 @@ def _file(journal: Journal, variant: str, seed: int, split: str) -> Path:
 
 
 def _side_by_side(
-    search: Search, journal: Journal, jobs: list[tuple[str, dict[str, Any], int]], split: str, room: Room
+    search: Search, journal: Journal, todo: list[tuple[str, dict[str, Any], int]], split: str, room: Room
 ) -> None:
-    import ray
-
     claimed = claimed_by_trial(search, room)
-    remote: Any = ray.remote(num_cpus=claimed["CPU"], num_gpus=claimed.get("GPU", 0), max_retries=RETRIES)
-    task, waiting, running = remote(_one), list(jobs), set[Any]()
+    jobs = [
+        Job(f"{variant}-{seed}", (str(journal.folder), search, variant, options, seed, split))
+        for variant, options, seed in todo
+    ]
     with Progress(f"fresh seeds on {split}", len(jobs), "runs") as line:
-        line.update(0)
-        while waiting or running:
-            while waiting and len(running) < room.at_a_time:
-                running.add(task.remote(str(journal.folder), search, *waiting.pop(0), split))
-            done, _ = ray.wait(list(running), timeout=1.0)
-            try:
-                ray.get(done)
-            except ray.exceptions.RayError as error:  # what can be mended: storage, a process that died
-                cause = str(getattr(error, "cause", error)).strip().splitlines()[-1]
-                raise OSError(f"{cause}; go on with `crossview tune --resume {journal.folder}`") from error
-            running -= set(done)
-            line.update(len(jobs) - len(waiting) - len(running))
+        run_side_by_side(
+            _one,
+            jobs,
+            room.at_a_time,
+            cpus=claimed["CPU"],
+            gpus=claimed.get("GPU", 0),
+            tell=line.update,
+            resume=f"crossview tune --resume {journal.folder}",
+        )
 
 
 def _one(folder: str, search: Search, variant: str, options: dict[str, Any], seed: int, split: str) -> None:

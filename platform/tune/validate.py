@@ -12,11 +12,11 @@ from crossview.methods.example_batch import example_batch
 from crossview.methods.method import build
 from crossview.platform import checkpoint
 from crossview.platform.config import Experiment
-from crossview.platform.data.plan_builder import plan_for
 from crossview.platform.evaluate import phases
 from crossview.platform.evaluate.task import METRICS, Task
-from crossview.platform.train import launcher
-from crossview.platform.train.lr_schedule import total_steps
+from crossview.platform.progress import console
+from crossview.platform.train.device import wants_gpu
+from crossview.platform.train.resolve import check_new
 from crossview.platform.tune import space as spaces
 from crossview.platform.tune.samplers import Grid
 from crossview.platform.tune.settings import Settings
@@ -29,7 +29,8 @@ FIXED = ("data.", "compute.", "optim.batch", "optim.steps", "optim.epochs", "see
 
 def settle(method: str, experiment: Experiment[Any], settings: Settings) -> tuple[Search, Space]:
     """The whole search; raises ValueError naming the option or file that is wrong."""
-    experiment = launcher.prepared(method, experiment)
+    checked = check_new(method, experiment, console.print)
+    experiment = checked.experiment
     space = spaces.load(settings.space or method, method)
     spaces.check(space, method, experiment, experiment.seed)
     _check_planned(space)
@@ -50,14 +51,14 @@ def settle(method: str, experiment: Experiment[Any], settings: Settings) -> tupl
         evaluations=settings.evaluations,
         seeds=settings.seeds,
         jobs=settings.jobs,
-        device="cuda" if launcher.wants_gpu(experiment.compute) else "cpu",
+        device="cuda" if wants_gpu(experiment.compute) else "cpu",
         confirm=settings.confirm,
         test=settings.test,
     )
     if search.search == "grid":
         search = replace(search, trials=len(Grid(search, space).points) + 1)
     _check_scheduler(search, space)
-    _check_evaluations(search)
+    _check_evaluations(search, checked.total_steps)
     _check_metric(search)
     _check_data(search)
     return search, space
@@ -73,11 +74,10 @@ def _check_planned(space: Space) -> None:
             )
 
 
-def _check_evaluations(search: Search) -> None:
+def _check_evaluations(search: Search, steps: int) -> None:
     doubled = [task for task in search.tasks if search.tasks.count(task) > 1]
     if doubled:
         raise ValueError(f"tasks: {doubled[0]!r} is named twice; name each task once")
-    steps = total_steps(search.experiment.optim, plan_for(search.experiment).rows_per_epoch)
     if search.evaluations > steps:
         raise ValueError(
             f"--evaluations is {search.evaluations}, but a trial trains for {steps} steps; pass --evaluations {steps} "

@@ -1,0 +1,150 @@
+"""A run with everything settled before its first step: configuration, catalogs, plan and model, each made once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crossview.datasets.catalog import Catalog
+from crossview.datasets.sampling.mixture import Mixture
+from crossview.datasets.sampling.plan import Plan
+from crossview.methods.method import Method, build
+from crossview.platform import checkpoint, run_folder
+from crossview.platform.cluster.resources import joined
+from crossview.platform.config import Data, Experiment, from_dict
+from crossview.platform.data.plan_builder import build_plan, load_catalogs
+from crossview.platform.train.batch_layout import Reach, shares
+from crossview.platform.train.device import device_of
+from crossview.platform.train.lr_schedule import total_steps
+
+
+@dataclass(frozen=True)
+class Initial:
+    """A model before its first step, with the state of torch's generator that training continues from."""
+
+    model: Method
+    rng: Tensor
+
+
+@dataclass(frozen=True)
+class ResolvedRun:
+    """What every part of training is handed; nothing of it is read or built again in this process."""
+
+    folder: Path
+    method: str
+    experiment: Experiment[Any]
+    catalogs: tuple[Catalog, ...]
+    """All splits, as `plan_builder.load_catalogs` gives them; none in a worker, which has the plan."""
+    plan: Plan | Mixture
+    info: dict[str, Any]
+    """What run.json holds."""
+    initial: Initial | None = None
+    """None where training starts from a checkpoint, or in another process, which builds its own."""
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps from the first to the last."""
+        return total_steps(self.experiment.optim, self.plan.rows_per_epoch)
+
+    def for_workers(self) -> ResolvedRun:
+        """What travels to the workers' processes."""
+        return replace(self, catalogs=(), initial=None)
+
+    def reach(self) -> Reach:
+        """`Method.reach` of the run's model."""
+        if self.initial is not None:
+            return self.initial.model.reach()
+        return build(self.method, checkpoint.without_pretrained(self.experiment.method)).reach()
+
+    def on_features(self, cached: Callable[[Catalog, Path], Catalog]) -> ResolvedRun:
+        """The run on cached features; `cached` gives those of a catalog, called with the folder that it is kept in."""
+        data = self.experiment.data
+        folders = (data.catalog, *(source.catalog for source in data.mix))
+        found = [cached(catalog, folder) for catalog, folder in zip(self.catalogs, folders, strict=True)]
+        return replace(self, plan=build_plan(self.experiment, found, self.catalogs[0]))
+
+    def with_recordings_noted(self) -> ResolvedRun:
+        """Note in run.json which recordings the plan draws from; later, refuse others: samples would differ too."""
+        facts = [
+            {k: v for k, v in asdict(r).items() if k not in ("path", "kind")} for r in self.plan.catalog.recordings
+        ]
+        now = hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
+        if "recordings" not in self.info:
+            noted = replace(self, info={**self.info, "recordings": now})
+            run_folder.write_json(self.folder / "run.json", noted.info)
+            return noted
+        if self.info["recordings"] != now:
+            raise ValueError(
+                f"{self.folder}: the recordings to train on now ({len(facts)}) are not those that the run started "
+                "with: the catalog was made again, or files were fixed or damaged in between. Restore them, or start a "
+                f"new run from these weights with `crossview train {self.method} --from {self.folder} --init-from "
+                f"{self.folder}`"
+            )
+        return self
+
+
+def check_new(method: str, experiment: Experiment[Any], tell: Callable[[str], None]) -> ResolvedRun:
+    """A run that has no folder yet, with absolute paths; raises ValueError for all that can be refused beforehand.
+
+    `tell` is told what of the weights that it starts from is not taken over.
+    """
+    begin = checkpoint.resolve(experiment.init_from).resolve() if experiment.init_from else None
+    experiment = replace(experiment, data=_absolute(experiment.data), init_from=begin)
+    catalogs = load_catalogs(experiment.data)
+    plan = build_plan(experiment, catalogs)
+    shares(experiment.optim, experiment.compute)
+    total_steps(experiment.optim, plan.rows_per_epoch)
+    if not joined():  # else its workers compute elsewhere
+        device_of(experiment.compute)
+    # Bad weights are found here, and fetched once rather than by every worker.
+    initial = initialised(method, experiment, tell)
+    return ResolvedRun(Path(), method, experiment, catalogs, plan, {}, initial)
+
+
+def saved(folder: Path) -> ResolvedRun:
+    """The run in a folder, as its run.json says."""
+    info = run_folder.read_info(folder)
+    method, experiment = from_dict(info["experiment"])
+    catalogs = load_catalogs(experiment.data)
+    return ResolvedRun(folder, method, experiment, catalogs, build_plan(experiment, catalogs), info)
+
+
+def initialised(method: str, experiment: Experiment[Any], tell: Callable[[str], None] | None = None) -> Initial:
+    """The model before its first step, a function of the experiment alone.
+
+    `tell` is told what of the weights that it starts from is not taken over. Raises ValueError where these do not fit.
+    """
+    torch.manual_seed(experiment.seed)
+    model = _initial_model(method, experiment, tell)
+    return Initial(model, torch.get_rng_state())
+
+
+def _initial_model(name: str, experiment: Experiment[Any], tell: Callable[[str], None] | None) -> Method:
+    if experiment.init_from is None:
+        return build(name, experiment.method)
+    source = checkpoint.resolve(experiment.init_from)
+    model = build(name, checkpoint.without_pretrained(experiment.method))
+    try:
+        left_out = model.start_from(checkpoint.read_weights(source))
+    except ValueError as error:
+        raise ValueError(
+            f"init_from is {source}; its weights do not fit this configuration of {name} ({error}): configure the "
+            "network as that run's, or leave --init-from out"
+        ) from error
+    if tell:
+        for line in left_out:
+            tell(f"from {source.parent.parent.name}: {line}")
+    return model
+
+
+def _absolute(data: Data) -> Data:
+    """Workers run elsewhere: a relative path would mean another folder there."""
+    mix = tuple(replace(source, catalog=source.catalog.resolve()) for source in data.mix)
+    return replace(data, catalog=data.catalog.resolve(), root=data.root.resolve() if data.root else None, mix=mix)
