@@ -14,7 +14,7 @@ from crossview.methods.handover import take_over
 from crossview.methods.method import Batch, Method
 from crossview.methods.mv2mae import motion
 from crossview.methods.mv2mae.classifier import Classifier, layer_scale
-from crossview.methods.mv2mae.config import Config
+from crossview.methods.mv2mae.config import Config, Motion
 from crossview.methods.mv2mae.networks import CrossDecoder, Encoder, SameDecoder
 from crossview.methods.mv2mae.recordings import cover, pixel_controls
 from crossview.methods.mv2mae.tokens import Split, moments, patchify, split, standardised, take
@@ -89,12 +89,7 @@ class Model(Method):
         if config.target_norm != "none":
             mean, std = moments(target, config.target_norm)
             target = (target - mean) / std
-        norms = motion.differences(video, config)
-        if config.motion.over == "all":
-            shared = motion.weigh(norms, config.motion)
-            weights = shared.gather(1, parts.hidden)
-        else:
-            shared = weights = motion.weigh(norms.gather(1, parts.hidden), config.motion)
+        weights, shared = self._weights(video, parts.hidden, config.motion)
         return Clips(video, tokens, parts, target, weights, motion.effective(shared))
 
     def encode(self, clips: Clips) -> Tensor:
@@ -217,8 +212,16 @@ class Model(Method):
         """Motion weights as configured, or by the default temperature where the loss has none."""
         if self.config.motion.temperature is not None:
             return clips.weights
-        weighing = replace(self.config.motion, temperature=60.0)
-        return motion.weigh(motion.differences(clips.video, self.config), weighing).gather(1, clips.split.hidden)
+        return self._weights(clips.video, clips.split.hidden, replace(self.config.motion, temperature=60.0))[0]
+
+    def _weights(self, video: Tensor, hidden: Tensor, options: Motion) -> tuple[Tensor, Tensor]:
+        """Weights of the hidden tokens, (B, M), and of all tokens that share the softmax, (B, N or M)."""
+        norms = motion.differences(video, self.config)
+        if options.over == "masked":
+            weights = motion.weigh(norms.gather(1, hidden), options)
+            return weights, weights
+        shared = motion.weigh(norms, options)
+        return shared.gather(1, hidden), shared
 
     def _latents(self, video: Tensor) -> Tensor:
         """All tokens of unmasked clips, (B, N, D)."""
