@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -63,6 +64,21 @@ def test_maps_lie_in_the_grids_order_whatever_the_decoders() -> None:
     memory = decoder.project(latents[:1]) + decoder.positions[split.visible[0]]
     alone = block.map(x, memory)[0, 1]  # type: ignore[operator]
     torch.testing.assert_close(maps[:, split.visible[0]], alone)
+
+
+def test_a_map_is_the_attention_that_the_block_applies() -> None:
+    model = model_of()
+    assert model.cross_decoder is not None
+    block: Any = model.cross_decoder.blocks[0]
+    for parameter in block.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    inputs: list[Tensor] = []
+    block.cross.register_forward_pre_hook(lambda _module, given: inputs.extend(given))
+    x, memory = torch.randn(2, 32, 24), torch.randn(2, 10, 24)
+    block(x, memory)
+    values = block.cross.v(inputs[1]).unflatten(-1, (2, 12))
+    mixed = torch.einsum("bhls,bshd->blhd", block.map(x, memory), values).flatten(2)
+    torch.testing.assert_close(block.cross.proj(mixed), block.cross(*inputs[:2]), atol=1e-5, rtol=1e-4)
 
 
 def test_the_source_is_read_and_its_absence_shows() -> None:

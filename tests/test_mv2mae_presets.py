@@ -1,4 +1,4 @@
-"""Every preset of MV2MAE as a table: the whole resolved configuration, optimiser and batch, each value with its origin.
+"""Every preset and study of MV2MAE as a table: the whole resolved configuration, each value with its origin.
 
 Origins, right of each value:
 paper: arXiv 2401.15900, whose method section and tables are known through summaries only (see the method's README).
@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from crossview.methods.mv2mae.config import presets
+from crossview.methods.mv2mae.studies import NO_MOTION, SAME_VIEW, studies
+from crossview.methods.recipe import Recipe
 
 PRETRAIN: dict[str, Any] = {
     "method.stage": "pretrain",
@@ -172,6 +174,39 @@ DEBUG = {  # ours throughout: small enough for a minute on a laptop
     **{f"sampling.views.{view}.size_px": 64 for view in ("source", "target")},
 }
 
+STUDY = {  # ours throughout: what lets a small network learn to use the source within a few hundred steps
+    "method.frames": 2,
+    "method.fps": 1.875,
+    "method.size_px": 64,
+    "method.encoder.width": 96,
+    "method.encoder.depth": 2,
+    "method.encoder.heads": 4,
+    **{f"method.{decoder}_decoder.width": 96 for decoder in ("same", "cross")},
+    **{f"method.{decoder}_decoder.depth": 3 for decoder in ("same", "cross")},
+    **{f"method.{decoder}_decoder.heads": 4 for decoder in ("same", "cross")},
+    "method.positions": "grid",
+    "method.masking.ratio": 0.6,
+    "method.masking.kind": "tube",
+    "method.weights.same_source": 0.1,
+    "method.weights.same_target": 0.1,
+    "method.swap_roles": True,
+    "method.target_norm": "channel",
+    "method.crop_scales": (),
+    "method.embed_stride": 8,
+    "optim.lr": 4e-3,
+    "optim.weight_decay": 0.2,
+    "optim.warmup_share": 0.05,
+    "optim.warmup_lr": None,
+    "optim.min_lr": 0.0,
+    "optim.clip_norm": 1.0,
+    "optim.batch": 32,
+    "optim.epochs": None,
+    "optim.steps": 900,
+    **{f"sampling.views.{view}.frames": 2 for view in ("source", "target")},
+    **{f"sampling.views.{view}.fps": 1.875 for view in ("source", "target")},
+    **{f"sampling.views.{view}.size_px": 64 for view in ("source", "target")},
+}
+
 
 def classified(count: int) -> dict[str, Any]:
     """Fine-tuning on so many classes."""
@@ -204,11 +239,24 @@ def flat(value: dict[str, Any], at: str = "") -> dict[str, Any]:
     return found
 
 
+def resolved(recipe: Recipe) -> dict[str, Any]:
+    return flat({**asdict(recipe), "sampling": asdict(recipe.method.sampling())})
+
+
 def test_every_preset_has_a_table() -> None:
     assert list(presets()) == list(TABLES)
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_a_preset_is_its_table_and_nothing_else(name: str) -> None:
-    recipe = presets()[name]()
-    assert flat({**asdict(recipe), "sampling": asdict(recipe.method.sampling())}) == TABLES[name]
+    assert resolved(presets()[name]()) == TABLES[name]
+
+
+def test_the_studys_variants_differ_in_one_option_each() -> None:
+    study = studies()["synthetic"]
+    assert {name: resolved(recipe) for name, recipe in study.arms.items()} == {
+        "mv2mae": PRETRAIN | STUDY,
+        SAME_VIEW: PRETRAIN | STUDY | {"method.weights.cross": 0.0},
+        NO_MOTION: PRETRAIN | STUDY | {"method.motion.temperature": None},
+    }
+    assert (study.layout, study.train_views, study.seeds) == ("synchronized", ("exo1", "exo3"), 3)
