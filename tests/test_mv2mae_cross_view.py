@@ -1,19 +1,18 @@
-"""MV2MAE's cross-view decoder, measures, embeddings, figures and bad input."""
+"""MV2MAE's cross-view decoder, measures, embeddings and bad input."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from matplotlib.colors import to_hex
 from mv2mae_tiny import TINY, batch_of, model_of
 from torch import Tensor
 
-from crossview.methods.mv2mae import motion
 from crossview.methods.mv2mae.config import Config, Masking, Motion, Transformer, Weights
-from crossview.methods.mv2mae.figures import Query, attention_map, cross_attention, motion_weights, reconstruction
+from crossview.methods.mv2mae.figures import attention_map
 from crossview.methods.mv2mae.model import Model
 from crossview.methods.mv2mae.recordings import cover
 
@@ -65,6 +64,21 @@ def test_maps_lie_in_the_grids_order_whatever_the_decoders() -> None:
     memory = decoder.project(latents[:1]) + decoder.positions[split.visible[0]]
     alone = block.map(x, memory)[0, 1]  # type: ignore[operator]
     torch.testing.assert_close(maps[:, split.visible[0]], alone)
+
+
+def test_a_map_is_the_attention_that_the_block_applies() -> None:
+    model = model_of()
+    assert model.cross_decoder is not None
+    block: Any = model.cross_decoder.blocks[0]
+    for parameter in block.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    inputs: list[Tensor] = []
+    block.cross.register_forward_pre_hook(lambda _module, given: inputs.extend(given))
+    x, memory = torch.randn(2, 32, 24), torch.randn(2, 10, 24)
+    block(x, memory)
+    values = block.cross.v(inputs[1]).unflatten(-1, (2, 12))
+    mixed = torch.einsum("bhls,bshd->blhd", block.map(x, memory), values).flatten(2)
+    torch.testing.assert_close(block.cross.proj(mixed), block.cross(*inputs[:2]), atol=1e-5, rtol=1e-4)
 
 
 def test_the_source_is_read_and_its_absence_shows() -> None:
@@ -204,9 +218,19 @@ def test_frames_of_a_recording_are_embedded_in_windows() -> None:
         torch.testing.assert_close(model.embed(clip)[:, [1, 5]], means, atol=1e-5, rtol=1e-4)
         still = video[:, :1].expand(-1, 12, -1, -1, -1)
         assert model.embed(still).shape == (2, 12, 48)
-        for baseline in model.baselines().values():
-            assert baseline(video[:, :1]).shape[:2] == (2, 1)
-            assert float(baseline(video).std()) > 0
+
+
+def test_pixel_baselines_are_coarse_frames_and_their_differences() -> None:
+    video = torch.randint(0, 256, (2, 5, 3, 32, 32), dtype=torch.uint8)
+    found = {name: baseline(video) for name, baseline in model_of().baselines().items()}
+    assert set(found) == {"pixels", "frame differences"}
+    frames = video.double()
+    changes = torch.stack([(frames[:, max(t, 1)] - frames[:, max(t, 1) - 1]).abs() for t in range(5)], dim=1)
+    for name, values in (("pixels", frames), ("frame differences", changes)):
+        coarse = values.unflatten(-1, (8, 4)).unflatten(-3, (8, 4)).mean((-1, -3)) / 255  # 8 x 8 cells of 4 x 4 pixels
+        torch.testing.assert_close(found[name].double(), coarse.flatten(2), atol=1e-6, rtol=1e-5)
+    single = model_of().baselines()["frame differences"](video[:, :1])
+    assert torch.equal(single, torch.zeros(2, 1, 192))
 
 
 # Crops
@@ -225,39 +249,15 @@ def test_crops_are_each_views_own_and_flips_are_common() -> None:
     assert torch.equal(model.eval().clips(batch).video[:24], ramp)
 
 
-# Figures
-
-
-def test_figures_show_what_they_are_asked_for() -> None:
-    model, batch = model_of(replace(TINY, target_norm="channel")), batch_of(size=1)
-    found = motion_weights(batch["target"][0], TINY, temperatures=(1.0, 60.0))
-    titles = [axis.get_title(loc="left") for axis in found.axes]
-    norms = motion.differences(batch["target"], TINY)
-    for t in (1.0, 60.0):
-        count = float(motion.effective(motion.weigh(norms, Motion(temperature=t)))[0])
-        assert f"ESS {count:.0f} of 32" in titles
-    assert len({axis.images[-1].norm.vmax for axis in found.axes[2:6]}) == 1
-    assert set(model.figures(batch)) == {"motion_weights", "reconstruction", "cross_attention"}
-    names = [axis.get_ylabel() for axis in reconstruction(model, batch).axes]
-    assert [n for n in names if n] == ["target", "visible", "same view", "cross view", "source"]
-    marked = cross_attention(model, batch, Query(time=1, row=2, column=3), layer=0, head=1)
-    boxes = [patch for axis in marked.axes for patch in axis.patches if patch.get_width() == 8]
-    assert [to_hex(box.get_edgecolor()) for box in boxes] == ["#ff2a2a", "#22c55e"]
-    assert boxes[0].get_xy() == (23.5, 15.5)
-    for query, layer, head in ((Query(time=2, row=0, column=0), -1, None), (None, 2, None), (None, 0, 2)):
-        with pytest.raises(ValueError, match=r"choose there"):
-            cross_attention(model, batch, query, layer, head)
-
-
 # Bad input
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"masking": Masking(ratio=0.0)}, r"hides 0 of 512 tokens.*leave at least one token hidden and one visible"),
-        ({"masking": Masking(ratio=1.0)}, r"hides 512 of 512 tokens"),
-        ({"masking": Masking(ratio=0.01, kind="tube")}, r"hides 0 of 512 tokens"),
+        ({"masking": Masking(ratio=0.0)}, r"masks 0 of 512 tokens.*at least one token masked and one visible"),
+        ({"masking": Masking(ratio=1.0)}, r"masks 512 of 512 tokens"),
+        ({"masking": Masking(ratio=0.01, kind="tube")}, r"masks 0 of 512 tokens"),
         ({"frames": 15}, r"frames is 15 and tubelet 2.*multiple of tubelet"),
         ({"frames": 1, "tubelet": 1}, r"frames is 1; it must be at least 2"),
         ({"size_px": 120}, r"size_px is 120 and patch_px 16.*multiple of patch_px"),
@@ -285,7 +285,7 @@ def test_clips_that_do_not_fit_are_refused() -> None:
     model, batch = model_of(), batch_of()
     for changed, message in (
         ({"target": batch["target"][:, :2]}, r"view 'target': a tensor of shape \(3, 2, 3, 32, 32\)"),
-        ({"source": batch["source"][..., :16]}, r"must be \(B, 4, 3, 32, 32\), video of the trained length and size"),
+        ({"source": batch["source"][..., :16]}, r"must be \(B, 4, 3, 32, 32\), video of the training length and size"),
         ({"source": torch.zeros(3, 4, 16, 48)}, r"view 'source'"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -201,9 +201,12 @@ def test_other_sizes_are_brought_to_the_models_short_side() -> None:
 def test_bad_batches_are_refused_in_words() -> None:
     model, batch = model_of(FINE), labelled(FINE)
     for changed, message in (
-        ({"video/label/action": torch.ones(4, 9, dtype=torch.uint8)}, r"9 classes of action and the classifier 5; set"),
-        ({"video/label/action": torch.zeros(4, 5, dtype=torch.uint8)}, r"samples \[0, 1, 2, 3\] show no action"),
-        ({"video/label/action": torch.eye(4, 5, dtype=torch.uint8).flip(0).tril()}, r"samples \[0, 1\] show no action"),
+        ({"video/label/action": torch.ones(4, 9, dtype=torch.uint8)}, r"9 action classes and the classifier 5; set"),
+        ({"video/label/action": torch.zeros(4, 5, dtype=torch.uint8)}, r"samples \[0, 1, 2, 3\] have no action label"),
+        (
+            {"video/label/action": torch.eye(4, 5, dtype=torch.uint8).flip(0).tril()},
+            r"samples \[0, 1\] have no action label",
+        ),
         ({"video": batch["video"][:, :3]}, r"shape \(4, 3, 3, 32, 32\); it must be \(B, 4, 3, 32, 32\)"),
     ):
         with pytest.raises(ValueError, match=message):

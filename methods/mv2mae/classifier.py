@@ -1,4 +1,4 @@
-"""Fine-tuning's head and its learning rates by layer (VideoMAE's recipe)."""
+"""The fine-tuning head and layer-wise learning rates (VideoMAE's recipe)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from crossview.methods.mv2mae.config import Config
 
 
 class Classifier(nn.Module):
-    """The tokens' mean -> norm, dropout and a linear layer that starts near 0."""
+    """Norm, dropout and a linear layer, initialised near 0, on the mean of the tokens."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Classifier(nn.Module):
     def losses(self, pooled: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Smoothed cross-entropy and top-1 accuracy against the batch's "video/label/action".
 
-        A clip that shows several classes has an equal share of each; either counts as right.
+        The target of a clip with several classes is uniform over them, and predicting any of them counts as correct.
         """
         logits = self(pooled).float()
         label = self._labels(batch)
@@ -40,26 +40,24 @@ class Classifier(nn.Module):
     def _labels(self, batch: Batch) -> Tensor:
         label = batch.get("video/label/action")
         if label is None:
-            raise ValueError(
-                "the batch has no 'video/label/action'; fine-tuning needs a catalog whose clips have actions"
-            )
+            raise ValueError("the batch has no 'video/label/action'; fine-tuning needs a catalog with action labels")
         if label.shape[1] != self.options.classes:
             raise ValueError(
-                f"the catalog has {label.shape[1]} classes of action and the classifier {self.options.classes}; set "
-                "finetuning.classes to the catalog's number"
+                f"the catalog has {label.shape[1]} action classes and the classifier {self.options.classes}; set "
+                "finetuning.classes to the number in the catalog"
             )
         shown = (label > 0).any(1)
         if not torch.compiler.is_compiling() and not bool(shown.all()):
             samples = batch["sample"][~shown].tolist()
             raise ValueError(
-                f"samples {samples} show no action; every clip of fine-tuning needs one: label the recordings or leave "
-                "them out of the split"
+                f"samples {samples} have no action label; fine-tuning needs one for every clip: label the recordings "
+                "or remove them from the split"
             )
         return label.float()
 
 
 def layer_scale(name: str, config: Config) -> float:
-    """Factor of the learning rate of a parameter: 1 in the head, times `layer_decay` for each layer below it."""
+    """Learning rate factor of a parameter: 1 in the head, multiplied by `layer_decay` for each layer below it."""
     depth = config.encoder.depth
     layer = depth + 1
     if name.startswith("encoder.embed."):

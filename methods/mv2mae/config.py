@@ -1,4 +1,4 @@
-"""MV2MAE's options and the recipes of its tables. No torch: `--help` stays fast."""
+"""Options of MV2MAE and the recipes behind its tables. Imports no torch, so that `--help` stays fast."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crossview.methods.recipe import LossWeights, Optim, Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Transformer:
-    """One stack of blocks."""
+    """A stack of Transformer blocks."""
 
     width: int
     depth: int
@@ -25,19 +25,19 @@ VIT_T = Transformer(width=192, depth=12, heads=3)
 VIT_S = Transformer(width=384, depth=12, heads=6)
 VIT_B = Transformer(width=768, depth=12, heads=12)
 DECODERS = {192: (96, 3), 384: (192, 3), 768: (384, 6)}
-"""Width and heads of VideoMAE's decoder for an encoder's width; ViT-T's, which it lacks, is half the encoder too."""
+"""Width and heads of VideoMAE's decoder by encoder width; it has none for ViT-T, whose decoder is half as wide too."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Masking:
-    """Which tokens are hidden."""
+    """Which tokens are masked."""
 
     ratio: float = 0.7
     kind: Literal["random", "tube"] = "random"
-    """random hides tokens anywhere in space and time; tube hides the same places at all times, as VideoMAE does."""
+    """random masks tokens anywhere in space and time; tube masks the same locations at all times, as in VideoMAE."""
 
     def count(self, times: int, places: int) -> int:
-        """Hidden tokens of a clip, rounded down: 358 of 8 x 64 at 0.7, or 352 with tubes."""
+        """Number of masked tokens in a clip, rounded down: 358 of 8 x 64 at 0.7, or 352 with tubes."""
         if self.kind == "tube":
             return times * math.floor(self.ratio * places + 1e-9)
         return math.floor(self.ratio * times * places + 1e-9)
@@ -45,35 +45,35 @@ class Masking:
 
 @dataclass(frozen=True, kw_only=True)
 class Motion:
-    """How much each token's error counts: a softmax of its frame difference over the clip (the paper's equation 2).
+    """Weight of each token's error: a softmax over the frame differences of the clip's tokens (equation 2).
 
-    The paper leaves scale, norm, softmax set and rescaling open. Its formula read to the letter, on 0-255 pixels, is
-    ``norm="l2", rescale=False``; a temperature of 60 then gives nearly all weight to one token.
+    The paper leaves the scale, the norm, the set of tokens in the softmax and the rescaling open. Its literal formula,
+    on 0-255 pixels, is ``norm="l2", rescale=False``; a temperature of 60 then puts nearly all weight on one token.
     """
 
     temperature: float | None = 60.0
-    """None weighs all tokens alike."""
+    """None weights all tokens equally."""
     norm: Literal["rms", "l2"] = "rms"
-    """Of a token's differences: per value, or over all of them (39 times as much for 2 x 16 x 16 x 3 values)."""
+    """Norm of a token's differences: root mean square, or L2 (39 times as large for 2 x 16 x 16 x 3 values)."""
     scale: Literal["0-255", "0-1", "standardised"] = "0-255"
-    """Of the pixels that are compared; standardised divides 0-1 by ImageNet's deviation."""
+    """Pixel range of the differences; standardised is 0-1 divided by ImageNet's standard deviation."""
     over: Literal["all", "masked"] = "all"
-    """Tokens that share the softmax."""
+    """Tokens in the softmax."""
     rescale: bool = True
-    """Multiply the weights by the number of tokens that share the softmax, so that their mean is 1."""
+    """Multiply the weights by the number of tokens in the softmax, so that their mean is 1."""
     first_frame: Literal["copy", "zero"] = "copy"
-    """The first frame has no difference: it takes the second's, or none."""
+    """Difference of the first frame, which has no predecessor: a copy of the second frame's, or zero."""
 
     def __post_init__(self) -> None:
         if self.temperature is not None and self.temperature <= 0:
             raise ValueError(
-                f"motion.temperature is {self.temperature}; it must be above 0, or None to weigh all tokens alike"
+                f"motion.temperature is {self.temperature}; it must be above 0, or None to weight all tokens equally"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights(LossWeights):
-    """Factors of the three reconstruction losses; a decoder whose losses all have factor 0 is not built."""
+    """Weights of the three reconstruction losses; a decoder is not built if all its losses have weight 0."""
 
     same_source: float = 1.0
     same_target: float = 1.0
@@ -88,10 +88,10 @@ class FineTuning:
     dropout: float = 0.0
     """Before the last layer."""
     drop_path: float = 0.1
-    """Largest chance that a residual branch is left out; it grows from 0 with depth."""
+    """Probability of dropping a residual branch in the last block; it grows linearly from 0 in the first."""
     label_smoothing: float = 0.1
     layer_decay: float = 0.75
-    """The learning rate of a layer over that of the layer above."""
+    """Ratio of a layer's learning rate to that of the layer above."""
 
     def __post_init__(self) -> None:
         if self.classes < 2:
@@ -105,39 +105,40 @@ class FineTuning:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Options of MV2MAE; the defaults are the paper's where it states them, else VideoMAE's."""
+    """Options of MV2MAE; defaults are from the paper where it states them, otherwise from VideoMAE."""
 
     stage: Literal["pretrain", "finetune"] = "pretrain"
-    """finetune trains encoder and classifier on single labelled clips; start it with `--init-from` a pre-training."""
+    """finetune trains encoder and classifier on single labelled clips; pass a pre-training run with `--init-from`."""
     frames: int = 16
-    """Frames of a clip (T)."""
+    """Frames per clip (T)."""
     fps: float = 7.5
-    """Every fourth frame of 30 Hz."""
+    """Every fourth frame at 30 Hz."""
     size_px: int = 128
     patch_px: int = 16
-    """Side of a token's square."""
+    """Side length of a token in pixels."""
     tubelet: int = 2
-    """Frames of a token."""
+    """Frames per token."""
     encoder: Transformer = VIT_S
     same_decoder: Transformer = field(default_factory=lambda: Transformer(width=192, depth=4, heads=3))
     cross_decoder: Transformer = field(default_factory=lambda: Transformer(width=192, depth=4, heads=3))
     positions: Literal["index", "grid"] = "index"
-    """Fixed sin-cos code of a token's number, as VideoMAE's, or of its time, row and column, a third each with waves as
-    long as the clip down to two tokens: what few steps of a small model can learn from."""
+    """Fixed sin-cos code: of the token index, as in VideoMAE, or of its time, row and column, a third of the width
+    each, with wavelengths matched to the grid, which a small model can learn from within few steps."""
     masking: Masking = field(default_factory=Masking)
     motion: Motion = field(default_factory=Motion)
     weights: Weights = field(default_factory=Weights)
     swap_roles: bool = False
-    """Reconstruct the source from the target too, with the same cross-view decoder; the two errors are averaged."""
+    """Also reconstruct the source from the target, with the same cross-view decoder; the two errors are averaged."""
     target_norm: Literal["none", "token", "channel"] = "none"
-    """none predicts standardised pixels; token brings each token to mean 0 and variance 1; channel does so for each of
-    its colours, as VideoMAE does."""
+    """none predicts standardised pixels; token normalises each token to mean 0 and variance 1; channel does so for each
+    colour of a token, as in VideoMAE."""
     crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
-    """Sides of the random crops of training clips, as shares of the frame's; each view has its own, and () none."""
+    """Sides of the random crops of training clips, as fractions of the frame's sides; views are cropped independently.
+    () turns cropping off."""
     flip: float = 0.0
-    """Chance that a training clip is mirrored, both views of a pair together."""
+    """Probability that a training clip is mirrored; both views of a pair are mirrored together."""
     embed_stride: int = 4
-    """Frames from one to the next when a whole recording is embedded; 4 is the trained 7.5 Hz at 30 Hz."""
+    """Temporal stride for embedding whole recordings; at 30 Hz, 4 gives the training rate of 7.5 Hz."""
     finetuning: FineTuning = field(default_factory=FineTuning)
 
     def __post_init__(self) -> None:
@@ -146,53 +147,53 @@ class Config:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.frames % self.tubelet:
             raise ValueError(
-                f"frames is {self.frames} and tubelet {self.tubelet}; a clip must hold whole tubelets: make frames a "
-                "multiple of tubelet"
+                f"frames is {self.frames} and tubelet {self.tubelet}; a clip must consist of whole tubelets: make "
+                "frames a multiple of tubelet"
             )
         if self.frames < 2:
-            raise ValueError(f"frames is {self.frames}; it must be at least 2, for a frame difference")
+            raise ValueError(f"frames is {self.frames}; it must be at least 2 to have frame differences")
         if self.size_px % self.patch_px:
             raise ValueError(
-                f"size_px is {self.size_px} and patch_px {self.patch_px}; a frame must hold whole patches: make "
+                f"size_px is {self.size_px} and patch_px {self.patch_px}; a frame must consist of whole patches: make "
                 "size_px a multiple of patch_px"
             )
         self._check_masking()
         for name in ("encoder", "same_decoder", "cross_decoder"):
             stack = getattr(self, name)
             if min(stack.width, stack.depth, stack.heads, stack.mlp_ratio) <= 0 or stack.width % stack.heads:
-                raise ValueError(f"{name} is {stack}; all must be above 0 and heads must divide the width")
+                raise ValueError(f"{name} is {stack}; all values must be above 0 and heads must divide the width")
             if stack.width % 2 or stack.width < 6:
-                raise ValueError(f"{name}.width is {stack.width}; it must be even, and 6 or more for its positions")
+                raise ValueError(f"{name}.width is {stack.width}; it must be even, and at least 6 for its positions")
         if not 0 <= self.flip <= 1 or not all(0 < s <= 1 for s in self.crop_scales):
             raise ValueError(
-                f"flip is {self.flip} and crop_scales {self.crop_scales}; a chance lies in [0, 1], a share in (0, 1]"
+                f"flip is {self.flip} and crop_scales {self.crop_scales}; flip must be in [0, 1] and scales in (0, 1]"
             )
 
     def _check_masking(self) -> None:
         hidden, tokens = self.masking.count(*self.grid[:2]), self.tokens
         if not 0 < self.masking.ratio < 1 or not 0 < hidden < tokens:
             raise ValueError(
-                f"masking.ratio is {self.masking.ratio}, which hides {hidden} of {tokens} tokens; it must lie between "
-                "0 and 1 and leave at least one token hidden and one visible: change the ratio, or make more tokens"
+                f"masking.ratio is {self.masking.ratio}, which masks {hidden} of {tokens} tokens; it must be between 0 "
+                "and 1, with at least one token masked and one visible: change the ratio or use more tokens"
             )
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Tokens in time, and in space: 8 and 64."""
+        """Number of tokens in time and in space: 8 and 64."""
         return self.frames // self.tubelet, (self.size_px // self.patch_px) ** 2
 
     @property
     def tokens(self) -> int:
-        """Tokens of a clip (N)."""
+        """Number of tokens in a clip (N)."""
         return self.grid[0] * self.grid[1]
 
     @property
     def token_values(self) -> int:
-        """Colour values of a token: 1536 for 2 x 16 x 16 pixels."""
+        """Number of colour values in a token: 1536 for 2 x 16 x 16 pixels."""
         return self.tubelet * self.patch_px**2 * 3
 
     def sampling(self) -> Sampling:
-        """The same T instants of two cameras of one scene; labelled clips of one camera to fine-tune."""
+        """Two cameras of one scene at the same T instants; for fine-tuning, labelled clips of one camera."""
         view = View(perspective="any", frames=self.frames, fps=self.fps, size_px=self.size_px)
         if self.stage == "finetune":
             return Sampling(views={"video": view}, pairing="single", labels={"action": self.finetuning.classes})
@@ -200,7 +201,7 @@ class Config:
 
 
 def presets() -> dict[str, Callable[[], Recipe]]:
-    """Pre-training per benchmark, fine-tuning per benchmark and transfer set, encoder sizes, and a small one."""
+    """Pre-training per benchmark, fine-tuning per benchmark and transfer dataset, encoder sizes, and a debug preset."""
     return {
         "ntu60": _pretraining,
         "ntu120": _pretraining,
@@ -226,7 +227,7 @@ def _sized(encoder: Transformer) -> Config:
 
 
 def _pretraining(encoder: Transformer = VIT_S) -> Recipe:
-    """AdamW and 1600 epochs are the paper's; the rest, which it leaves out, is VideoMAE's for ViT-S on Kinetics."""
+    """AdamW and 1600 epochs are from the paper; it leaves out the rest, which is from VideoMAE's ViT-S on Kinetics."""
     optim = Optim(
         lr=1.5e-4 * 1024 / 256,
         min_lr=1e-5 * 1024 / 256,
@@ -240,7 +241,7 @@ def _pretraining(encoder: Transformer = VIT_S) -> Recipe:
 
 
 def _fine_tuning(classes: int, encoder: Transformer = VIT_S, *, small: bool = False) -> Recipe:
-    """VideoMAE's recipe, the paper stating none: Kinetics', or UCF101's for sets as small as that one."""
+    """VideoMAE's recipe, as the paper states none: the one for Kinetics, or for small datasets the one for UCF101."""
     head = FineTuning(classes=classes)
     if small:
         head = replace(head, dropout=0.5, drop_path=0.2, layer_decay=0.7)
@@ -258,7 +259,7 @@ def _fine_tuning(classes: int, encoder: Transformer = VIT_S, *, small: bool = Fa
 
 
 def _debug() -> Recipe:
-    """Small enough to train on a laptop's processor in about a minute."""
+    """Small enough to train on a laptop CPU in about a minute."""
     decoder = Transformer(width=48, depth=2, heads=4)
     return Recipe(
         method=Config(

@@ -1,4 +1,4 @@
-"""What a clip's motion weighs, what the decoders make of a masked clip, and where the target looks in the source."""
+"""Figures of the motion weights, the reconstructions of a masked clip, and the cross-attention to the source."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ _QUERY, _MATCH = "#ff2a2a", "#22c55e"
 
 @dataclass(frozen=True)
 class Query:
-    """A token of the target, counted from 0: its tubelet, row and column."""
+    """A token of the target: tubelet, row and column, counted from 0."""
 
     time: int
     row: int
     column: int
 
     def index(self, config: Config) -> int:
-        """Its number in the grid; raises ValueError where the grid has no such token."""
+        """Index of the token in the grid; raises ValueError if it is outside."""
         side, times = config.size_px // config.patch_px, config.grid[0]
         if not (0 <= self.time < times and 0 <= self.row < side and 0 <= self.column < side):
             raise ValueError(
-                f"query {self}; time lies in 0..{times - 1}, row and column in 0..{side - 1}: choose there"
+                f"query {self} is outside the grid; time must be in 0..{times - 1}, row and column in 0..{side - 1}"
             )
         return (self.time * side + self.row) * side + self.column
 
 
 @torch.no_grad()
 def draw(model: Model, batch: Batch) -> dict[str, Figure]:
-    """Figures of the batch's first sample: the paper's figures 2 and 4."""
+    """Figures 2 and 4 of the paper for the first sample of the batch."""
     first = {name: value[:1] for name, value in batch.items()}
     out = {"motion_weights": motion_weights(first["target"][0], model.config)}
     out["reconstruction"] = reconstruction(model, first)
@@ -60,7 +60,7 @@ def draw(model: Model, batch: Batch) -> dict[str, Figure]:
 def motion_weights(
     video: Tensor, config: Config, temperatures: tuple[float, ...] = TEMPERATURES, shown: int = 8
 ) -> Figure:
-    """A clip, and a row per temperature with the tokens' weights over it, 1 being the mean: uint8 (T, 3, H, W)."""
+    """A clip, uint8 (T, 3, H, W), and one row per temperature with the token weights overlaid; their mean is 1."""
     norms = motion.differences(video[None], config)
     columns = _columns(config.grid[0], shown)
     figure, axes = _grid(1 + len(temperatures), len(columns))
@@ -81,15 +81,15 @@ def motion_weights(
         share = float(motion.effective(weights)[0])
         axes[row, 0].set_ylabel(f"τ = {temperature:g}")
         axes[row, 0].set_title(f"ESS {share:.0f} of {config.tokens}", loc="left", fontsize=8)
-    bar = figure.colorbar(image, ax=axes, label="weight (1: as all others)", shrink=0.8, pad=0.01)
+    bar = figure.colorbar(image, ax=axes, label="weight (mean 1)", shrink=0.8, pad=0.01)
     bar.set_ticks([1 / 16, 1 / 4, 1, 4, 16], labels=["1/16", "1/4", "1", "4", "16"])
-    title(figure, "Motion weights of the loss by temperature, and the effective sample size (ESS) in tokens")
+    title(figure, "Motion weights of the loss by temperature, with the effective sample size (ESS) in tokens")
     return figure
 
 
 @torch.no_grad()
 def reconstruction(model: Model, batch: Batch, shown: int = 8) -> Figure:
-    """The target, what is visible of it, and its hidden tokens as each decoder predicts them; the source below."""
+    """The target, its visible tokens, its masked tokens as predicted by each decoder, and the source."""
     config, clips = model.config, model.clips(batch)
     latents = model.encode(clips)
     split, columns = clips.split, _columns(config.frames, shown)
@@ -107,7 +107,7 @@ def reconstruction(model: Model, batch: Batch, shown: int = 8) -> Figure:
         axes[row, 0].set_ylabel(name)
         for column, t in enumerate(columns):
             _show(axes[row, column], frames[t], f"frame {t + 1}" if row == 0 else "")
-    title(figure, f"Hidden tokens ({config.masking.ratio:.0%}) as the decoders predict them")
+    title(figure, f"Masked tokens ({config.masking.ratio:.0%}) as predicted by the decoders")
     return figure
 
 
@@ -115,9 +115,9 @@ def reconstruction(model: Model, batch: Batch, shown: int = 8) -> Figure:
 def cross_attention(
     model: Model, batch: Batch, query: Query | None = None, layer: int = -1, head: int | None = None, shown: int = 8
 ) -> Figure:
-    """Where a target token (None: the hidden one that moves most) looks in the source; `head` None averages them.
+    """Cross-attention of a target token to the source, in one head or (None) averaged over heads.
 
-    The token is marked in red, the one that it looks at most in green.
+    Without a `query`, the masked token with the most motion is used. It is outlined in red, its best match in green.
     """
     config, clips = model.config, model.clips(batch)
     latents, split, grid = model.encode(clips), clips.split, config.grid
@@ -155,19 +155,21 @@ def cross_attention(
             axis.spines[:].set(visible=True, color=colour, linewidth=1.5)
     for row, name in enumerate(("target, query", "source", "attention")):
         axes[row, 0].set_ylabel(name)
-    figure.colorbar(image, ax=axes, label="attention, as a share of the largest", shrink=0.6, pad=0.01)
+    figure.colorbar(image, ax=axes, label="attention, relative to the maximum", shrink=0.6, pad=0.01)
     heads = "mean of heads" if head is None else f"head {head}"
-    title(figure, f"Where the marked token of the target looks in the source ({heads})")
+    title(figure, f"Cross-attention of the marked target token to the source ({heads})")
     return figure
 
 
 def attention_map(model: Model, latents: Tensor, clips: Clips, layer: int = -1, head: int | None = None) -> Tensor:
-    """Attention of one sample's target tokens on the source's grid, 0 at its hidden tokens: (N target, N source)."""
+    """Cross-attention of one sample on the source's grid, 0 at its masked tokens: (N target, N source)."""
     if model.cross_decoder is None:
-        raise ValueError("weights.cross is 0, so this model has no cross-view decoder to look into")
+        raise ValueError("weights.cross is 0, so this model has no cross-view decoder and no cross-attention")
     depth, heads = model.config.cross_decoder.depth, model.config.cross_decoder.heads
     if not -depth <= layer < depth or (head is not None and not 0 <= head < heads):
-        raise ValueError(f"layer is {layer} and head {head}; there are {depth} layers and {heads} heads: choose there")
+        raise ValueError(
+            f"layer is {layer} and head {head}; the cross-view decoder has {depth} layers and {heads} heads"
+        )
     split = clips.split
     one = type(split)(*(part[TARGET:] for part in split))
     places = split.visible[:TARGET]
@@ -179,9 +181,9 @@ def attention_map(model: Model, latents: Tensor, clips: Clips, layer: int = -1, 
 
 
 def _filled(model: Model, clips: Clips, prediction: Tensor | None) -> np.ndarray:
-    """The target's frames with its hidden tokens as predicted (1, M, P), or grey; (T, H, W, 3) in 0-1.
+    """The target's frames with its masked tokens as predicted (1, M, P), or grey: (T, H, W, 3) in 0-1.
 
-    Normalised predictions get the true mean and deviation of their token back, which only a picture may.
+    Normalised predictions are shown with the true mean and standard deviation of their token.
     """
     config, tokens, hidden = model.config, clips.tokens[TARGET:], clips.split.hidden[TARGET:]
     if prediction is None:

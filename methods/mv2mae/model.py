@@ -1,4 +1,4 @@
-"""MV2MAE as plain torch: what pre-training minimises, what fine-tuning minimises, and how a recording is embedded."""
+"""MV2MAE in plain torch: the losses of pre-training and fine-tuning, and embeddings of clips and recordings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crossview.methods.handover import take_over
 from crossview.methods.method import Batch, Method
 from crossview.methods.mv2mae import motion
 from crossview.methods.mv2mae.classifier import Classifier, layer_scale
-from crossview.methods.mv2mae.config import Config
+from crossview.methods.mv2mae.config import Config, Motion
 from crossview.methods.mv2mae.networks import CrossDecoder, Encoder, SameDecoder
 from crossview.methods.mv2mae.recordings import cover, pixel_baselines
 from crossview.methods.mv2mae.tokens import Split, moments, patchify, split, standardised, take
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 VIEWS = ("source", "target")
 _CHUNK = 64
-"""Clips of a whole recording that are embedded at a time."""
+"""Clips per forward pass when recordings are embedded."""
 
 
 class Clips(NamedTuple):
-    """A batch's clips, the sources before the targets (2B), and what is asked of each."""
+    """The clips of a batch, sources before targets (2B), with their masks, targets and weights."""
 
     video: Tensor
     """uint8 (2B, T, 3, H, W)."""
@@ -36,18 +36,18 @@ class Clips(NamedTuple):
     """Standardised pixels, float32 (2B, N, P)."""
     split: Split
     target: Tensor
-    """What the hidden tokens are to be, float32 (2B, M, P)."""
+    """Reconstruction targets of the masked tokens, float32 (2B, M, P)."""
     weights: Tensor
-    """How much each hidden token's error counts, float32 (2B, M)."""
+    """Weight of each masked token's error, float32 (2B, M)."""
     effective: Tensor
-    """Tokens that as many equal weights would stand for, (2B,)."""
+    """Effective number of tokens, (2B,)."""
 
 
 class Model(Method):
-    """Masked autoencoding of two synchronised views, each from itself and the target from the source.
+    """Masked autoencoding of two synchronised views: each from itself, and the target also from the source.
 
-    arXiv 2401.15900. The state under `encoder.` embeds; the decoders are for pre-training only, `classifier.` is
-    fine-tuning's. Both views go through a network in one pass.
+    arXiv 2401.15900. Embeddings use the parameters under `encoder.`; the decoders are for pre-training only and
+    `classifier.` for fine-tuning. Both views pass through a network in one batch.
     """
 
     def __init__(self, config: Config) -> None:
@@ -63,7 +63,7 @@ class Model(Method):
         self.cross_decoder = CrossDecoder(config) if weights.cross else None
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The reconstruction losses and their weighted sum, or the classifier's loss; "effective_tokens" is no loss."""
+        """Reconstruction losses and their weighted sum, or the classifier's loss; "effective_tokens" is only logged."""
         if self.config.stage == "finetune":
             video = self._training(self._video(batch, "video"), batch["seed"], 2)
             return self.classifier.losses(self._pooled(video), batch)
@@ -79,7 +79,7 @@ class Model(Method):
         return {"loss": torch.as_tensor(total), **parts, "effective_tokens": clips.effective.mean()}
 
     def clips(self, batch: Batch) -> Clips:
-        """Crop, tokenise, hide and weigh both views; each has a mask and a crop of its own."""
+        """Crop, tokenise, mask and weight both views; each has its own mask and crop."""
         config, seed = self.config, batch["seed"]
         video = self._training(torch.cat([self._video(batch, view) for view in VIEWS]), seed, 2)
         drawn = [split(seed, config.masking, *config.grid, stream) for stream in range(2)]
@@ -89,12 +89,7 @@ class Model(Method):
         if config.target_norm != "none":
             mean, std = moments(target, config.target_norm)
             target = (target - mean) / std
-        norms = motion.differences(video, config)
-        if config.motion.over == "all":
-            shared = motion.weigh(norms, config.motion)
-            weights = shared.gather(1, parts.hidden)
-        else:
-            shared = weights = motion.weigh(norms.gather(1, parts.hidden), config.motion)
+        weights, shared = self._weights(video, parts.hidden, config.motion)
         return Clips(video, tokens, parts, target, weights, motion.effective(shared))
 
     def encode(self, clips: Clips) -> Tensor:
@@ -102,7 +97,7 @@ class Model(Method):
         return self.encoder(take(clips.tokens, clips.split.visible), clips.split.visible)
 
     def same_view(self, latents: Tensor, parts: Split) -> dict[int, Tensor]:
-        """What each side (0 source, 1 target) with a loss makes of its own hidden tokens, (B, M, P)."""
+        """Masked tokens of each side (0 source, 1 target) that has a loss, predicted from itself: (B, M, P)."""
         weights = self.config.weights
         sides = [side for side, weight in enumerate((weights.same_source, weights.same_target)) if weight]
         if self.same_decoder is None:
@@ -112,17 +107,17 @@ class Model(Method):
         return dict(enumerate(self.same_decoder(latents, parts).chunk(2)))
 
     def cross_view(self, latents: Tensor, parts: Split, source: Tensor, visible: Tensor) -> Tensor:
-        """What the targets' latents and their sources' (with the places they stand at) make of the hidden tokens."""
+        """Predictions of the masked tokens from the targets' latents and those of the sources at `visible`."""
         if self.cross_decoder is None:
             raise ValueError("weights.cross is 0, so this model has no cross-view decoder; train one with it above 0")
         prediction: Tensor = self.cross_decoder(latents, parts, source, visible)
         return prediction
 
     def embed(self, video: Tensor) -> Tensor:
-        """Latents of whole recordings in windows of the trained length, each tubelet's mean over space.
+        """Latents of whole recordings, computed in windows of the training length and averaged over space per tubelet.
 
-        Windows take every `embed_stride`-th frame and stand side by side, the last at the recording's end; vectors are
-        interpolated between the tubelets' times. A recording shorter than a window repeats its last frame.
+        Windows take every `embed_stride`-th frame; they are adjacent and the last one ends with the recording. Vectors
+        are interpolated between the centres of the tubelets. A recording shorter than a window repeats its last frame.
         """
         config = self.config
         self._check(video[:, :1].expand(-1, config.frames, -1, -1, -1) if video.ndim == 5 else video, "recording")
@@ -136,23 +131,25 @@ class Model(Method):
         return torch.einsum("L W, B W D -> B L D", mix, vectors)
 
     def embed_clip(self, video: Tensor) -> Tensor:
-        """The mean over all tokens of the unmasked clip; in a fine-tuned model, what its last layer reads."""
+        """The mean over all tokens of the unmasked clip; in a fine-tuned model, the input of its last layer."""
         self._check(video, "clip")
         return self._normed(self._latents(video).mean(1).float())
 
     def logits(self, video: Tensor) -> Tensor:
-        """Class scores of clips, uint8 (B, T, 3, H, W) -> (B, C); for a model of the stage "finetune"."""
+        """Logits of clips, uint8 (B, T, 3, H, W) -> (B, C), for a model of the stage "finetune"."""
         if self.config.stage != "finetune":
-            raise ValueError(f"stage is {self.config.stage!r}; only a fine-tuned model classifies: train that stage")
+            raise ValueError(
+                f"stage is {self.config.stage!r}; only a fine-tuned model classifies: train the stage 'finetune'"
+            )
         self._check(video, "clip")
         return self.classifier(self._pooled(video))
 
     @torch.no_grad()
     def measures(self, batch: Batch) -> dict[str, Tensor]:
-        """Gains: 1 - error / the error without what the prediction should use; all tokens count alike unless "moving".
+        """Gains are 1 - error / the error of a baseline; all tokens are weighted equally except in "moving".
 
-        cross_view_gain: without the true source, that of another sample in its place; cross_view_gain/moving: with
-        motion weights. same_view_gain: against the target's mean over the visible tokens. accuracy: fine-tuning's.
+        cross_view_gain: over using the source of another sample; cross_view_gain/moving: the same with motion weights.
+        same_view_gain: over predicting the mean of the clip's masked tokens. accuracy: of the fine-tuned classifier.
         """
         if self.config.stage == "finetune":
             pooled = self._pooled(self._video(batch, "video"))
@@ -168,7 +165,7 @@ class Model(Method):
         if self.cross_decoder is None:
             return out
         if len(batch["seed"]) < 2:
-            raise ValueError("a batch of 1 sample has no other source to compare with; measure on 2 or more")
+            raise ValueError("a batch of 1 sample has no other source to compare with; use 2 or more samples")
         for name, weights in (("cross_view_gain", ones), ("cross_view_gain/moving", self._moving(clips))):
             measured = clips._replace(weights=weights)
             right, wrong = (self._cross_error(latents, measured, shift).mean() for shift in (0, 1))
@@ -176,17 +173,17 @@ class Model(Method):
         return out
 
     def baselines(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """Coarse pictures of the frames and of their differences: what needs no training."""
+        """Untrained baselines: coarse frames and coarse frame differences."""
         return pixel_baselines()
 
     def figures(self, batch: Batch) -> dict[str, Figure]:
-        """Motion weights by temperature; reconstructions of a masked target; where its tokens look in the source."""
+        """Motion weights by temperature, reconstructions of a masked target, and its cross-attention to the source."""
         from crossview.methods.mv2mae import figures
 
         return figures.draw(self, batch) if self.config.stage == "pretrain" else {}
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """No decay of vectors; in fine-tuning the rate falls by `layer_decay` with each layer from the head down."""
+        """No weight decay on vectors; in fine-tuning a layer's rate is `layer_decay` times that of the one above."""
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in self.named_parameters():
             decay = weight_decay if parameter.ndim > 1 else 0.0
@@ -195,7 +192,7 @@ class Model(Method):
         return [{"params": p, "weight_decay": decay, "lr_scale": scale} for (decay, scale), p in groups.items()]
 
     def start_from(self, weights: dict[str, Tensor]) -> list[str]:
-        """Fine-tuning takes a pre-trained encoder without its last norm; else every weight must fit."""
+        """Fine-tuning loads a pre-trained encoder without its final norm; otherwise every weight must match."""
         trained = self.config.stage == "pretrain" or any(name.startswith("classifier.") for name in weights)
         if trained:
             return take_over(self, weights)
@@ -204,7 +201,7 @@ class Model(Method):
         )
 
     def _cross_error(self, latents: Tensor, clips: Clips, shift: int = 0) -> Tensor:
-        """Each target's error (B,), the sources moved by `shift` samples; with swapped roles the mean of both ways."""
+        """Errors of the targets (B,), with the sources shifted by `shift` samples; averaged over both swapped roles."""
         sides = (1, 0) if self.config.swap_roles else (1,)
         roll = [1 - side for side in sides]
         rows = (latents, *clips.split, clips.target, clips.weights)
@@ -214,14 +211,22 @@ class Model(Method):
         return error.view(len(sides), -1).mean(0)
 
     def _moving(self, clips: Clips) -> Tensor:
-        """Motion weights as configured, or by the default temperature where the loss has none."""
+        """Motion weights as configured, with the default temperature if the loss has none."""
         if self.config.motion.temperature is not None:
             return clips.weights
-        weighing = replace(self.config.motion, temperature=60.0)
-        return motion.weigh(motion.differences(clips.video, self.config), weighing).gather(1, clips.split.hidden)
+        return self._weights(clips.video, clips.split.hidden, replace(self.config.motion, temperature=60.0))[0]
+
+    def _weights(self, video: Tensor, hidden: Tensor, options: Motion) -> tuple[Tensor, Tensor]:
+        """Weights of the masked tokens, (B, M), and of all tokens in the softmax, (B, N or M)."""
+        norms = motion.differences(video, self.config)
+        if options.over == "masked":
+            weights = motion.weigh(norms.gather(1, hidden), options)
+            return weights, weights
+        shared = motion.weigh(norms, options)
+        return shared.gather(1, hidden), shared
 
     def _latents(self, video: Tensor) -> Tensor:
-        """All tokens of unmasked clips, (B, N, D)."""
+        """Latents of all tokens of unmasked clips, (B, N, D)."""
         return self.encoder(self._tokens(video))
 
     def _tokens(self, video: Tensor) -> Tensor:
@@ -232,11 +237,11 @@ class Model(Method):
         return self._latents(video).mean(1)
 
     def _normed(self, pooled: Tensor) -> Tensor:
-        """A fine-tuned encoder's norm stands after the pooling."""
+        """Fine-tuning applies the norm after pooling."""
         return self.classifier.norm(pooled) if self.config.stage == "finetune" else pooled
 
     def _training(self, video: Tensor, seed: Tensor, stream: int) -> Tensor:
-        """Random crops of a stack of views (kB, T, 3, H, W), in training alone; flips are common to the views."""
+        """Random crops of k stacked views (kB, T, 3, H, W), only in training; the views of a sample share the flip."""
         config = self.config
         if not self.training or not (config.crop_scales or config.flip):
             return video
@@ -251,8 +256,8 @@ class Model(Method):
         if view not in batch:
             names = ", ".join(sorted(name for name in batch if "/" not in name))
             raise ValueError(
-                f"the batch has no view {view!r}, only {names}; stage {self.config.stage!r} needs it: sample as the "
-                "config's sampling() says"
+                f"the batch has no view {view!r}, only {names}; stage {self.config.stage!r} needs it: build the batch "
+                "as the config's sampling() specifies"
             )
         self._check(batch[view], f"view {view!r}")
         return batch[view]
@@ -263,15 +268,15 @@ class Model(Method):
         if video.ndim != 5 or tuple(video.shape[1:]) != wanted:
             raise ValueError(
                 f"{what}: a tensor of shape {tuple(video.shape)}; it must be (B, {', '.join(map(str, wanted))}), video "
-                "of the trained length and size: set frames and size_px, or repeat the last frame of a short clip"
+                "of the training length and size: set frames and size_px, or repeat the last frame of a short clip"
             )
 
 
 def _error(prediction: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Weighted squared error, the mean over values and hidden tokens: (B, M, P) twice and (B, M) -> float32 (B,)."""
+    """Weighted squared error, averaged over values and masked tokens: 2 x (B, M, P) and (B, M) -> float32 (B,)."""
     return ((prediction.float() - target).square().mean(-1) * weights).mean(1)
 
 
 def _half(x: Any, side: int) -> Any:
-    """One view of what holds both: a tensor (2B, ...) or a tuple of such."""
+    """One view of tensors that stack both: a tensor (2B, ...) or a tuple of them."""
     return tuple(_half(part, side) for part in x) if isinstance(x, tuple) else x.chunk(2)[side]

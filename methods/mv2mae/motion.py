@@ -1,4 +1,4 @@
-"""How much each token's error counts, from frame differences of the real pixels (equation 2)."""
+"""Weights of the token errors, from frame differences of the input pixels (equation 2)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def differences(video: Tensor, config: Config) -> Tensor:
 
 @torch.no_grad()
 def weigh(norms: Tensor, motion: Motion) -> Tensor:
-    """Weights of tokens that share a softmax: (B, M) -> float32 (B, M), with mean 1, or sum 1 without `rescale`."""
+    """Softmax weights of the tokens: (B, M) -> float32 (B, M), with mean 1, or sum 1 without `rescale`."""
     if motion.temperature is None:
         return torch.ones_like(norms)
     weights = (norms.float() / motion.temperature).softmax(dim=1)
@@ -38,11 +38,11 @@ def weigh(norms: Tensor, motion: Motion) -> Tensor:
 
 
 def effective(weights: Tensor) -> Tensor:
-    """Tokens that as many equal weights would stand for, from 1 to M (Kish's sample size): (B, M) -> (B,)."""
+    """Effective number of tokens, from 1 to M (Kish's effective sample size): (B, M) -> (B,)."""
     return weights.sum(1).square() / weights.square().sum(1)
 
 
 def grid_map(values: Tensor, config: Config) -> Tensor:
-    """One value per token as a picture per tubelet: (B, N) -> (B, t, h, w)."""
+    """One value per token as a map per tubelet: (B, N) -> (B, t, h, w)."""
     side = config.size_px // config.patch_px
     return rearrange(values, "B (t h w) -> B t h w", h=side, w=side)

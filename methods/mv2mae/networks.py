@@ -23,7 +23,7 @@ def _mlp(stack: Transformer) -> nn.Sequential:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention; keys have no bias, which would change nothing, as in VideoMAE."""
+    """Multi-head self-attention without a key bias, which would have no effect, as in VideoMAE."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention from one sequence to another, all four maps with bias, as in CroCo."""
+    """Multi-head attention from one sequence to another; all four linear layers have a bias, as in CroCo."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -53,13 +53,13 @@ class CrossAttention(nn.Module):
         return self.proj(rearrange(nn.functional.scaled_dot_product_attention(q, k, v), "B heads L D -> B L (heads D)"))
 
     def map(self, x: Tensor, memory: Tensor) -> Tensor:
-        """Where each token looks, (B, heads, L, S) with rows of sum 1: what the fused kernel does not give out."""
+        """Attention weights, (B, heads, L, S) with rows that sum to 1, which the fused kernel does not return."""
         q, k = _heads(self.q(x), self.heads), _heads(self.k(memory), self.heads)
         return (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
 
 
 class DropPath(nn.Module):
-    """A residual branch that is left out of whole samples at random (Huang et al., ECCV 2016)."""
+    """Randomly drops a residual branch for whole samples (Huang et al., ECCV 2016)."""
 
     def __init__(self, chance: float) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class Block(nn.Module):
 
 
 class CrossBlock(nn.Module):
-    """Pre-norm self-attention, cross-attention to a memory that stays as it is, MLP: CroCo's decoder block."""
+    """Pre-norm self-attention, cross-attention to a memory that is not updated, and MLP: CroCo's decoder block."""
 
     def __init__(self, stack: Transformer) -> None:
         super().__init__()
@@ -110,13 +110,13 @@ class CrossBlock(nn.Module):
         return x + self.mlp(self.norm3(x))
 
     def map(self, x: Tensor, memory: Tensor) -> Tensor:
-        """The cross-attention's map for the same inputs, (B, heads, L, S)."""
+        """The cross-attention weights for the same inputs, (B, heads, L, S)."""
         x = x + self.attn(self.norm1(x))
         return self.cross.map(self.norm2(x), self.norm_memory(memory))
 
 
 class Encoder(nn.Module):
-    """Tokens of any view -> latents, with joint attention over space and time; only the tokens it is given exist."""
+    """Tokens of any view -> latents, with joint space-time attention over the tokens that are passed in."""
 
     positions: Tensor
 
@@ -131,7 +131,7 @@ class Encoder(nn.Module):
         self.apply(xavier_init)
 
     def forward(self, tokens: Tensor, index: Tensor | None = None) -> Tensor:
-        """Tokens that stand at `index` (B, n), or all in order: (B, n, P) -> (B, n, D)."""
+        """Tokens at the positions `index` (B, n), or all tokens in order: (B, n, P) -> (B, n, D)."""
         x = self.embed(tokens) + (self.positions if index is None else self.positions[index])
         for block in self.blocks:
             x = block(x)
@@ -139,7 +139,7 @@ class Encoder(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """What both decoders have: a projection, a mask token, positions and a head, each with weights of its own."""
+    """Common parts of both decoders: a projection, a mask token, position codes and a head, with separate weights."""
 
     positions: Tensor
 
@@ -155,18 +155,18 @@ class _Decoder(nn.Module):
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
     def sequence(self, latents: Tensor, split: Split) -> Tensor:
-        """The whole clip, visible tokens first: latents (B, N - M, D) -> (B, N, width); attention minds no order."""
+        """The whole clip, visible tokens first: latents (B, N - M, D) -> (B, N, width). Attention ignores the order."""
         visible = self.project(latents) + self.positions[split.visible]
         hidden = self.mask_token + self.positions[split.hidden]
         return torch.cat([visible, hidden.to(visible.dtype)], dim=1)
 
     def predict(self, x: Tensor, split: Split) -> Tensor:
-        """Values of the hidden tokens: (B, N, width) -> (B, M, P)."""
+        """Values of the masked tokens: (B, N, width) -> (B, M, P)."""
         return self.head(self.norm(x[:, split.visible.shape[1] :]))
 
 
 class SameDecoder(_Decoder):
-    """A clip's visible tokens -> its hidden ones: MAE's decoder."""
+    """Visible tokens of a clip -> its masked tokens: MAE's decoder."""
 
     def __init__(self, config: Config) -> None:
         stack = config.same_decoder
@@ -181,21 +181,21 @@ class SameDecoder(_Decoder):
 
 
 class CrossDecoder(_Decoder):
-    """The target's visible tokens and, as memory, the source's -> the target's hidden ones."""
+    """Visible tokens of the target and, as memory, of the source -> masked tokens of the target."""
 
     def __init__(self, config: Config) -> None:
         stack = config.cross_decoder
         super().__init__(config, stack, [CrossBlock(stack) for _ in range(stack.depth)])
 
     def forward(self, latents: Tensor, split: Split, source: Tensor, visible: Tensor) -> Tensor:
-        """The target's latents (B, N - M, D) and the source's (B, S, D), which stand at `visible` -> (B, M, P)."""
+        """Latents of the target (B, N - M, D) and of the source at `visible` (B, S, D) -> (B, M, P)."""
         x, memory = self.sequence(latents, split), self._memory(source, visible)
         for block in self.blocks:
             x = block(x, memory)
         return self.predict(x, split)
 
     def attention(self, latents: Tensor, split: Split, source: Tensor, visible: Tensor, layer: int = -1) -> Tensor:
-        """Where every target token, in the grid's order, looks among the source's visible ones: (B, heads, N, S)."""
+        """Attention of every target token, in grid order, to the source's visible tokens: (B, heads, N, S)."""
         x, memory = self.sequence(latents, split), self._memory(source, visible)
         chosen = range(len(self.blocks))[layer]
         for block in list(self.blocks)[:chosen]:

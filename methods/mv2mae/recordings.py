@@ -1,4 +1,4 @@
-"""Whole recordings: windows that cover them, the views that a test averages, and baselines without training."""
+"""Whole recordings: windows that cover them, multi-view testing, and untrained baselines."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def cover(length: int, frames: int, tubelet: int, stride: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Windows over a recording of `length` frames, and how their tubelets make each frame's vector.
+    """Windows over a recording of `length` frames, and how the vectors of their tubelets combine into frame vectors.
 
-    Returns the frames of each window, int64 (W, T), and the mixture, float32 (length, W * T / tubelet) with rows of sum
-    1: a frame lies between two tubelets' middles, in the mean of the windows that hold it.
+    Returns the frames of each window, int64 (W, T), and the mixing weights, float32 (length, W * T / tubelet) with rows
+    that sum to 1: frames are interpolated between the centres of tubelets and averaged over windows that overlap.
     """
     span = frames * stride
     count = max(1, -(-length // span))
@@ -36,10 +36,10 @@ def cover(length: int, frames: int, tubelet: int, stride: int, device: torch.dev
 
 @torch.no_grad()
 def probabilities(model: Model, recording: Tensor, clips: int = 5, crops: int = 3) -> Tensor:
-    """Class probabilities of whole recordings, the mean over `clips` x `crops` views: (B, L, 3, H, W) -> (B, C).
+    """Class probabilities of whole recordings, averaged over `clips` x `crops` views: (B, L, 3, H, W) -> (B, C).
 
-    Clips start at even distances over the recording taken at the model's stride; crops are squares at even distances
-    along the frame's longer side, whose shorter one is brought to the model's size. Square frames give one crop.
+    Clips are sampled at the model's stride and start at evenly spaced frames. Frames are resized so that their shorter
+    side has the model's size, and square crops are evenly spaced along the longer side; square frames have one crop.
     """
     if clips < 1 or crops < 1:
         raise ValueError(f"clips is {clips} and crops {crops}; both must be at least 1")
@@ -65,7 +65,7 @@ def probabilities(model: Model, recording: Tensor, clips: int = 5, crops: int = 
 
 
 def pixel_baselines() -> dict[str, Callable[[Tensor], Tensor]]:
-    """What tells clips apart without training: an 8 x 8 picture of each frame, and of its difference to the last."""
+    """Untrained baselines: each frame, or its difference to the previous one, averaged to 8 x 8 cells."""
 
     def coarse(video: Tensor) -> Tensor:
         pooled = nn.functional.adaptive_avg_pool2d(video.flatten(0, 1).float() / 255, 8)

@@ -12,15 +12,15 @@ SAME_VIEW, NO_MOTION = "same-view only", "no motion weights"
 
 
 def studies() -> dict[str, Study]:
-    """`synthetic` checks that the source is used, and that its use helps actions on a camera that was never seen."""
+    """`synthetic` checks that the source is used, and that this helps to recognise actions from an unseen camera."""
     return {"synthetic": _synthetic()}
 
 
 def _synthetic() -> Study:
-    """Four actions seen by two cameras; a third one, which stands between them, never trains.
+    """Four actions seen by two cameras; a third one, placed between them, is held out of training.
 
-    Tokens of 16 pixels at 64, one tubelet per clip, tubes, few same-view losses: what lets a small network find the
-    source within some hundred steps. More cameras and more frames learn it more slowly.
+    Tokens of 16 pixels at 64 x 64, one tubelet per clip, tube masking and small weights of the same-view losses let a
+    small network learn to use the source within a few hundred steps; more cameras or frames take longer.
     """
     decoder = Transformer(width=96, depth=3, heads=4)
     method = Config(

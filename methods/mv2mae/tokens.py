@@ -1,4 +1,4 @@
-"""Clips as tokens and back, which tokens are hidden, and where a token stands."""
+"""Clips to tokens and back, masks, normalised targets and position codes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from crossview.methods.mv2mae.config import Config, Masking
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-"""ImageNet's, of pixels in 0-1."""
+"""Of ImageNet, for pixels in 0-1."""
 
 
 def patchify(video: Tensor, config: Config) -> Tensor:
@@ -44,15 +44,15 @@ def unpatchify(tokens: Tensor, config: Config) -> Tensor:
 
 
 def standardised(video: Tensor) -> Tensor:
-    """Pixels in [0, 255] by ImageNet's mean and deviation, float32 (..., 3, H, W)."""
+    """Pixels in [0, 255], standardised by ImageNet's mean and standard deviation: float32 (..., 3, H, W)."""
     mean, std = (torch.tensor(v, device=video.device).view(3, 1, 1) for v in (MEAN, STD))
     return torch.addcmul(-mean / std, video.to(torch.float32), 1 / (255 * std))
 
 
 def moments(tokens: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (unbiased, plus 1e-6) that `target_norm` takes out: (B, N, P) -> twice (B, N, P or 1 or 3).
+    """Mean and standard deviation (unbiased, plus 1e-6) that `target_norm` removes: (B, N, P) -> 2 x (B, N, P or 1).
 
-    "channel" gives a value per colour, repeated over the token.
+    "token" gives one value per token; "channel" one per colour, repeated over the token.
     """
     if kind == "token":
         return tokens.mean(-1, keepdim=True), tokens.var(-1, keepdim=True).sqrt() + 1e-6
@@ -63,7 +63,7 @@ def moments(tokens: Tensor, kind: str) -> tuple[Tensor, Tensor]:
 
 
 class Split(NamedTuple):
-    """The tokens of a clip as hidden and visible ones, equally many in every sample; both in the grid's order."""
+    """Indices of the masked and visible tokens of a clip, in grid order; every sample has the same number of each."""
 
     hidden: Tensor
     """int64 (B, M)."""
@@ -72,12 +72,12 @@ class Split(NamedTuple):
 
     @property
     def order(self) -> Tensor:
-        """Where each token of the grid stands in the sequence visible, hidden: int64 (B, N)."""
+        """Index of each grid token in the sequence of visible, then masked tokens: int64 (B, N)."""
         return torch.cat([self.visible, self.hidden], dim=1).argsort(dim=1)
 
 
 def split(seed: Tensor, masking: Masking, times: int, places: int, stream: int) -> Split:
-    """Hide tokens at random: seeds int64 (B,). A pure function of each sample's seed and of `stream`."""
+    """A random mask per seed, int64 (B,): a pure function of the sample's seed and `stream`."""
     draws = noise.uniform(seed, places if masking.kind == "tube" else times * places, stream)
     count = masking.count(times, places)
     if masking.kind == "tube":
@@ -95,7 +95,7 @@ def take(x: Tensor, index: Tensor) -> Tensor:
 
 
 def positions(config: Config, width: int) -> Tensor:
-    """Fixed code of every token's place, float32 (N, width)."""
+    """Fixed position code of every token, float32 (N, width)."""
     if config.positions == "index":
         return sincos(torch.arange(config.tokens), width)
     side = config.size_px // config.patch_px
@@ -103,7 +103,7 @@ def positions(config: Config, width: int) -> Tensor:
     index = torch.meshgrid(*(torch.arange(n) for n in lengths), indexing="ij")
     angles = []
     for place, n in zip(index, lengths, strict=True):
-        waves = torch.logspace(0, math.log2(max(2, n)), width // 6, base=2)  # half-waves over the axis: 1 to n
+        waves = torch.logspace(0, math.log2(max(2, n)), width // 6, base=2)  # half-waves along the axis: 1 to n
         angles.append((place.flatten()[:, None] + 0.5) / n * math.pi * waves)
     angle = torch.cat(angles, dim=1)
     return nn.functional.pad(torch.cat([angle.sin(), angle.cos()], dim=1), (0, width - 2 * angle.shape[1]))
