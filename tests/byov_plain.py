@@ -1,7 +1,8 @@
 """BYOV written out sample by sample, view by view and frame by frame, in float64.
 
-It shares nothing with `methods/byov` but the names of the parameters and the streams of random numbers. Section numbers
-are those of arXiv 2503.19706; where the paper is silent or the released code differs, the comment says whose rule it is.
+It shares nothing with `methods/byov` but the names of the parameters and the streams of random numbers. Section
+numbers are those of arXiv 2503.19706; where the paper is silent or the released code differs, the comment says whose
+rule it is.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Plain:
     def block(
         self, name: str, x: Tensor, heads: int, *, causal: bool = False, mlp: tuple[str, str] = ("0", "2"), eps: float
     ) -> Tensor:
-        """Pre-norm, without dropout (facts 1.7: 0)."""
+        """Pre-norm, without dropout (the released code's rate is 0)."""
         x = x + self.attention(f"{name}.attn", self.norm(f"{name}.norm1", x, eps), heads, causal)
         hidden = self.linear(f"{name}.mlp.{mlp[0]}", self.norm(f"{name}.norm2", x, eps))
         hidden = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))
@@ -155,7 +156,7 @@ class Plain:
             x = self.block(f"decoder.blocks.{i}", x, options.heads, causal=causal, eps=1e-5)
         return self.linear("decoder.head", self.norm("decoder.norm", x))
 
-    # Training, sections 3.3 to 3.5
+    # Training, sections 3.3 and 3.4 and the joint loss
 
     def hidden(self, seed: Tensor, frames: int, task: str, view: str) -> list[bool]:
         """round(ratio * T) frames are hidden: those with the smallest numbers of the sample's stream (ours)."""
@@ -215,7 +216,7 @@ class Plain:
         scored = [t for t in range(len(hidden)) if hidden[t] or self.config.loss_on == "all"]
         return torch.stack([(predicted[t] - target[t]).pow(2).mean() for t in scored]).mean()
 
-    # Inference, section 3.6
+    # Inference
 
     def recording(self, video: Tensor) -> Tensor:
         """What the encoder reads of one whole recording, (T, ...) -> (T, D)."""

@@ -59,23 +59,26 @@ def close(ours: Tensor, theirs: Tensor, name: str = "") -> None:
     )
 
 
+def gradients(value: Tensor, parameters: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:
+    found = torch.autograd.grad(value, [parameters[n] for n in names], retain_graph=True, materialize_grads=True)
+    return dict(zip(names, found, strict=True))
+
+
 def same_training(config: Config, batch: dict[str, Tensor], *, each: bool = False) -> None:
     """Every loss, and the gradients of the total, or of each loss, in all parameters."""
     model = randomised(Model(config))
     plain = Plain(model)
-    ours, theirs = model(batch), plain.losses(batch)
-    assert ours.keys() == theirs.keys()
     trained = [n for n, p in model.named_parameters() if p.requires_grad]
-    for loss in ours if each else ["loss"]:
-        for found, leaves in ((ours, dict(model.named_parameters())), (theirs, plain.parameters)):
-            assert found[loss].shape == (), loss
-            found[f"{loss} gradients"] = torch.autograd.grad(  # type: ignore[assignment]
-                found[loss], [leaves[n] for n in trained], retain_graph=True, materialize_grads=True
-            )
-        for name, a, b in zip(trained, ours.pop(f"{loss} gradients"), theirs.pop(f"{loss} gradients"), strict=True):
-            close(a, b, f"gradient of {loss} in {name}")
-    for name, value in ours.items():
-        close(value, theirs[name], name)
+    losses, expected = model(batch), plain.losses(batch)
+    assert losses.keys() == expected.keys()
+    for loss, value in losses.items():
+        assert value.shape == ()
+        close(value, expected[loss], loss)
+        if each or loss == "loss":
+            ours = gradients(value, dict(model.named_parameters()), trained)
+            theirs = gradients(expected[loss], plain.parameters, trained)
+            for name in trained:
+                close(ours[name], theirs[name], f"gradient of {loss} in {name}")
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -92,7 +95,7 @@ def test_presets_and_studies_train_on_the_losses_of_the_equations(name: str) -> 
 
 @pytest.mark.parametrize("time_code", ["continuous", "index"])
 def test_clips_of_another_length_share_the_clock_of_the_trained_one(time_code: str) -> None:
-    config = replace(TINY, **{"time_code": time_code})
+    config = replace(TINY, time_code=time_code)
     same_training(config, batch_of(config, 2, frames=7))
 
 
@@ -142,16 +145,10 @@ def test_fine_tuning_reaches_the_whole_encoder_through_a_clips_vector() -> None:
     plain, video = Plain(model), batch_of(TINY, 1)["ego"]
     trained = [n for n, _ in model.encoder.named_parameters(prefix="encoder")]
     direction = torch.randn(32, dtype=torch.float64)
-    ours = (model.embed_clip(video)[0].double() * direction).sum()
-    theirs = (plain.embed(video[0]).mean(0) * direction).sum()
-    parameters = dict(model.named_parameters())
-    for name, a, b in zip(
-        trained,
-        torch.autograd.grad(ours, [parameters[n] for n in trained]),
-        torch.autograd.grad(theirs, [plain.parameters[n] for n in trained]),
-        strict=True,
-    ):
-        close(a, b, name)
+    ours = gradients((model.embed_clip(video)[0] * direction).sum(), dict(model.named_parameters()), trained)
+    theirs = gradients((plain.embed(video[0]).mean(0) * direction).sum(), plain.parameters, trained)
+    for name in trained:
+        close(ours[name], theirs[name], name)
 
 
 def test_what_the_figures_compare_is_what_the_losses_compare() -> None:
