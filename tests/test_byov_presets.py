@@ -1,7 +1,7 @@
 """Every preset of BYOV and every recipe of its studies, field by field, with the place that each value comes from.
 
-Places: "paper", what arXiv 2503.19706 states; "released", the authors' code or scripts where the paper is silent or both
-agree; "ours: reason". A field that is added, removed or changed anywhere fails here until its row says why.
+Places: "paper", what arXiv 2503.19706 states; "released", the authors' code or scripts where the paper is silent or
+both agree; "ours: reason". A field that is added, removed or changed anywhere fails here until its row says why.
 """
 
 from __future__ import annotations
