@@ -1,4 +1,4 @@
-"""BYOV learns a pair of clips by heart, and with it what the partner is for."""
+"""BYOV overfits one pair of clips, and the partner then matters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _seeded() -> Iterator[None]:
         yield
 
 
-def test_one_pair_is_learnt_by_heart_and_the_right_partner_helps() -> None:
+def test_one_pair_is_overfitted_and_the_right_partner_helps() -> None:
     """Ten times lower on a pair of 32-frame clips; the cross-view loss rises with a partner of other content."""
     small = {"encoder": Encoder(width=32, depth=2, heads=4), "decoder": Decoder(width=32, depth=2, heads=4)}
     model = Model(dataclasses.replace(TINY, frames=32, **small))
