@@ -57,7 +57,7 @@ def selected_patches(
 
 
 def prediction_similarity(model: Model, batch: Batch) -> Figure:
-    """Cosine of masked frames' predictions with all targets, both minus the targets' mean; the diagonal should be red."""
+    """Cosine of masked frames' predictions with all targets, both minus the targets' mean; good is a red diagonal."""
     predictions, target, splits = model.inspect(batch)
     figure = Figure(figsize=(7.2, 3.3 * len(predictions) + 0.5), layout="constrained")
     axes = figure.subplots(len(predictions), len(VIEWS), squeeze=False)
