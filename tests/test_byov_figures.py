@@ -24,7 +24,9 @@ def _seeded() -> Iterator[None]:
 
 
 def shown(axis: Axes) -> np.ndarray:
-    return np.ma.filled(axis.images[0].get_array(), np.nan)
+    pixels = axis.images[0].get_array()
+    assert pixels is not None
+    return np.ma.filled(pixels, np.nan)
 
 
 def heat_maps(figure: Figure) -> dict[str, np.ndarray]:

@@ -27,7 +27,7 @@ from crossview.methods.byov.config import Config, Decoder, Encoder, Weights
 )
 def test_impossible_options_are_named(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        dataclasses.replace(TINY, **change)  # type: ignore[arg-type]
+        dataclasses.replace(TINY, **change)
 
 
 def test_weights_are_checked() -> None:
