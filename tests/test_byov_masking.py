@@ -36,7 +36,9 @@ def test_masks_are_independent_per_sample_view_and_task() -> None:
     assert len(msm.unique(dim=0)) > 30
     assert not torch.equal(msm[:40], msm[40:])
     assert 0.3 < float((msm[:40] & msm[40:]).sum() / msm[:40].sum()) < 0.5
-    assert float((msm & mcm).sum() / msm.sum()) < 0.95
+    for view in (slice(0, 40), slice(40, 80)):  # of MSM's 4 frames in 10, MCM's independent 8 hide 80 %
+        assert 0.7 < float((msm[view] & mcm[view]).sum() / msm[view].sum()) < 0.9
+    assert 0.75 < float((mcm[:40] & mcm[40:]).sum() / mcm[:40].sum()) < 0.85
 
 
 def test_visible_frames_return_to_their_places() -> None:
