@@ -59,6 +59,10 @@ def test_shapes_of_every_step() -> None:
     predictions, target, _ = model.inspect(batch)
     assert target.shape == predictions["msm"].shape == predictions["mcm"].shape == (6, 10, 48)
     assert model.embed(batch["ego"]).shape == (3, 10, 32)
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    for name, width, hidden, depth in (("encoder", 32, 96, 2), ("decoder", 24, 48, 2)):
+        assert shapes[f"{name}.blocks.{depth - 1}.mlp.0.weight"] == (hidden, width)
+        assert f"{name}.blocks.{depth}.mlp.0.weight" not in shapes
 
 
 def decoded(model: Model, task: str, latents: Tensor, visible: Tensor, context: Tensor) -> Tensor:
@@ -144,6 +148,7 @@ def test_the_embedding_depends_on_neither_batch_chunk_nor_generator() -> None:
             torch.manual_seed(chunk)
             alone = torch.cat([model.embed(video[i : i + 1]) for i in range(2)])
             torch.testing.assert_close(alone, whole, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(model.embed(video), whole, atol=1e-5, rtol=1e-4)
 
 
 def test_cached_features_stand_in_for_video() -> None:
