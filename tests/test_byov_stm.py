@@ -25,6 +25,19 @@ def test_stm_keeps_thirty_percent_of_the_patches(patches: int, kept: int) -> Non
     assert selected(torch.randn(2, 3, patches, 4), 0.3).shape == (2, 3, kept)
 
 
+def test_stm_keeps_at_least_one_patch() -> None:
+    assert num_selected(0.01, 49) == 1
+    assert merge(torch.randn(1, 2, 49, 4), 0.01).isfinite().all()
+
+
+@pytest.mark.parametrize("ratio", [0.3, None])
+def test_stm_of_half_precision_tokens_computes_in_single_precision(ratio: float | None) -> None:
+    tokens = torch.randn(2, 12, 196, 16).half()
+    merged = merge(tokens, ratio)
+    assert merged.dtype == torch.float32
+    assert torch.equal(merged, merge(tokens.float(), ratio))
+
+
 def test_stm_selects_a_patch_that_moves_and_reuses_the_last_ranking() -> None:
     tokens = torch.randn(1, 1, 196, 8).expand(1, 6, 196, 8) + 1e-3 * torch.randn(1, 6, 196, 8)
     tokens[0, 3, 77] += 5
