@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from crossview.methods.byov.figures import selected_patches
 from crossview.methods.byov.model import Model
+from crossview.methods.byov.stm import selected
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +46,16 @@ def test_the_patches_that_are_kept_stay_bright() -> None:
         expected = np.full((8, 8), 0.25)
         expected[bright] = 1
         np.testing.assert_allclose(shown(axis)[..., 0], expected, atol=1e-6)
+
+
+def test_each_row_shows_the_patches_of_its_own_view() -> None:
+    model, batch = Model(TINY), batch_of(TINY, 2)
+    found = model.figures(batch)["selected_patches"]
+    for view, drawn in zip(("ego", "exo"), np.array(found.axes).reshape(2, 8), strict=True):
+        index = selected(model.base(batch[view][:1]), 0.3)[0]
+        alone = selected_patches({view: batch[view][0]}, {view: index}, (4, 4))
+        for axis, expected in zip(drawn, alone.axes, strict=True):
+            np.testing.assert_array_equal(shown(axis), shown(expected))
 
 
 def test_the_heat_maps_hold_the_cosines_of_hidden_frames() -> None:
