@@ -14,6 +14,7 @@ from torch import Tensor
 
 from crossview.methods.byov.config import Config, Weights, presets
 from crossview.methods.byov.model import Model
+from crossview.methods.byov.stm import merge
 from crossview.methods.byov.studies import studies
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -110,6 +111,13 @@ def test_training_and_eval_mode_have_the_same_losses() -> None:
     training, evaluated = model.train()(batch), model.eval()(batch)
     assert all(torch.equal(training[name], value) for name, value in evaluated.items())
     assert not any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules())
+
+
+@pytest.mark.parametrize("gap", [1, 3])
+def test_merged_tokens_are_those_of_the_loop_to_one_millionth(gap: int) -> None:
+    tokens = torch.randn(2, 8, 49, 16)
+    expected = torch.stack([Plain(Model(TINY)).merge(t.double(), gap) for t in tokens])
+    torch.testing.assert_close(merge(tokens, 0.3, gap).double(), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
