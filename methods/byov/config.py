@@ -15,7 +15,7 @@ TimeCode = Literal["continuous", "index", "none"]
 
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
-    """The trained encoder of both views; its width is the embedding's."""
+    """The trained encoder, shared by both views; its width is the embedding's."""
 
     width: int = 256
     depth: int = 12
@@ -35,7 +35,7 @@ class Decoder:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights(LossWeights):
-    """Factors of the four losses; with both of a task at 0 that task is left out."""
+    """Weights of the four losses; a task whose weights are both 0 is skipped."""
 
     msm_ego: float = 1.0
     msm_exo: float = 1.0
@@ -55,37 +55,37 @@ class Config:
     stm_ratio: float | None = 0.3
     """Share of patches that selective token merging keeps; None averages all of them."""
     stm_evaluation_gap: Literal["adjacent", "training"] = "adjacent"
-    """Which later frame ranks the patches of a whole recording: the next, or one as far off as in training."""
+    """Which later frame ranks a complete recording's patches: the next one, or one as far away as in training."""
     msm_ratio: float = 0.4
-    """Share of frames that masked self-view modelling hides."""
+    """Share of frames that are masked in self-view modelling (MSM)."""
     mcm_ratio: float = 0.8
-    """Share of frames that masked cross-view modelling hides."""
+    """Share of frames that are masked in cross-view modelling (MCM)."""
     weights: Weights = field(default_factory=Weights)
     loss_on: Literal["masked", "all"] = "masked"
-    """Positions that the losses average over."""
+    """Positions over which the losses are averaged."""
     input_norm: Literal["none", "clip"] = "none"
-    """clip takes away each channel's mean over the clip (the whole recording when embedding), and with it what never
-    changes in it; targets are then centred too."""
+    """clip subtracts each channel's mean over the clip (the complete recording when embedding), and with it what never
+    changes in the clip; the targets are then centred too."""
     target_norm: Literal["none", "token", "clip"] = "none"
-    """token standardises every target over its channels, so that a few large channels do not lead the loss; clip takes
-    away each channel's mean over the clip and scales what is left to unit variance, so that what never changes in it
-    (room, clothes, view) does not lead the loss."""
+    """token standardises every target over its channels, so that a few large channels do not dominate the loss; clip
+    subtracts each channel's mean over the clip and scales the result to unit variance, so that what never changes in
+    the clip (room, clothes, view) does not dominate the loss."""
     pairs: Literal["ego-exo", "merged"] = "ego-exo"
-    """merged draws both videos of a sample from the two views together, as the released code does."""
+    """merged draws both videos of a sample from one pool of both views, as the released code does."""
     final_norm: bool = True
-    """LayerNorm after the encoder's blocks; False puts it before them, as the released code does."""
+    """LayerNorm after the encoder's blocks; False places it before them, as the released code does."""
     causal_msm: bool = True
-    """A position of the self-view decoder sees only itself and earlier positions."""
+    """A position of the self-view decoder attends only to itself and to earlier positions."""
     causal_encoder: bool = False
-    """Self-view modelling's encoder is causal too, so that no later visible frame reaches an earlier prediction."""
+    """In self-view modelling the encoder is causal too: no later visible frame affects an earlier prediction."""
     segment_embedding: bool = False
-    """A learned vector tells the target from the context in the cross-view decoder."""
+    """Learned vectors distinguish target and context in the cross-view decoder."""
     time_code: TimeCode = "continuous"
-    """continuous codes the share of the recording that has passed, index the position in the clip."""
+    """continuous encodes the elapsed share of the recording, index the position in the clip."""
 
     def __post_init__(self) -> None:
         if self.frames < 2:
-            raise ValueError(f"frames is {self.frames}; it must be at least 2 to mask some and see some")
+            raise ValueError(f"frames is {self.frames}; it must be at least 2: one masked and one visible")
         if self.stm_ratio is not None and not 0 < self.stm_ratio <= 1:
             raise ValueError(f"stm_ratio is {self.stm_ratio}; it must lie in (0, 1], or be None for all patches")
         for name in ("msm_ratio", "mcm_ratio"):
@@ -99,10 +99,10 @@ class Config:
             if min(stack.width, stack.depth, stack.heads, stack.mlp_ratio) <= 0 or stack.width % stack.heads:
                 raise ValueError(f"{part} is {stack}; all must be above 0 and heads must divide the width")
         if self.segment_embedding and not (self.weights.mcm_ego or self.weights.mcm_exo):
-            raise ValueError("segment_embedding is on with both MCM weights 0; it is used by MCM alone: turn one off")
+            raise ValueError("segment_embedding is on, but both MCM weights are 0 and only MCM uses it: turn it off")
 
     def sampling(self) -> Sampling:
-        """Two videos of one action, never the same file, T frames of each at random."""
+        """Two videos of one action, never the same file, and T random frames of each."""
         merged = self.pairs == "merged"
 
         def view(perspective: Literal["ego", "exo"]) -> View:
@@ -112,16 +112,16 @@ class Config:
         return Sampling(views={"ego": view("ego"), "exo": view("exo")}, pairing="unpaired")
 
     def without_pretrained(self) -> Config:
-        """The same network with a random base, for weights that a checkpoint brings."""
+        """The same network with a random base, whose weights a checkpoint then replaces."""
         return replace(self, base=replace(self.base, weights="random"))
 
     def features_key(self) -> dict[str, Any]:
-        """What decides the base's patch tokens: runs that differ elsewhere share one cache of them."""
+        """What determines the base's patch tokens: runs that differ only elsewhere share one cache of them."""
         return {name: value for name, value in asdict(self.base).items() if name != "chunk"}
 
 
 def presets() -> dict[str, Callable[[], Recipe]]:
-    """The four tables of the paper on AE2's sets, and a small one for a laptop."""
+    """One preset for each of the four AE2 datasets, and a small one for a laptop."""
     return {
         "break_eggs": lambda: _paper(steps=9_000, batch=4),
         "pour_milk": lambda: _paper(steps=23_100),
@@ -132,10 +132,10 @@ def presets() -> dict[str, Callable[[], Recipe]]:
 
 
 def _paper(*, steps: int, frames: int = 32, batch: int = 1) -> Recipe:
-    """The released scripts' optimisation (the paper states none): Adam, coupled decay, constant rate.
+    """The released scripts' optimiser (the paper states none): Adam, coupled weight decay, constant learning rate.
 
-    steps: those of their 300 epochs, in which every training video, ego or exo, starts a row; an epoch of ours has only
-    as many rows as the larger of the two views.
+    steps: as many as their 300 epochs have, with one row per training video, ego or exo; an epoch here has only one row
+    per video of the larger view.
     """
     return Recipe(
         method=Config(frames=frames),
@@ -144,7 +144,7 @@ def _paper(*, steps: int, frames: int = 32, batch: int = 1) -> Recipe:
 
 
 def _debug() -> Recipe:
-    """Small enough to train on a laptop's processor in about a minute, with a random base that needs no download."""
+    """Small enough to train on a laptop's CPU in about a minute, with a random base that needs no download."""
     base = Base(model="vit_tiny_patch16_224", weights="random", size_px=112, width=96, depth=2, heads=3)
     return Recipe(
         method=Config(

@@ -1,4 +1,4 @@
-"""What BYOV looks at and what it predicts, for one sample."""
+"""Figures of one sample: the patches that are merged, and predictions against targets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TASKS = {"msm": "self view (MSM)", "mcm": "cross view (MCM)"}
 
 @torch.no_grad()
 def draw(model: Model, batch: Batch) -> dict[str, Figure]:
-    """Figures of the batch's first sample; the patches need video, cached features give the heat maps alone."""
+    """Figures of the batch's first sample; the patches need video, so cached features give only the heat maps."""
     first = {name: value[:1] for name, value in batch.items()}
     out = {"prediction_similarity": prediction_similarity(model, first)}
     ratio = model.config.stm_ratio
@@ -35,7 +35,7 @@ def draw(model: Model, batch: Batch) -> dict[str, Figure]:
 def selected_patches(
     video: dict[str, Tensor], index: dict[str, Tensor], grid: tuple[int, int], shown: int = 8
 ) -> Figure:
-    """Frames of each view with the patches that are not merged darkened: uint8 (T, 3, H, W) and (T, K) per view."""
+    """Frames of each view, darkened where patches are not merged: uint8 (T, 3, H, W) and (T, K) per view."""
     columns = min(shown, *(len(v) for v in video.values()))
     figure = Figure(figsize=(1.5 * columns, 1.7 * len(video) + 0.4), layout="constrained")
     axes = figure.subplots(len(video), columns, squeeze=False)
@@ -52,12 +52,12 @@ def selected_patches(
             axis.set(xticks=[], yticks=[], title=f"frame {t + 1} of {len(frames)}" if row == 0 else "")
             axis.title.set_fontsize(8)
         axes[row, 0].set_ylabel(view)
-    title(figure, "Patches that selective token merging keeps (bright): those that change most until the next frame")
+    title(figure, "Patches kept by selective token merging (bright): those that change most from one frame to the next")
     return figure
 
 
 def prediction_similarity(model: Model, batch: Batch) -> Figure:
-    """Cosine of hidden frames' predictions with all targets, both less the targets' mean; a red diagonal is right."""
+    """Cosine of masked frames' predictions with all targets, both minus the targets' mean; good is a red diagonal."""
     predictions, target, splits = model.inspect(batch)
     figure = Figure(figsize=(7.2, 3.3 * len(predictions) + 0.5), layout="constrained")
     axes = figure.subplots(len(predictions), len(VIEWS), squeeze=False)
@@ -72,5 +72,5 @@ def prediction_similarity(model: Model, batch: Batch) -> Figure:
             axis.set_facecolor("#dddddd")
             axis.set(title=f"{TASKS[task]}, {view}", xlabel="target frame", ylabel="predicted frame")
     figure.colorbar(image, ax=axes, label="cosine similarity", shrink=0.7)
-    title(figure, "Predicted against target features of the hidden frames (grey: visible)")
+    title(figure, "Predicted against target features of the masked frames (grey: visible)")
     return figure

@@ -1,4 +1,4 @@
-"""Which frames are hidden, and how visible ones return to their places."""
+"""Which frames are masked, and how the latents of visible ones are put back in place."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from crossview.methods import noise
 
 
 def num_masked(ratio: float, frames: int) -> int:
-    """Hidden frames: 13 and 26 of 32, 8 and 16 of 20 at the paper's 0.4 and 0.8; int(T * (1 - r)) keeps too few."""
+    """Masked frames: 13 and 26 of 32, 8 and 16 of 20 at the paper's 0.4 and 0.8; int(T * (1 - r)) keeps too few."""
     return round(ratio * frames)
 
 
 class Split(NamedTuple):
-    """The frames of a clip as hidden and visible ones, equally many in every sample."""
+    """Which frames of a clip are masked and which are visible; the counts are the same in every sample."""
 
     mask: Tensor
-    """bool (B, T), True where a frame is hidden."""
+    """bool (B, T), True where a frame is masked."""
     visible: Tensor
     """int64 (B, n), the visible frames in time order."""
 
 
 def split(seed: Tensor, frames: int, ratio: float, stream: int) -> Split:
-    """Hide frames at random: int64 (B,) seeds.
+    """Mask frames at random: int64 (B,) seeds.
 
     A pure function of each sample's seed and of `stream`, which keeps views and tasks independent.
     """
@@ -42,6 +42,6 @@ def take(x: Tensor, index: Tensor) -> Tensor:
 
 
 def restore(latents: Tensor, index: Tensor, token: Tensor, frames: int) -> Tensor:
-    """Put visible latents back and `token` elsewhere: (B, n, D), (B, n) and (D,) -> (B, frames, D)."""
+    """Put visible latents back in place and `token` elsewhere: (B, n, D), (B, n) and (D,) -> (B, frames, D)."""
     full = token.to(latents.dtype).expand(latents.shape[0], frames, -1)
     return full.scatter(1, index[..., None].expand_as(latents), latents)

@@ -1,4 +1,4 @@
-"""BYOV as plain torch: what it minimises and how it embeds a recording."""
+"""BYOV in plain PyTorch: its losses and its embedding of a recording."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _STREAMS = {("msm", "ego"): 0, ("msm", "exo"): 1, ("mcm", "ego"): 2, ("mcm", "ex
 class Model(Method):
     """Masked self-view (MSM) and cross-view modelling (MCM) of merged frame features (arXiv 2503.19706, section 3).
 
-    The state under `encoder.` embeds; `decoder.` is for training only. Both views go through a network in one pass, as
-    the two halves of a batch of 2B: ego first.
+    Only the weights under `encoder.` are needed for the embedding; `decoder.` is for training. Both views go through a
+    network in one pass, as the two halves of a batch of 2B: ego first.
     """
 
     def __init__(self, config: Config) -> None:
@@ -38,7 +38,7 @@ class Model(Method):
         self.decoder = Decoder(config.encoder.width, self.base.width, config.decoder, segments=config.segment_embedding)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The four losses and their weighted sum; a task with both weights 0 is left out."""
+        """The four losses and their weighted sum; a task whose weights are both 0 is skipped."""
         return self.losses(*self._inputs(batch))
 
     def inspect(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, dict[str, Split]]:
@@ -47,13 +47,13 @@ class Model(Method):
         return self.predict(merged, frames, num_frames, splits), self._target(merged), splits
 
     def split(self, seed: Tensor, task: str, frames: int) -> Split:
-        """Which frames `task` hides in both views of each sample: seeds (B,) -> a split of 2B clips."""
+        """Which frames `task` masks in both views of each sample: seeds (B,) -> a split of 2B clips."""
         ratio = self.config.msm_ratio if task == "msm" else self.config.mcm_ratio
         ego, exo = (split(seed, frames, ratio, _STREAMS[task, v]) for v in VIEWS)
         return Split(torch.cat([ego.mask, exo.mask]), torch.cat([ego.visible, exo.visible]))
 
     def losses(self, merged: Tensor, frames: Tensor, num_frames: Tensor, splits: dict[str, Split]) -> dict[str, Tensor]:
-        """Losses of merged features (2B, T, D), ego first, with the splits of the tasks to do by name."""
+        """Losses of merged features (2B, T, D), ego first, for the tasks in `splits`."""
         target = self._target(merged)
         predictions = self.predict(merged, frames, num_frames, splits)
         parts: dict[str, Tensor] = {}
@@ -69,7 +69,7 @@ class Model(Method):
     def predict(
         self, merged: Tensor, frames: Tensor, num_frames: Tensor, splits: dict[str, Split]
     ) -> dict[str, Tensor]:
-        """Each task's features of all frames, (2B, T, D)."""
+        """Each task's predicted features of all frames, (2B, T, D)."""
         x = merged + self._code(frames, num_frames, merged.shape[-1])
         code = self._code(frames, num_frames, self.config.decoder.width)
         out: dict[str, Tensor] = {}
@@ -99,7 +99,7 @@ class Model(Method):
         return tokens
 
     def baselines(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """The frozen features as merged and as a plain mean, and the trained encoder without its clock."""
+        """Baselines: the frozen features, merged and as a plain mean, and the trained encoder without its time code."""
         return {
             "frozen features": self.merged,
             "frozen mean": lambda video: merge_stream(self._chunks(video), None),
@@ -107,13 +107,13 @@ class Model(Method):
         }
 
     def merged(self, video: Tensor) -> Tensor:
-        """What the encoder reads of a whole recording: video or features -> float32 (B, T, D)."""
+        """The encoder's input for a complete recording: video or features -> float32 (B, T, D)."""
         T = video.shape[1]
         gap = 1 if self.config.stm_evaluation_gap == "adjacent" else max(1, round(T / self.config.frames))
         return self._centred(merge_stream(self._chunks(video), self.config.stm_ratio, gap))
 
     def figures(self, batch: Batch) -> dict[str, Figure]:
-        """Which patches are merged, where the batch holds video to draw them on, and predictions against targets."""
+        """The merged patches, if the batch holds video to draw them on, and predictions against targets."""
         from crossview.methods.byov import figures
 
         return figures.draw(self, batch)
@@ -129,7 +129,7 @@ class Model(Method):
         return merged - merged.mean(1, keepdim=True) if self.config.input_norm == "clip" else merged
 
     def _target(self, merged: Tensor) -> Tensor:
-        """What the decoder is to predict, (2B, T, D)."""
+        """What the decoder has to predict, (2B, T, D)."""
         if self.config.target_norm == "token":
             return nn.functional.layer_norm(merged, merged.shape[-1:])
         if self.config.target_norm == "clip":
@@ -147,11 +147,11 @@ class Model(Method):
         return time_code(kind or self.config.time_code, frames, num_frames, self.config.frames, width)
 
     def _tokens(self, video: Tensor) -> Tensor:
-        """Patch tokens (B, T, N, D), from the base unless the batch holds them already."""
+        """Patch tokens (B, T, N, D), from the base unless the batch already holds them."""
         return video if video.is_floating_point() else self.base(video)
 
     def _chunks(self, video: Tensor) -> Iterator[Tensor]:
-        """Patch tokens of a whole recording, a few frames at a time."""
+        """Patch tokens of a complete recording, a few frames at a time."""
         for part in video.split(max(1, self.base.chunk // video.shape[0]), dim=1):
             yield self._tokens(part)
 

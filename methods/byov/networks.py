@@ -22,7 +22,7 @@ class Encoder(nn.Module):
         self.apply(xavier_init)
 
     def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
-        """Any frames in time order, their time code added: (B, n, D) -> (B, n, width)."""
+        """Any frames in time order, with their time code added: (B, n, D) -> (B, n, width)."""
         x = self.embed(x)
         if not self.final_norm:
             x = self.norm(x)
@@ -52,7 +52,7 @@ class Decoder(nn.Module):
     def cross_view(
         self, latents: Tensor, visible: Tensor, code: Tensor, context: Tensor, context_code: Tensor
     ) -> Tensor:
-        """The other view's complete latents (B, S, D) follow the target's; features of the target (B, T, width_out)."""
+        """As `self_view`, with the other view's complete latents (B, S, D) appended to the target's."""
         target = self._fill(latents, visible, code)
         other = self.embed(context)
         other = other + context_code.to(other.dtype)

@@ -9,15 +9,15 @@ from torch import Tensor
 
 
 def num_selected(ratio: float, patches: int) -> int:
-    """Patches that are kept: 59 of 196, 77 of 256 and 15 of 49 at the paper's 0.3."""
+    """Number of patches that are kept: 59 of 196, 77 of 256 and 15 of 49 at the paper's 0.3."""
     return max(1, round(ratio * patches))
 
 
 def selected(tokens: Tensor, ratio: float, gap: int = 1) -> Tensor:
-    """Indices of the patches that change most until `gap` frames later: (B, T, N, D) -> int64 (B, T, K).
+    """Indices of the patches that change most from t to t + `gap`: (B, T, N, D) -> int64 (B, T, K).
 
-    A patch's score is the mean absolute difference of its channels. The last `gap` frames have no successor and take
-    the ranking of the last pair, as the released code does; raises ValueError for a single frame.
+    A patch's score is the mean absolute difference of its channels. The last `gap` frames have no successor and
+    reuse the ranking of the last pair, as the released code does; raises ValueError for a single frame.
     """
     T, N = tokens.shape[1:3]
     gap = min(gap, T - 1)
@@ -36,12 +36,12 @@ def merge(tokens: Tensor, ratio: float | None, gap: int = 1) -> Tensor:
 
 
 def merge_stream(chunks: Iterable[Tensor], ratio: float | None, gap: int = 1) -> Tensor:
-    """`merge` of a long recording that arrives in chunks (B, t, N, D), of which only `gap` frames are kept."""
+    """`merge` of a long recording that arrives in chunks (B, t, N, D), with only `gap` frames buffered."""
     return torch.cat(list(_merged(chunks, ratio, gap)), dim=1)
 
 
 def _merged(chunks: Iterable[Tensor], ratio: float | None, gap: int) -> Iterator[Tensor]:
-    pending: Tensor | None = None  # frames whose successor has not come yet
+    pending: Tensor | None = None  # frames whose successor has not arrived yet
     last: Tensor | None = None  # ranking of the last pair so far, (B, 1, K)
     for chunk in chunks:
         if ratio is None:

@@ -12,7 +12,7 @@ from crossview.methods.study import BaseTraining, Claim, Study
 
 
 def studies() -> dict[str, Study]:
-    """`quickstart` goes the whole way once, small; `synthetic` checks the paper's claim."""
+    """`quickstart` is one small run from end to end; `synthetic` tests the paper's claim."""
     return {"quickstart": _quickstart(), "synthetic": _synthetic()}
 
 
@@ -31,7 +31,7 @@ def _quickstart() -> Study:
 
 
 def _synthetic() -> Study:
-    """Both losses against either alone and all baselines, on a world whose clock tells nothing (cut "cycle")."""
+    """Both losses against either alone and all baselines, where time does not reveal the phase (cut "cycle")."""
     world = WorldConfig(
         actions=("pour_milk",),
         cut="cycle",

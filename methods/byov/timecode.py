@@ -1,4 +1,4 @@
-"""When in a recording a frame lies, as a sin-cos code."""
+"""A frame's time in its recording as a sin-cos code."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from crossview.methods.byov.config import TimeCode
 
 
 def time_code(kind: TimeCode, frames: Tensor, num_frames: Tensor, span: int, width: int) -> Tensor:
-    """int64 (B, T) indices in recordings of (B,) frames -> float32 (B, T, width).
+    """int64 (B, T) indices in recordings of int64 (B,) frames -> float32 (B, T, width).
 
-    continuous: position (t + 0.5) / L * span, so that any clip length and any recording share one clock. index: 0..T-1
+    continuous: position (t + 0.5) / L * span, so that clips and recordings of any length share one clock. index: 0..T-1
     as in the released code, and its linear interpolation from `span` positions where T differs. none: zeros.
     """
     B, T = frames.shape
