@@ -210,9 +210,9 @@ class Model(Method):
                 f"the features have {' x '.join(map(str, video.shape[2:]))} = {features.shape[-1]} numbers per frame, "
                 f"but this encoder reads {self.width}; {fix}"
             )
-        if torch.is_autocast_enabled(features.device.type):
-            return features
-        return features.to(self.encoder.project.weight.dtype)
+        device = features.device.type
+        autocast = torch.is_autocast_enabled(device)  # which joins no float16 clips where it computes in bfloat16
+        return features.to(torch.get_autocast_dtype(device) if autocast else self.encoder.project.weight.dtype)
 
     def _grid(self, tokens: Tensor) -> Tensor:
         """A ViT's patch tokens (B, T, N, D) averaged within the parts of the frame -> (B, T, g * g, D)."""
