@@ -16,7 +16,7 @@ from crossview.methods.evgap.model import Model
 
 def test_a_wrong_feature_width_names_both_and_the_fix() -> None:
     batch = batch_of(TINY) | {"ego": torch.randn(4, 16, 3, 12), "exo": torch.randn(4, 16, 3, 12)}
-    with pytest.raises(ValueError, match=r"3 x 12 = 36 numbers per frame, but this encoder reads 24; .*feature-width"):
+    with pytest.raises(ValueError, match=r"3 x 12 = 36 values per frame, but this encoder expects 24; .*feature-width"):
         Model(TINY)(batch)
 
 
@@ -31,7 +31,7 @@ def test_features_that_are_not_numbers_name_their_sample(config: Config) -> None
     batch = batch_of(config)
     name = "video" if config.step == "groups" else "exo"
     batch[name][(2, 0, 1) if config.step == "groups" else (2, 1)] = torch.nan
-    with pytest.raises(ValueError, match=r"sample 1 of the plan: 1 of .* clips hold features that are not finite"):
+    with pytest.raises(ValueError, match=r"sample 1 of the plan: 1 of .* clips have features that are not finite"):
         Model(config)(batch)
     with pytest.raises(ValueError, match=r"recording or clip 0 of the batch, frame 1: the features are not finite"):
         Model(config).embed_clip(torch.tensor([0.0, torch.inf, 0.0]).view(1, 3, 1).expand(1, 3, 24)[..., None])
@@ -39,12 +39,12 @@ def test_features_that_are_not_numbers_name_their_sample(config: Config) -> None
 
 @pytest.mark.parametrize("config", [TINY, GROUPS], ids=["pairs", "groups"])
 def test_a_batch_without_negatives_is_refused(config: Config) -> None:
-    with pytest.raises(ValueError, match=r"nothing stands against it; the loss needs at least 2: raise"):
+    with pytest.raises(ValueError, match=r"has 1 \w+ and therefore no negatives; the loss needs at least 2: increase"):
         Model(config)(batch_of(config, 1))
 
 
 def test_video_where_features_are_expected_says_what_to_pass() -> None:
-    with pytest.raises(ValueError, match=r"'features', but the catalog holds video; pass --method.input video"):
+    with pytest.raises(ValueError, match=r"'features', but the catalog contains video; pass --method.input video"):
         Model(TINY).embed(torch.zeros(1, 4, 3, 8, 8, dtype=torch.uint8))
 
 
