@@ -132,6 +132,13 @@ def test_a_checkpoint_holds_one_encoder_and_what_belongs_to_the_loss() -> None:
     assert {name for name, _ in printed.named_parameters()} == encoder
 
 
+def test_scale_and_bias_start_as_the_options_say() -> None:
+    logits = Model(dataclasses.replace(GROUPS, scale_init=20.0, bias_init=-16.0)).logits
+    assert logits.bias is not None
+    assert (float(logits.scale().detach()), float(logits.bias.detach())) == (pytest.approx(20.0), -16.0)
+    assert float(Model(TINY).logits.log_scale.detach()) == pytest.approx(2.659260)  # ln(1 / 0.07)
+
+
 def test_weights_start_as_xavier_draws_them_and_codes_near_zero() -> None:
     encoder = ClipEncoder(2048, 20, Encoder())
     for name, parameter in encoder.named_parameters():
