@@ -28,10 +28,10 @@ def test_another_number_of_cameras_names_both_and_the_fix() -> None:
 
 @pytest.mark.parametrize("config", [TINY, GROUPS], ids=["pairs", "groups"])
 def test_features_that_are_not_numbers_name_their_sample(config: Config) -> None:
-    batch = batch_of(config)
+    batch = batch_of(config) | {"sample": torch.tensor([3, 1, 7, 5])}
     name = "video" if config.step == "groups" else "exo"
     batch[name][(2, 0, 1) if config.step == "groups" else (2, 1)] = torch.nan
-    with pytest.raises(ValueError, match=r"sample 1 of the plan: 1 of .* clips have features that are not finite"):
+    with pytest.raises(ValueError, match=r"sample 7 of the plan: 1 of .* clips have features that are not finite"):
         Model(config)(batch)
     with pytest.raises(ValueError, match=r"recording or clip 0 of the batch, frame 1: the features are not finite"):
         Model(config).embed_clip(torch.tensor([0.0, torch.inf, 0.0]).view(1, 3, 1).expand(1, 3, 24)[..., None])
