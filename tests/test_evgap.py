@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +11,7 @@ from evgap_tiny import GROUPS, TINY, batch_of
 from torch import nn
 
 from crossview.methods.base_config import Base
-from crossview.methods.evgap.config import Config, Encoder, presets
+from crossview.methods.evgap.config import Config, Encoder
 from crossview.methods.evgap.encoder import ClipEncoder, Layer
 from crossview.methods.evgap.model import Model
 
@@ -76,36 +75,7 @@ def test_positions_stand_for_shares_of_the_clip() -> None:
     assert float((encoder(turned) - encoder(turned.flip(1))).detach().abs().max()) > 1e-3
 
 
-def test_ego_and_exo_share_one_encoder() -> None:
-    model, batch = Model(TINY).eval(), batch_of(TINY)
-    same = batch | {"exo": batch["ego"], "exo/length": batch["ego/length"]}
-    views = model.views(same)
-    torch.testing.assert_close(views.ego, views.exo)
-    names = {n.split(".")[0] for n, _ in model.named_parameters()}
-    assert names == {"encoder", "logits"}
-
-
-# Losses of the whole model
-
-
-@pytest.mark.parametrize("config", [TINY, GROUPS], ids=["pairs", "groups"])
-def test_auxiliary_losses_weigh_a_fifth_each(config: Config) -> None:
-    out = Model(config)(batch_of(config))
-    total = out["layer3"] + 0.2 * (out["layer1"] + out["layer2"])
-    torch.testing.assert_close(out["loss"], total)
-
-
-@pytest.mark.parametrize("config", [TINY, GROUPS], ids=["pairs", "groups"])
-def test_without_auxiliary_losses_the_last_layer_is_left(config: Config) -> None:
-    batch = batch_of(config)
-    with_them = Model(config)
-    without = Model(dataclasses.replace(config, auxiliary=0.0))
-    without.load_state_dict(with_them.state_dict())
-    out = without(batch)
-    torch.testing.assert_close(out["loss"], with_them(batch)["layer3"])
-    assert "layer1" not in out
-    out["loss"].backward()
-    assert all(float(p.grad.abs().sum()) > 0 for p in without.encoder.layers.parameters())  # type: ignore[union-attr]
+# Losses of the whole model (test_evgap_reference.py compares each with a transcription)
 
 
 def test_equal_losses_of_six_layers_make_twice_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,44 +105,6 @@ def test_the_order_of_scenes_does_not_matter(config: Config) -> None:
         torch.testing.assert_close(model(turned)[name], value, atol=1e-5, rtol=1e-4)
 
 
-def test_a_missing_camera_changes_nothing() -> None:
-    model, batch = Model(GROUPS).eval(), batch_of(GROUPS)
-    batch["video/mask"][1, 3] = batch["video/mask"][2, 0] = False
-    other = dict(batch, video=batch["video"].clone())
-    other["video"][1, 3], other["video"][2, 0] = 9.0, -9.0
-    for name, value in model(batch).items():
-        torch.testing.assert_close(model(other)[name], value, atol=1e-6, rtol=0)
-
-
-def test_a_learned_scale_stays_within_its_range_and_a_fixed_one_is_no_parameter() -> None:
-    model = Model(TINY)
-    for start, kept in ((9.0, 100.0), (-2.0, 1.0)):
-        model.logits.log_scale.data.fill_(start)
-        assert float(model(batch_of(TINY))["scale"].detach()) == pytest.approx(kept, rel=1e-5)
-    fixed = Model(presets()["paper_literal_raw"]().method)  # type: ignore[arg-type]
-    assert dict(fixed.logits.named_parameters()) == {}
-    assert float(fixed.logits.scale()) == pytest.approx(0.154902, abs=1e-6)
-
-
-def test_scale_and_bias_may_learn_faster_and_only_matrices_decay() -> None:
-    model = Model(dataclasses.replace(GROUPS, logits_lr=30.0))
-    names = {id(p): n for n, p in model.named_parameters()}
-    decayed, others, logits = model.parameter_groups(0.05)
-    assert [group["weight_decay"] for group in (decayed, others, logits)] == [0.05, 0.0, 0.0]
-    assert {names[id(p)] for p in logits["params"]} == {"logits.log_scale", "logits.bias"}
-    assert logits["lr_scale"] == 30.0
-    assert all(names[id(p)].endswith("weight") and p.ndim == 2 for p in decayed["params"])
-    assert {"encoder.token", "encoder.positions"} <= {names[id(p)] for p in others["params"]}
-    fixed = Model(dataclasses.replace(GROUPS, scale="fixed", bias="none"))
-    assert len(fixed.parameter_groups(0.05)) == 2
-
-
-def test_the_literal_presets_are_the_four_readings() -> None:
-    scales = [float(presets()[f"paper_literal_{n}"]().method.scale_init) for n in ("raw", "exp", "ten", "clip")]  # type: ignore[attr-defined]
-    assert scales == pytest.approx([0.15490, 1.1675, 1.4286, 14.2857], rel=1e-4)
-    assert math.isclose(Config().scale_init, 1 / 0.07)
-
-
 def test_measures_tell_aligned_views_from_others() -> None:
     model, batch = Model(GROUPS).eval(), batch_of(GROUPS)
     aligned = dict(batch, video=batch["video"][:, :1].expand_as(batch["video"]))
@@ -180,6 +112,69 @@ def test_measures_tell_aligned_views_from_others() -> None:
         right, wrong = model.measures(aligned), model.measures(batch)
     assert float(right["in_batch_R@1"]) == 1.0
     assert float(right["similarity_gap"]) > float(wrong["similarity_gap"])
+
+
+# Parameters
+
+
+def test_a_checkpoint_holds_one_encoder_and_what_belongs_to_the_loss() -> None:
+    parts = ("attention.query", "attention.key_value", "attention.out", "norm1", "norm2", "feed.0", "feed.3")
+    layers = [f"layers.{k}.{part}" for k in range(3) for part in parts]
+    encoder = {f"encoder.{name}.{kind}" for name in ("project", *layers) for kind in ("weight", "bias")}
+    encoder |= {"encoder.token", "encoder.positions"}
+    norms = {f"encoder.norms.{k}.{kind}" for k in range(3) for kind in ("weight", "bias")}
+    assert set(Model(TINY).state_dict()) == encoder | {"logits.log_scale"}
+    assert set(Model(GROUPS).state_dict()) == encoder | {"logits.log_scale", "logits.bias"}
+    pre = dataclasses.replace(TINY, encoder=dataclasses.replace(TINY.encoder, norm="pre"))
+    assert set(Model(pre).state_dict()) == encoder | norms | {"logits.log_scale"}
+    printed = Model(dataclasses.replace(GROUPS, scale="fixed", bias="none"))
+    assert set(printed.state_dict()) == encoder | {"logits.log_scale"}
+    assert {name for name, _ in printed.named_parameters()} == encoder
+
+
+def test_scale_and_bias_start_as_the_options_say() -> None:
+    logits = Model(dataclasses.replace(GROUPS, scale_init=20.0, bias_init=-16.0)).logits
+    assert logits.bias is not None
+    assert (float(logits.scale().detach()), float(logits.bias.detach())) == (pytest.approx(20.0), -16.0)
+    assert float(Model(TINY).logits.log_scale.detach()) == pytest.approx(2.659260)  # ln(1 / 0.07)
+
+
+def test_weights_start_as_xavier_draws_them_and_codes_near_zero() -> None:
+    encoder = ClipEncoder(2048, 20, Encoder())
+    for name, parameter in encoder.named_parameters():
+        if name.endswith("bias"):
+            assert torch.equal(parameter, torch.zeros_like(parameter)), name
+        elif "norm" in name:
+            assert torch.equal(parameter, torch.ones_like(parameter)), name
+        elif name.endswith("weight"):
+            rows, columns = parameter.shape
+            assert float(parameter.detach().std()) == pytest.approx((2 / (rows + columns)) ** 0.5, rel=0.01), name
+        else:
+            assert float(parameter.detach().std()) == pytest.approx(0.02, rel=0.1), name
+
+
+@pytest.mark.parametrize("config", [TINY, GROUPS], ids=["pairs", "groups"])
+def test_weights_of_linear_layers_alone_decay_and_the_loss_has_a_rate_of_its_own(config: Config) -> None:
+    model = Model(dataclasses.replace(config, logits_lr=30.0))
+    names = {id(p): n for n, p in model.named_parameters()}
+    decayed, others, logits = model.parameter_groups(0.07)
+    assert [group["weight_decay"] for group in (decayed, others, logits)] == [0.07, 0.0, 0.0]
+    assert [group.get("lr_scale") for group in (decayed, others, logits)] == [None, None, 30.0]
+    linear = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    loss = {name for name in names.values() if name.startswith("logits.")}
+    assert len(linear) == 1 + 3 * 5
+    assert {names[id(p)] for p in decayed["params"]} == linear
+    assert {names[id(p)] for p in logits["params"]} == loss
+    assert {names[id(p)] for p in others["params"]} == set(names.values()) - linear - loss
+    assert sum(len(group["params"]) for group in (decayed, others, logits)) == len(names)
+
+
+def test_a_frozen_base_and_a_fixed_scale_are_not_optimised() -> None:
+    base = Base(model="vit_tiny_patch16_224", weights="random", size_px=64, width=48, depth=1, heads=3)
+    model = Model(dataclasses.replace(GROUPS, input="video", base=base, base_grid=2, scale="fixed", bias="none"))
+    groups = model.parameter_groups(0.05)
+    assert len(groups) == 2
+    assert {id(p) for group in groups for p in group["params"]} == {id(p) for p in model.encoder.parameters()}
 
 
 # From step 1 to step 2
@@ -207,22 +202,7 @@ def test_weights_of_another_encoder_are_refused() -> None:
         Model(GROUPS).start_from(deeper.state_dict())
 
 
-# Embedding
-
-
-def test_a_frame_is_embedded_by_the_window_around_it() -> None:
-    model = Model(TINY).eval()
-    video = torch.randn(2, 21, 2, 12)
-    with torch.no_grad():
-        frames = model.embed(video)
-        assert frames.shape == (2, 21, 32)
-        torch.testing.assert_close(frames.norm(dim=-1), torch.ones(2, 21))
-        for t in (4, 10, 17):
-            torch.testing.assert_close(frames[:, t], model.embed_clip(video[:, t - 4 : t + 4]), atol=1e-5, rtol=0)
-        torch.testing.assert_close(frames[:, 0], model.embed_clip(video[:, :4]), atol=1e-5, rtol=0)
-        torch.testing.assert_close(frames[:, 20], model.embed_clip(video[:, 16:]), atol=1e-5, rtol=0)
-        short = model.embed(video[:, :3])
-        torch.testing.assert_close(short[:, 1], model.embed_clip(video[:, :3]), atol=1e-5, rtol=0)
+# Embedding (test_evgap_reference.py compares it with a transcription)
 
 
 def test_windows_per_pass_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,30 +211,3 @@ def test_windows_per_pass_change_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
         whole = model.embed(video)
         monkeypatch.setattr("crossview.methods.evgap.model.WINDOWS", 6)
         torch.testing.assert_close(model.embed(video), whole, atol=1e-6, rtol=0)
-
-
-def test_clip_embeddings_pass_gradients_on() -> None:
-    model = Model(TINY)
-    embedding = model.embed_clip(torch.randn(2, 8, 24, 1))
-    (embedding * torch.randn_like(embedding)).sum().backward()  # a LayerNorm's plain sum has no gradient
-    assert model.encoder.project.weight.grad is not None
-    assert float(model.encoder.project.weight.grad.abs().max()) > 1e-3
-
-
-@pytest.mark.parametrize("grid", [2, None])
-def test_video_goes_through_the_frozen_base(grid: int | None) -> None:
-    base = Base(model="vit_tiny_patch16_224", weights="random", size_px=64, width=48, depth=1, heads=3)
-    if grid is None:
-        base = Base(model="resnet10t", weights="random", size_px=64)
-    config = dataclasses.replace(TINY, input="video", base=base, base_grid=grid)
-    model, video = Model(config).eval(), torch.randint(0, 256, (2, 5, 3, 64, 64), dtype=torch.uint8)
-    features = model.frozen_features(video)
-    assert features is not None
-    assert features.shape == ((2, 5, 4, 48) if grid else (2, 5, 1, 512))
-    with torch.no_grad():
-        torch.testing.assert_close(model.embed(features), model.embed(video), atol=1e-2, rtol=0)
-    if grid:
-        whole = Model(dataclasses.replace(config, base_grid=4)).frozen_features(video)  # a ViT of 4 x 4 patches
-        assert whole is not None
-        corner = whole[:, :, [0, 1, 4, 5]].float().mean(2)
-        torch.testing.assert_close(features[:, :, 0].float(), corner, atol=5e-3, rtol=1e-2)

@@ -175,3 +175,12 @@ def test_indicators_by_hand() -> None:
     without = indicators(ego, exo, torch.ones(2, 1, dtype=torch.bool), torch.tensor([[True, False], [True, False]]))
     assert float(without["R@1"]) == 1.0
     assert float(without["positive"]) == 1.0
+
+
+def test_a_missing_camera_is_nobodys_nearest_clip() -> None:
+    ego = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
+    exo = torch.tensor([[[0.8, 0.6], [0.8, 0.6]], [[0.0, 1.0], [1.0, 0.0]]])  # the last one is missing
+    all_there, one_missing = torch.ones(2, 1, dtype=torch.bool), torch.tensor([[True, True], [True, False]])
+    assert float(indicators(ego, exo, all_there, one_missing)["R@1"]) == 1.0
+    assert float(indicators(exo, ego, one_missing, all_there)["R@1"]) == 1.0
+    assert float(indicators(ego, exo)["R@1"]) == pytest.approx((1 / 2 + 3 / 4) / 2)

@@ -53,6 +53,7 @@ def test_a_batch_of_200_pairs_is_20_recordings_of_10_windows_on_a_grid() -> None
     assert len({row.clips[0][1].recording for row in rows if row.clips[0][1]}) == 20
     for row in rows:
         starts, lengths = [], []
+        assert len(row.clips) == 10
         for ego, exo in row.clips:
             assert ego is not None
             assert exo is not None
@@ -68,6 +69,9 @@ def test_a_batch_of_200_pairs_is_20_recordings_of_10_windows_on_a_grid() -> None
         assert len({clip[0].recording for clip in row.clips if clip[0]}) == 1
         assert all(length is not None and 10 <= length <= 40 for length in lengths)
         assert len(set(lengths)) > 3
+    jitter = {int(row.clips[0][0].frames[0]) % 100 for row in rows if row.clips[0][0]}
+    assert len(jitter) > 10  # its own in each row
+    assert max(jitter) - min(jitter) > 70
 
 
 def test_lengths_are_log_uniform() -> None:

@@ -12,27 +12,27 @@ from crossview.methods.base_config import Base
 from crossview.methods.recipe import Optim, Recipe
 
 CLIP_SCALE = 1 / 0.07
-"""CLIP's first logit scale."""
+"""CLIP's initial logit scale."""
 MAX_SCALE = 100.0
-"""A learned scale stays in [1, 100], as CLIP's does."""
+"""A learned scale is clamped to [1, 100], as in CLIP."""
 TEXT = math.log10(1 / 0.7)
-"""What the paper gives as the start of step 2's temperature."""
+"""The paper's initial value of step 2's temperature."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
-    """The trained encoder of both views; its class token is the clip's embedding."""
+    """The encoder, shared by ego and exo clips; its class token is the clip's embedding."""
 
     width: int = 512
     depth: int = 6
     heads: int = 8
     hidden: int = 2048
-    """Of a block's feed-forward part, with ReLU."""
+    """Width of the feed-forward network, which uses ReLU."""
     dropout: float = 0.1
-    """On attention weights and on what a block adds, in training."""
+    """On the input tokens, the attention weights and each residual branch, in training."""
     norm: Literal["post", "pre"] = "post"
-    """post is PyTorch's default Transformer layer, whose output is normalised; pre puts the norm before each part and
-    one more on the class token of every layer."""
+    """post is PyTorch's default Transformer layer, whose output is normalised; pre normalises the input of each branch,
+    and the class token of every layer by an additional norm."""
 
     def __post_init__(self) -> None:
         if min(self.width, self.depth, self.heads, self.hidden) < 1 or self.width % self.heads:
@@ -43,49 +43,49 @@ class Encoder:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Options of EVGAP; the defaults are the paper's, or say where it is silent what stands in for it."""
+    """Options of EVGAP. Defaults follow the paper; the README lists the choices made where it is silent."""
 
     step: Literal["pairs", "groups"] = "pairs"
-    """pairs aligns one ego with one exo clip (step 1); groups all cameras of an instant (step 2)."""
+    """pairs aligns one ego with one exo clip (step 1); groups aligns all cameras of an instant (step 2)."""
     input: Literal["features", "video"] = "features"
-    """What the catalog holds: frozen features per frame, or video, which the frozen `base` turns into features."""
+    """What the catalog contains: precomputed frame features, or video, from which the frozen `base` computes them."""
     feature_width: int = 2048
-    """With input "features": numbers per frame, over all tokens (N x D)."""
+    """With input "features": values per frame, over all tokens (N x D)."""
     base: Base = field(default_factory=Base)
-    """With input "video": the frozen timm model."""
+    """With input "video": the frozen timm backbone."""
     base_grid: int | None = None
-    """None takes the pooled output of any timm model; g averages a plain ViT's patch tokens within g x g equal parts of
-    the frame and joins them, so that it stays known where something is."""
+    """None uses the pooled output of any timm model; g averages a plain ViT's patch tokens over each cell of a g x g
+    grid and concatenates the cells, which preserves spatial information."""
     encoder: Encoder = field(default_factory=Encoder)
     ego_views: int = 4
-    """Ego cameras of a group (M); one that is missing is left out of the loss."""
+    """Ego cameras of a group (M); a missing camera is left out of the loss."""
     exo_views: int = 8
     """Exo cameras of a group (N)."""
     frames: int = 20
-    """Of a window of scale 1, and of the window around each frame when embedding."""
+    """Frames of a window of scale 1, and of the window around each frame when embedding."""
     fps: float = 30.0
-    """Rate at which windows are read; recordings of another rate are read at the frames nearest to it."""
+    """Frame rate of the windows; recordings with another rate are sampled at the nearest frames."""
     window_scale: tuple[float, float] = (0.5, 2.0)
-    """A window's length in units of `frames`, drawn per instant, log-uniform, the same for all its cameras."""
+    """Range of a window's length in units of `frames`, drawn log-uniformly per instant and shared by its cameras."""
     window_length: Literal["true", "resampled"] = "true"
-    """true gives clips of 10 to 40 frames, padding masked; resampled takes 20 frames at another distance."""
+    """true gives clips of 10 to 40 frames, with padding masked; resampled takes 20 frames at a scaled distance."""
     window_stride: int | None = 100
-    """Windows of one recording start on a grid of so many frames; None draws each by itself."""
+    """Windows of one recording start on a grid with this spacing in frames; None draws each start independently."""
     clips_per_video: int = 10
-    """Windows of one recording (or scene) that stand in one batch."""
+    """Windows per recording (or scene) in a batch."""
     scale: Literal["learned", "fixed"] = "learned"
-    """The factor of the similarities: learned in the log domain within [1, 100], or fixed."""
+    """Logit scale, the factor of the similarities: learned in the log domain within [1, 100], or fixed."""
     scale_init: float = CLIP_SCALE
     bias: Literal["learned", "none"] = "learned"
-    """What is added to the scaled similarities of step 2; the printed loss has none, and a wrong optimum with it."""
+    """Added to the scaled similarities in step 2; the printed loss has no bias and therefore a wrong optimum."""
     bias_init: float = -10.0
-    """As in SigLIP's code: with step 1's weights and this scale, clips of one recording then start near the border."""
+    """As in SigLIP's code; with step 1's weights and scale 1/0.07, clips of one recording start near the boundary."""
     logits_lr: float = 1.0
-    """Learning rate of scale and bias in units of the encoder's; above 1 they settle before the encoder gives way."""
+    """Learning rate of scale and bias, relative to the encoder's; above 1, they settle before the encoder degrades."""
     auxiliary: float = 0.2
-    """Weight of the loss on each layer's class token but the last; 0 leaves those out."""
+    """Weight of the loss on the class token of each layer except the last; 0 disables these losses."""
     gather: bool = True
-    """Step 1's negatives come from all workers, with gradient; step 2's always from the worker's own share."""
+    """Step 1's negatives come from all workers, with gradient; step 2's always from the worker's own batch."""
 
     def __post_init__(self) -> None:
         for name in ("feature_width", "ego_views", "exo_views", "frames", "clips_per_video"):
@@ -103,10 +103,10 @@ class Config:
                 f"scale_init is {self.scale_init} with scale {self.scale!r}; a learned one must lie in [1, 100], a "
                 "fixed one in (0, 100]"
             )
-        self.sampling()  # windows that cannot be are refused here
+        self.sampling()  # raises ValueError for invalid windows
 
     def sampling(self) -> Sampling:
-        """`clips_per_video` windows of an ego and an exo camera of one scene, or of all of them, at the same time."""
+        """`clips_per_video` synchronised windows of one ego and one exo camera of a scene, or of all its cameras."""
 
         def view(perspective: Literal["ego", "exo"], count: int) -> View:
             size_px, groups = self.base.size_px, self.step == "groups"
@@ -129,16 +129,16 @@ class Config:
         )
 
     def without_pretrained(self) -> Config:
-        """The same network with a random base, for weights that a checkpoint brings."""
+        """The same network with a randomly initialised base, whose weights are then loaded from a checkpoint."""
         return replace(self, base=replace(self.base, weights="random"))
 
     def features_key(self) -> dict[str, Any]:
-        """What decides the frozen features: runs that differ elsewhere share one cache of them."""
+        """Cache key of the frozen features: runs that differ in other options share the cache."""
         return {"grid": self.base_grid} | {k: v for k, v in asdict(self.base).items() if k != "chunk"}
 
 
 def presets() -> dict[str, Callable[[], Recipe]]:
-    """The paper's two steps, step 2 with the printed loss in its four readings, and a small one for a laptop."""
+    """The paper's two steps, step 2 with the printed loss at four readings of its temperature, and a small preset."""
     return {
         "paper_step1": _step1,
         "paper_step2": _step2,
@@ -151,7 +151,7 @@ def presets() -> dict[str, Callable[[], Recipe]]:
 
 
 def _step1() -> Recipe:
-    """200 pairs: 20 recordings x 10 windows. The paper gives Adam, its rate and the batch, nothing else."""
+    """200 pairs: 20 recordings x 10 windows. The paper states only Adam, its learning rate and the batch size."""
     return Recipe(
         method=Config(step="pairs"),
         optim=Optim(optimizer="adam", lr=5e-4, weight_decay=0.0, warmup_share=0.05, batch=20, epochs=50),
@@ -159,7 +159,7 @@ def _step1() -> Recipe:
 
 
 def _step2(method: Config | None = None) -> Recipe:
-    """60 groups: 6 recordings x 10 windows (64 in the paper, which is no multiple of 10); from step 1's weights."""
+    """60 groups: 6 recordings x 10 windows (the paper's 64 is not a multiple of 10); starts from step 1's weights."""
     return Recipe(
         method=method or Config(step="groups"),
         optim=Optim(optimizer="adamw", lr=1e-4, weight_decay=0.05, warmup_share=0.05, batch=6, epochs=30),
@@ -172,7 +172,7 @@ def _literal(scale: float) -> Recipe:
 
 
 def _debug() -> Recipe:
-    """Small enough to train on a laptop's processor in about a minute, with a random base that needs no download."""
+    """Trains on a laptop CPU in about a minute, with a random base that needs no download."""
     base = Base(model="vit_tiny_patch16_224", weights="random", size_px=96, width=96, depth=2, heads=3)
     method = Config(
         input="video",

@@ -1,4 +1,4 @@
-"""Frames of a clip to one class token per layer."""
+"""Encodes the frames of a clip into one class token per layer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from crossview.methods.evgap.config import Encoder
 
 
 class Attention(nn.Module):
-    """Multi-head attention of the first tokens to all, through PyTorch's fused kernel, with dropout on its weights."""
+    """Multi-head attention from the first tokens to all, with dropout on the weights; PyTorch's fused kernel."""
 
     def __init__(self, config: Encoder) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(config.width, config.width)
 
     def forward(self, x: Tensor, keys: Tensor | None, queries: int | None) -> Tensor:
-        """(n, S, D), bool (n, S) or None for all, -> (n, queries, D), all S where `queries` is None."""
+        """(n, S, D) and bool (n, S), or None for all keys -> (n, queries, D); `queries` None stands for all S."""
         q = rearrange(self.query(x[:, :queries]), "n q (h d) -> n h q d", h=self.heads)
         k, v = rearrange(self.key_value(x), "n s (two h d) -> two n h s d", two=2, h=self.heads)
         mask = None if keys is None else keys[:, None, None]
@@ -31,7 +31,7 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """One Transformer layer: post-norm (Vaswani et al., 2017) as PyTorch's default, or pre-norm."""
+    """One Transformer layer: post-norm (Vaswani et al., 2017), PyTorch's default, or pre-norm."""
 
     def __init__(self, config: Encoder) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Layer(nn.Module):
         self.drop = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, keys: Tensor | None, queries: int | None = None) -> Tensor:
-        """(n, S, D) -> (n, S, D), or the first `queries` tokens of it alone."""
+        """(n, S, D) -> (n, S, D), or (n, queries, D): only the first `queries` tokens."""
         if self.pre:
             x = x[:, :queries] + self.drop(self.attention(self.norm1(x), keys, queries))
             return x + self.feed(self.norm2(x))
@@ -57,11 +57,11 @@ class Layer(nn.Module):
 
 
 class ClipEncoder(nn.Module):
-    """One encoder of ego and exo clips: a projection, a class token, learned positions, Transformer layers.
+    """The encoder shared by ego and exo clips: projection, class token, learned positions, Transformer layers.
 
-    Positions stand for a share of the clip's length: clips of `frames` frames have one row of the table per frame,
-    longer and shorter ones read between the rows. Only the class token leaves the last layer, so nothing else of it is
-    computed.
+    Positions encode relative time in the clip: a clip of `frames` frames has one row of the table per frame, and
+    longer and shorter clips interpolate between the rows. Only the class token of the last layer is used, so its other
+    tokens are not computed.
     """
 
     rows: Tensor
@@ -75,12 +75,12 @@ class ClipEncoder(nn.Module):
         self.apply(xavier_init)
         self.token = nn.Parameter(0.02 * torch.randn(config.width))
         self.positions = nn.Parameter(0.02 * torch.randn(1 + frames, config.width))
-        """The class token's, then one per frame of a clip of nominal length."""
+        """The class token's position, then one per frame of a clip of nominal length."""
         self.drop = nn.Dropout(config.dropout)
         self.register_buffer("rows", torch.arange(frames, dtype=torch.float32), persistent=False)
 
     def forward(self, features: Tensor, length: Tensor | None = None) -> Tensor:
-        """Frame features (n, T, F), of which the first length (n,) frames count, -> class tokens (layers, n, D)."""
+        """Frame features (n, T, F), of which the first length (n,) are valid -> class tokens (layers, n, D)."""
         return self.clips(self.project(features), length)
 
     def clips(self, frames: Tensor, length: Tensor | None = None) -> Tensor:
@@ -97,7 +97,7 @@ class ClipEncoder(nn.Module):
         return torch.stack(tokens)
 
     def _code(self, frames: Tensor, length: Tensor | None) -> Tensor:
-        """Positions read linearly between the table's rows: (1 or n, T, D)."""
+        """Positions, interpolated linearly between the table's rows: (1 or n, T, D)."""
         T, count = frames.shape[1], len(self.rows)
         whole = frames.new_full((1,), T, dtype=torch.float32) if length is None else length.to(torch.float32)
         share = (torch.arange(T, device=frames.device) + 0.5) / whole[:, None]  # (1 or n, T)

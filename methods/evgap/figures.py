@@ -1,4 +1,4 @@
-"""How alike the clips of a batch are, across perspectives, at each layer."""
+"""Figures of the similarity between ego and exo clips of a batch, overall and per layer."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def draw(model: Model, batch: Batch) -> dict[str, Figure]:
-    """Figures of all samples of a batch."""
+    """Both figures for a batch."""
     views = model.views(batch)
     return {"similarity": similarity(views, batch["sample"]), "layers": layers(views)}
 
 
 def similarity(views: Views, sample: Tensor) -> Figure:
-    """Cosine of every ego with every exo clip by the last layer; clips of one instant framed, recordings parted."""
+    """Last-layer cosine of every ego with every exo clip; frames mark the same instant, lines separate recordings."""
     ego, exo = views.ego[-1], views.exo[-1]  # (B, M, D), (B, N, D)
     cosine = (ego.flatten(0, 1) @ exo.flatten(0, 1).mT).float().cpu().numpy()
     if views.ego_mask is not None and views.exo_mask is not None:
@@ -43,7 +43,7 @@ def similarity(views: Views, sample: Tensor) -> Figure:
     for instant in range(len(ego)):
         place = (instant * N - 0.5, instant * M - 0.5)
         axis.add_patch(Rectangle(place, N, M, fill=False, edgecolor="#1a9850", linewidth=1.5))
-    axis.set(xlabel="exo clips", ylabel="ego clips", title="Cosine similarity; green: clips of one instant")
+    axis.set(xlabel="exo clips", ylabel="ego clips", title="Cosine similarity; green: same instant")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     figure.colorbar(image, ax=axis, shrink=0.8)
@@ -51,7 +51,7 @@ def similarity(views: Views, sample: Tensor) -> Figure:
 
 
 def layers(views: Views) -> Figure:
-    """Mean similarity within and across scenes, and the share of clips that find their scene, by layer."""
+    """Mean similarity within and across scenes, and R@1, by layer."""
     by_layer = [
         indicators(ego, exo, views.ego_mask, views.exo_mask) for ego, exo in zip(views.ego, views.exo, strict=True)
     ]

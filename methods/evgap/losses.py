@@ -1,4 +1,4 @@
-"""The two losses of EVGAP, on unit vectors of every layer at once, and what shows a collapse."""
+"""EVGAP's two losses, computed on the unit vectors of all layers at once, and indicators of a collapse."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 def pair_loss(ego: Tensor, exo: Tensor, scale: Tensor) -> Tensor:
-    """Symmetric contrastive loss, equation 1 as meant: unit (L, B, D) of matching rows -> (L,).
+    """Symmetric contrastive loss, equation 1 as intended: unit vectors (L, B, D) with matching rows -> (L,).
 
-    The mean of the cross-entropies over rows and over columns of the similarities, with the diagonal as target.
+    The mean of the row-wise and column-wise cross-entropies of the scaled similarities, with the diagonal as target.
     """
     logits = scale * ego @ exo.mT  # (L, B, B)
     matching = logits.diagonal(dim1=1, dim2=2).mean(1)
@@ -25,10 +25,10 @@ def group_loss(
     ego_mask: Tensor | None = None,
     exo_mask: Tensor | None = None,
 ) -> Tensor:
-    """Grouped sigmoid loss, equation 2: unit (L, B, M, D) and (L, B, N, D) of the same scenes -> (L,).
+    """Grouped sigmoid loss, equation 2: unit vectors (L, B, M, D) and (L, B, N, D) of the same scenes -> (L,).
 
     The mean of -log sigmoid(+-(scale * similarity + bias)) over all pairs of an ego and an exo clip, with + within a
-    scene. A pair is left out where a mask (bool (B, M), (B, N)) says that one of its cameras is missing.
+    scene. Pairs with a missing camera, False in a mask (bool (B, M), (B, N)), are left out.
     """
     B, M, N = ego.shape[1], ego.shape[2], exo.shape[2]
     logits = scale * ego.flatten(1, 2) @ exo.flatten(1, 2).mT  # (L, B * M, B * N)
@@ -47,11 +47,11 @@ def group_loss(
 def indicators(
     ego: Tensor, exo: Tensor, ego_mask: Tensor | None = None, exo_mask: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """How far views agree: unit (B, M, D) and (B, N, D) of the same scenes -> scalars by name.
+    """How well views agree: unit vectors (B, M, D) and (B, N, D) of the same scenes -> scalars by name.
 
-    positive, negative: mean similarity within and across scenes. ego_mean, exo_mean: length of each perspective's mean
-    vector, near 1 where all its clips are alike. R@1: share of clips whose nearest one of the other perspective shows
-    their scene.
+    positive, negative: mean similarity within and across scenes. ego_mean, exo_mean: norm of each perspective's mean
+    vector, near 1 where all its clips are alike. R@1: share of clips whose nearest clip of the other perspective shows
+    the same scene.
     """
     B, M, N = len(ego), ego.shape[1], exo.shape[1]
     a, b = ego.flatten(0, 1), exo.flatten(0, 1)

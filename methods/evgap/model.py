@@ -1,4 +1,4 @@
-"""EVGAP as plain torch: what it minimises and how it embeds a clip."""
+"""EVGAP as plain torch: its training objective and its embeddings."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WINDOWS = 1024
-"""Clips per pass when a whole recording is embedded; bounds memory, changes no result."""
+"""Clips per pass when embedding a whole recording; bounds memory, does not change the result."""
 
 
 class Views(NamedTuple):
-    """Unit class tokens of every layer, (layers, B, M, D) and (layers, B, N, D), and which cameras are there."""
+    """Unit class tokens of every layer, (layers, B, M, D) and (layers, B, N, D), and which cameras are present."""
 
     ego: Tensor
     exo: Tensor
@@ -36,7 +36,7 @@ class Views(NamedTuple):
 
 
 class Logits(nn.Module):
-    """The scale of the similarities, kept as its log, and step 2's bias."""
+    """The logit scale, stored as its logarithm, and step 2's bias."""
 
     log_scale: Tensor
 
@@ -52,7 +52,7 @@ class Logits(nn.Module):
         self.bias = nn.Parameter(torch.tensor(config.bias_init)) if with_bias else None
 
     def scale(self) -> Tensor:
-        """The factor; a learned one is first brought back into [1, 100], as CLIP's is after each step."""
+        """The logit scale; in training, a learned one is first clamped to [1, 100], as CLIP's is after each step."""
         if self.learned and self.training:
             with torch.no_grad():
                 self.log_scale.clamp_(0, math.log(MAX_SCALE))
@@ -60,9 +60,9 @@ class Logits(nn.Module):
 
 
 class Model(Method):
-    """Ego and exo clips of one instant brought together by one encoder on frozen frame features.
+    """Aligns ego and exo clips of the same instant, with one encoder on frozen frame features.
 
-    `encoder.` embeds; `logits.` belongs to the loss alone.
+    Parameters under `encoder.` compute embeddings; those under `logits.` are used by the loss only.
     """
 
     batch_dependent = True
@@ -80,11 +80,11 @@ class Model(Method):
         self.logits = Logits(config)
 
     def reach(self) -> Literal["pass", "workers"]:
-        """All workers, where step 1 gathers their pairs; the worker's own pass otherwise."""
+        """All workers if step 1 gathers their pairs, otherwise the forward pass."""
         return "workers" if self.config.step == "pairs" and self.config.gather else "pass"
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The last layer's loss plus the weighted ones of the other layers, each of them, and signs of a collapse."""
+        """The total loss (last layer plus weighted other layers), each layer's loss, and indicators of a collapse."""
         views, scale, bias = self.views(batch), self.logits.scale(), self.logits.bias
         kept = slice(None) if self.config.auxiliary else slice(-1, None)
         ego, exo = views.ego[kept], views.exo[kept]
@@ -99,7 +99,7 @@ class Model(Method):
         return out | ({"bias": bias} if bias is not None else {})
 
     def views(self, batch: Batch) -> Views:
-        """What the loss compares; with step "pairs" of all workers, where the configuration says so."""
+        """The embeddings that the loss compares: in step 1 with `gather`, in training, those of all workers."""
         if self.config.step == "groups":
             return self._groups(batch)
         joined = torch.cat([self._flat(batch[name]) for name in ("ego", "exo")])  # (2B, T, F)
@@ -117,8 +117,8 @@ class Model(Method):
         M, N = self.config.ego_views, self.config.exo_views
         if M + N != V:
             raise ValueError(
-                f"the batch has {V} cameras in a group, but ego_views {M} + exo_views {N} are {M + N}; the encoder "
-                "takes any number of them: set both options to what the data has"
+                f"the batch has {V} cameras in a group, but ego_views {M} + exo_views {N} are {M + N}; set both "
+                "options to match the data (the encoder works with any number of cameras)"
             )
         _refuse_without_negatives(B, "group")
         length = batch["video/length"].repeat_interleave(V) if "video/length" in batch else None
@@ -127,7 +127,7 @@ class Model(Method):
         return Views(ego, exo, mask[:, :M], mask[:, M:])
 
     def embed(self, video: Tensor) -> Tensor:
-        """Unit vectors (B, T, D') of the windows around each frame, cut at the recording's ends."""
+        """Unit vectors (B, T, D'): each frame by the window around it, cut at the recording's ends."""
         features = self._flat(video)
         frames = self.encoder.project(features)  # (B, T, D)
         T, W = frames.shape[1], min(self.config.frames, frames.shape[1])
@@ -142,17 +142,17 @@ class Model(Method):
         return _unit(torch.cat(parts, 1), features)
 
     def embed_clip(self, video: Tensor) -> Tensor:
-        """The class token of each clip as a unit vector, (B, D')."""
+        """The class token of each clip, as a unit vector: (B, D')."""
         features = self._flat(video)
         return _unit(self.encoder(features)[-1], features)
 
     def measures(self, batch: Batch) -> dict[str, Tensor]:
-        """Which share of clips finds its scene in the other perspective, and how much nearer it is than the others."""
+        """R@1 across perspectives within the batch, and the gap between mean positive and negative similarity."""
         found = _last(self.views(batch))
         return {"in_batch_R@1": found["R@1"], "similarity_gap": found["positive"] - found["negative"]}
 
     def frozen_features(self, video: Tensor) -> Tensor | None:
-        """The base's features as float16 (B, T, N, D), N = base_grid^2 or 1; None where the catalog holds features."""
+        """The base's features as float16 (B, T, N, D), N = base_grid^2 or 1; None if the catalog contains features."""
         if self.base is None:
             return None
         features = self._grid(self.base(video)).half()
@@ -164,21 +164,21 @@ class Model(Method):
         return features
 
     def baselines(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """The frozen features of each frame."""
+        """The frozen features of each frame, as a baseline."""
         return {"frozen features": lambda video: self._flat(video).float()}
 
     def figures(self, batch: Batch) -> dict[str, Figure]:
-        """Similarities of the batch's clips, and what they are at each layer."""
+        """Similarities of the clips in the batch, and their means at each layer."""
         from crossview.methods.evgap import figures
 
         return figures.draw(self, batch)
 
     def start_from(self, weights: dict[str, Tensor]) -> list[str]:
-        """Take over the encoder, of either step; the loss's scale and bias start as this configuration says."""
+        """Load the encoder's weights from a run of either step; scale and bias start from this configuration."""
         return take_over(self, weights, fresh=("logits.",))
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Weight decay for matrices of linear layers alone: not for norms, biases, positions, scale."""
+        """Weight decay on the weights of linear layers only: not on norms, biases, positions, scale."""
         named = [(n, p) for n, p in self.named_parameters() if p.requires_grad and not n.startswith("logits.")]
         decayed = [p for n, p in named if p.ndim > 1 and n != "encoder.positions"]
         others = [p for n, p in named if p.ndim <= 1 or n == "encoder.positions"]
@@ -189,33 +189,33 @@ class Model(Method):
         return groups
 
     def _embedded(self, features: Tensor, length: Tensor | None, batch: Batch) -> Tensor:
-        """(n, T, F) -> unit class tokens (layers, n, D); names what is not finite."""
+        """(n, T, F) -> unit class tokens (layers, n, D); raises ValueError if a sample's features are not finite."""
         tokens = self.encoder(features, length)
         _refuse_broken(tokens[-1], features, batch)
         return F.normalize(tokens.float(), dim=-1)
 
     def _flat(self, video: Tensor) -> Tensor:
-        """uint8 (n, T, 3, H, W) or features (n, T, N, D) -> (n, T, F) as the encoder reads them."""
+        """uint8 (n, T, 3, H, W) or features (n, T, N, D) -> (n, T, F), the encoder's input."""
         if not video.is_floating_point():
             if self.base is None:
                 raise ValueError(
-                    "method.input is 'features', but the catalog holds video; pass --method.input video with a "
-                    "--method.base, or give a catalog of features"
+                    "method.input is 'features', but the catalog contains video; pass --method.input video with a "
+                    "--method.base, or use a catalog of features"
                 )
             video = self._grid(self.base(video))
         features = video.flatten(2)
         if features.shape[-1] != self.width:
-            fix = "set base and base_grid as they were made with" if self.base else "pass --method.feature-width"
+            fix = "use the base and base_grid that computed them" if self.base else "pass --method.feature-width"
             raise ValueError(
-                f"the features have {' x '.join(map(str, video.shape[2:]))} = {features.shape[-1]} numbers per frame, "
-                f"but this encoder reads {self.width}; {fix}"
+                f"the features have {' x '.join(map(str, video.shape[2:]))} = {features.shape[-1]} values per frame, "
+                f"but this encoder expects {self.width}; {fix}"
             )
-        if torch.is_autocast_enabled(features.device.type):
-            return features
-        return features.to(self.encoder.project.weight.dtype)
+        device = features.device.type
+        autocast = torch.is_autocast_enabled(device)  # in bfloat16, it cannot concatenate float16 features
+        return features.to(torch.get_autocast_dtype(device) if autocast else self.encoder.project.weight.dtype)
 
     def _grid(self, tokens: Tensor) -> Tensor:
-        """A ViT's patch tokens (B, T, N, D) averaged within the parts of the frame -> (B, T, g * g, D)."""
+        """A ViT's patch tokens (B, T, N, D), averaged over each cell of the grid -> (B, T, g * g, D)."""
         g = self.config.base_grid
         if g is None or not isinstance(self.base, FrozenViT):
             return tokens
@@ -229,13 +229,13 @@ def _last(views: Views) -> dict[str, Tensor]:
 
 
 def _unit(tokens: Tensor, features: Tensor) -> Tensor:
-    """Embeddings of unit length; raises ValueError where the features are not finite."""
+    """Unit vectors (float32); raises ValueError if the features are not finite."""
     if not bool(tokens.isfinite().all()):
         broken = (~features.isfinite().all(-1)).nonzero()
         if len(broken):
             raise ValueError(
                 f"recording or clip {int(broken[0, 0])} of the batch, frame {int(broken[0, 1])}: the features are not "
-                "finite (NaN or infinity); make them again"
+                "finite (NaN or infinity); recompute them"
             )
     return F.normalize(tokens.float(), dim=-1)
 
@@ -243,13 +243,13 @@ def _unit(tokens: Tensor, features: Tensor) -> Tensor:
 def _refuse_without_negatives(scenes: int, kind: str) -> None:
     if scenes < 2:
         raise ValueError(
-            f"the batch has {scenes} {kind}, so nothing stands against it; the loss needs at least 2: raise "
+            f"the batch has {scenes} {kind} and therefore no negatives; the loss needs at least 2: increase "
             "--optim.batch, --method.clips-per-video or --compute.micro-batch"
         )
 
 
 def _refuse_broken(tokens: Tensor, features: Tensor, batch: Batch) -> None:
-    """Name the first sample whose features are not finite; weights that are not finite are the training loop's."""
+    """Raise ValueError naming the first sample with non-finite features; the loop handles non-finite weights."""
     if bool(tokens.isfinite().all()):
         return
     broken = (~features.isfinite().flatten(1).all(1)).nonzero().flatten()
@@ -258,6 +258,6 @@ def _refuse_broken(tokens: Tensor, features: Tensor, batch: Batch) -> None:
         copies = len(features) // len(sample)
         b = int(broken[0]) // copies if "video" in batch else int(broken[0]) % len(sample)
         raise ValueError(
-            f"sample {int(sample[b])} of the plan: {len(broken)} of {len(features)} clips hold features that are not "
-            "finite (NaN or infinity); make the features of its recording again, or drop it from the catalog"
+            f"sample {int(sample[b])} of the plan: {len(broken)} of {len(features)} clips have features that are not "
+            "finite (NaN or infinity); recompute the features of its recording, or remove it from the catalog"
         )

@@ -16,12 +16,12 @@ METRICS = ("retrieval/R@1/seen", "retrieval/R@1/held_out")
 
 
 def studies() -> dict[str, Study]:
-    """`synthetic` checks that each step brings the cameras of an instant closer together."""
+    """`synthetic` checks that each of the two steps improves cross-view retrieval."""
     return {"synthetic": _synthetic()}
 
 
 def _synthetic() -> Study:
-    """Random init, step 1 and step 1+2 by cross-view retrieval; step 1's beginning with and without its aids.
+    """Random init, step 1 and step 1+2 by cross-view retrieval; early step 1 with and without auxiliary losses.
 
     "step 1 longer" spends step 2's steps on pairs instead; no claim is made about it.
     """
@@ -49,7 +49,7 @@ def _synthetic() -> Study:
 
 
 def _method() -> Config:
-    """A small encoder on a small base; windows of about 20 frames of the world's 15 fps, every third one read."""
+    """A small encoder on a small base; windows of about 20 frames at the world's 15 fps, every third one used."""
     base = Base(model="vit_tiny_patch16_224", weights="random", size_px=96, width=96, depth=3, heads=3, patch_px=12)
     return Config(
         input="video",
@@ -72,7 +72,7 @@ def _first(steps: int, *, lr: float = 2e-3, auxiliary: float = 0.2) -> Recipe:
 
 
 def _second(steps: int) -> Recipe:
-    """48 groups; the border between positives and negatives starts at a cosine of 0.8, where step 1 leaves it."""
+    """48 groups; the boundary between positives and negatives starts at a cosine of 0.8, where step 1 ends."""
     method = replace(_method(), step="groups", scale_init=20.0, bias_init=-16.0, logits_lr=20.0)
     optim = Optim(lr=2e-3, weight_decay=0.05, warmup_share=0.05, clip_norm=1.0, batch=12, steps=steps)
     return Recipe(method=method, optim=optim)
