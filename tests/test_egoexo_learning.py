@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from egoexo_tiny import BACKBONE, PLAIN, STAR, TINY, batch_of
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from crossview.methods.egoexo.config import ACTIONS_ALONE, Config, Weights
@@ -145,6 +147,29 @@ def test_figures_show_the_signals_that_there_are() -> None:
     assert model.training
     assert set(Model(STAR).figures(batch)) == {"interaction_map"}
     assert Model(replace(TINY, weights=ACTIONS_ALONE)).figures(batch) == {}
+
+
+def test_figures_draw_the_slow_frames_targets_and_predictions_of_the_first_clip() -> None:
+    config = replace(TINY, frames=16)
+    model, batch = Model(config), batch_of(config)
+    figures = model.figures(batch)
+    model.eval()
+    with torch.no_grad():
+        out = model.predict(batch["clip"])
+    target = model.paint(batch["clip/boxes"], out["map"])[0]
+    predicted = out["map"][0].sigmoid()
+    columns = np.array(figures["interaction_map"].axes[:20], dtype=object).reshape(5, 4).T
+    for slot, (frame, axes) in enumerate(zip((0, 5, 10, 15), columns, strict=True)):
+        shown = [torch.as_tensor(np.asarray(axis.images[-1].get_array())) for axis in axes]
+        assert torch.equal(shown[0], batch["clip"][0, frame].permute(1, 2, 0))
+        for row, cells in enumerate((target[0], predicted[0], target[1], predicted[1]), start=1):
+            torch.testing.assert_close(shown[row], cells[slot])
+    for task in ("ego", "object"):
+        p, q = batch[f"clip/scores/{task}"].softmax(1), out[task].softmax(1)
+        for axis, expected in zip(figures[f"{task}_scores"].axes, torch.cat([p, q], dim=1).tolist(), strict=True):
+            heights = [bar.get_height() for bar in axis.patches if isinstance(bar, Rectangle)]
+            assert heights == pytest.approx(expected, abs=1e-6)
+    assert [t.get_text() for t in figures["ego_scores"].axes[0].get_xticklabels()] == ["exo", "ego"]
 
 
 @pytest.mark.parametrize(
