@@ -17,6 +17,25 @@ SIGNALS = replace(
     TINY, classes={"action": 5}, weights=Weights(action=0.5, ego=0.1, object=0.7, hand_map=1, object_map=2)
 )
 CONFIGS = {
+    "every other option": replace(
+        SIGNALS,
+        backbone=replace(BACKBONE, blocks=(2, 1, 2, 2), temporal_blocks=(1, 1, 2, 0), fusion_ratio=3, fusion_kernel=3),
+        frames=16,
+        object_temperature=2.5,
+        flip=1.0,
+        boxes=2,
+        map_target="hard",
+        weights=Weights(action=0.2, ego=0.3, object=0.4, hand_map=0.5, object_map=0),
+    ),
+    "study": replace(
+        SIGNALS,
+        backbone=replace(BACKBONE, alpha=2),
+        frames=4,
+        ego_temperature=4.0,
+        recolour=0.3,
+        crop_px=64,
+        short_side_px=(64, 76),
+    ),
     "pre-training": SIGNALS,
     "pre-training with dropout": replace(SIGNALS, dropout=0.5),
     "slow pathway alone": replace(SIGNALS, backbone=replace(BACKBONE, pathways="slow"), frames=4, dropout=0.5),
@@ -35,25 +54,6 @@ CONFIGS = {
         classes={"verb": 4, "noun": 6},
         weights=Weights(action=1, ego=0, object=0, hand_map=3, object_map=3),
         dropout=0.5,
-    ),
-    "study": replace(
-        SIGNALS,
-        backbone=replace(BACKBONE, alpha=2),
-        frames=4,
-        ego_temperature=4.0,
-        recolour=0.3,
-        crop_px=64,
-        short_side_px=(64, 76),
-    ),
-    "every other option": replace(
-        SIGNALS,
-        backbone=replace(BACKBONE, blocks=(2, 1, 2, 2), temporal_blocks=(1, 1, 2, 0), fusion_ratio=3, fusion_kernel=3),
-        frames=16,
-        object_temperature=2.5,
-        flip=1.0,
-        boxes=2,
-        map_target="hard",
-        weights=Weights(action=0.2, ego=0.3, object=0.4, hand_map=0.5, object_map=0),
     ),
 }
 SIZE = 3
