@@ -1,7 +1,7 @@
-"""Ego-Exo written out plainly: parameters by name, one sample, view and frame at a time, none of the method's code.
+"""Ego-Exo transcribed plainly: parameters by name, torch operations, loops over samples and boxes, none of its code.
 
-Formulas and constants are those of the released code (facebookresearch/Ego-Exo), where it is named beside them, and
-of PySlowFast, on which it stands.
+Formulas and constants are those of the released code (facebookresearch/Ego-Exo) and of PySlowFast, on which it is
+based.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Boxes = list[list[list[float]]]
 
 @dataclass
 class Network:
-    """The network on parameters `p` in float64; what BatchNorm remembers of a training step is left in `remembered`."""
+    """The network with parameters `p` in float64; a training step leaves its new BatchNorm statistics in `running`."""
 
     config: Config
     p: dict[str, Tensor]
     training: bool
-    remembered: dict[str, Tensor] = field(default_factory=dict)
+    running: dict[str, Tensor] = field(default_factory=dict)
 
     def norm(self, x: Tensor, name: str) -> Tensor:
         p = self.p
@@ -35,8 +35,8 @@ class Network:
         if self.training:
             count = x.numel() / x.shape[1]
             new_mean, new_variance = x.mean((0, 2, 3, 4)), x.var((0, 2, 3, 4), unbiased=False)
-            self.remembered[f"{name}.running_mean"] = 0.9 * mean + 0.1 * new_mean.detach()
-            self.remembered[f"{name}.running_var"] = 0.9 * variance + 0.1 * new_variance.detach() * count / (count - 1)
+            self.running[f"{name}.running_mean"] = 0.9 * mean + 0.1 * new_mean.detach()
+            self.running[f"{name}.running_var"] = 0.9 * variance + 0.1 * new_variance.detach() * count / (count - 1)
             mean, variance = new_mean, new_variance
         scaled = (x - mean[:, None, None, None]) / (variance[:, None, None, None] + 1e-5).sqrt()
         return scaled * p[f"{name}.weight"][:, None, None, None] + p[f"{name}.bias"][:, None, None, None]
@@ -111,10 +111,10 @@ def losses(
     rounded: Tensor,
     dropout_seed: int = 0,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """All losses of a batch, with "loss", and what BatchNorm remembers afterwards.
+    """All losses of a batch, with "loss", and the BatchNorm statistics afterwards.
 
-    `rounded` are the method's clips: a pixel between two levels may be rounded either way, so clips have to equal them
-    but for that, and then give way to them.
+    `rounded` are the method's clips. A pixel halfway between two levels may be rounded either way, so they must equal
+    the transcription's up to that; the losses are then computed from them.
     """
     net, w, size = Network(config, p, training), config.weights, len(batch["seed"])
     samples = [cropped(config, batch, b) if training else whole(batch, b) for b in range(size)]
@@ -126,7 +126,7 @@ def losses(
     if training and config.dropout:
         torch.manual_seed(dropout_seed)
         kept = F.dropout(torch.ones_like(pooled), config.dropout) > 0
-        pooled = pooled * kept / (1 - config.dropout)  # one draw for all linear heads, none for the map
+        pooled = pooled * kept / (1 - config.dropout)  # one mask for all linear heads, none for the map
     out, total = {}, torch.zeros((), dtype=torch.float64)
     if w.action:
         for kind in config.classes:
@@ -152,21 +152,21 @@ def losses(
                 errors.append(logistic_error(logits[b, channel], target).mean())
             out[name] = mean(errors)
             total = total + weight * out[name]
-    return {"loss": total, **out}, net.remembered
+    return {"loss": total, **out}, net.running
 
 
 def mean(values: list[Tensor]) -> Tensor:
-    """Over the samples that count; 0 if none does."""
+    """Over the samples that count; 0 if there are none."""
     return torch.stack(values).mean() if values else torch.zeros((), dtype=torch.float64)
 
 
 def counts(config: Config, labels: Tensor) -> bool:
-    """A clip without any class is one of negatives in the binary loss and has no softmax target."""
+    """A clip without labels is all negatives in the binary loss and has no softmax target."""
     return config.action_loss == "binary" or bool(labels.any())
 
 
 def softmax_error(logits: Tensor, labels: Tensor) -> Tensor:
-    """-log q, over the classes that are shown."""
+    """-log q, averaged over the labels."""
     shown = labels.nonzero().flatten().tolist()
     return torch.stack([logits.logsumexp(0) - logits[c] for c in shown]).mean()
 
@@ -192,7 +192,7 @@ def whole(batch: dict[str, Tensor], b: int) -> tuple[Tensor, Boxes]:
 
 
 def cropped(config: Config, batch: dict[str, Tensor], b: int) -> tuple[Tensor, Boxes]:
-    """One sample as it is trained on, and its boxes: scaled to a drawn side, cropped, mirrored, recoloured."""
+    """A training sample and its boxes: scaled to a random side, cropped, flipped, recoloured."""
     seed, crop = batch["seed"][b : b + 1], config.crop_px
     scale, right, down, mirror = noise.uniform(seed, 4, 0)[0].double().tolist()
     low, high = config.short_side_px
@@ -212,7 +212,7 @@ def cropped(config: Config, batch: dict[str, Tensor], b: int) -> tuple[Tensor, B
 
 
 def resampled(frame: Tensor, rows: list[float], columns: list[float], side: float) -> Tensor:
-    """Pixels of a square frame (3, S, S) scaled to `side`, at whole places of the crop, between four neighbours."""
+    """Pixels of a square frame (3, S, S) scaled to `side`, bilinear between four neighbours."""
     size = frame.shape[-1]
 
     def neighbours(places: list[float]) -> tuple[list[int], list[int], Tensor]:
@@ -254,7 +254,7 @@ def painted(frames: Boxes, kind: int, side: int, how: str) -> Tensor:
 
 
 def frame_embeddings(config: Config, p: dict[str, Tensor], video: Tensor) -> Tensor:
-    """Each frame in its window: (B, T, 3, H, W) -> (B, T, D'); T frames of the last window end the recording."""
+    """Each frame in its window: (B, T, 3, H, W) -> (B, T, D'); the last window ends with the recording."""
     net, size, length = Network(config, p, training=False), config.frames, video.shape[1]
     out, seen = [], {}
     for t in range(length):
