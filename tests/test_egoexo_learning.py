@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from egoexo_tiny import BACKBONE, PLAIN, STAR, TINY, batch_of
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from crossview.methods.egoexo.config import ACTIONS_ALONE, Config, Weights
@@ -127,13 +130,34 @@ def test_scores_are_measured_at_their_temperature() -> None:
     assert float(warm.measures(batch)["ego_score"]) != float(plain.measures(batch)["ego_score"])
 
 
+def test_measures_share_several_labels_and_leave_out_clips_without_one_and_maps_without_weight() -> None:
+    config = replace(TINY, weights=replace(TINY.weights, object_map=0))
+    model, batch = Model(config).eval(), batch_of(config, 6)
+    batch["clip/label/action"][1, :2] = 1
+    batch["clip/label/action"][2] = 0
+    found = model.measures(batch)
+    assert set(found) == {"label_action", "ego_score", "object_score", "hand_map"}
+    with torch.no_grad():
+        log_q = model.predict(batch["clip"])["action/action"].log_softmax(1)
+    p = torch.stack([row / row.sum() for row in batch["clip/label/action"].float() if row.any()])
+    log_q = log_q[torch.tensor([0, 1, 3, 4, 5])]
+    error, constant = ((p.xlogy(p) - p.xlogy(q)).sum(1).mean() for q in (log_q.exp(), p.mean(0).expand_as(p)))
+    torch.testing.assert_close(found["label_action"], 1 - error / constant, rtol=1e-4, atol=1e-5)
+
+
 def test_measures_of_binary_labels() -> None:
     config = replace(PLAIN, stage="pretrain", action_loss="binary", classes={"action": 6})
     batch = batch_of(config, 8)
     batch["clip/label/action"] = torch.randint(0, 2, (8, 6), dtype=torch.uint8)
-    found = Model(config).eval().measures(batch)
+    model = Model(config).eval()
+    found = model.measures(batch)
     assert set(found) == {"label_action"}
-    assert bool(found["label_action"].isfinite())
+    labels = batch["clip/label/action"].float()
+    with torch.no_grad():
+        logits = model.predict(batch["clip"])["action/action"]
+    constant = labels.mean(0).expand_as(labels)
+    expected = 1 - F.binary_cross_entropy_with_logits(logits, labels) / F.binary_cross_entropy(constant, labels)
+    torch.testing.assert_close(found["label_action"], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_figures_show_the_signals_that_there_are() -> None:
@@ -145,6 +169,29 @@ def test_figures_show_the_signals_that_there_are() -> None:
     assert model.training
     assert set(Model(STAR).figures(batch)) == {"interaction_map"}
     assert Model(replace(TINY, weights=ACTIONS_ALONE)).figures(batch) == {}
+
+
+def test_figures_draw_the_slow_frames_maps_and_the_most_likely_classes() -> None:
+    config = replace(TINY, frames=16, object_classes=10)
+    model, batch = Model(config), batch_of(config)
+    figures = model.figures(batch)
+    model.eval()
+    with torch.no_grad():
+        out = model.predict(batch["clip"])
+    target = model.paint(batch["clip/boxes"], out["map"])[0]
+    predicted = out["map"][0].sigmoid()
+    columns = np.array(figures["interaction_map"].axes[:20], dtype=object).reshape(5, 4).T
+    for slot, (frame, axes) in enumerate(zip((0, 5, 10, 15), columns, strict=True)):
+        shown = [torch.as_tensor(np.asarray(axis.images[-1].get_array())) for axis in axes]
+        assert torch.equal(shown[0], batch["clip"][0, frame].permute(1, 2, 0))
+        for row, cells in enumerate((target[0], predicted[0], target[1], predicted[1]), start=1):
+            torch.testing.assert_close(shown[row], cells[slot])
+    for task, most in (("ego", torch.tensor([[0, 1]] * 3)), ("object", batch["clip/scores/object"].topk(8).indices)):
+        p, q = (x.softmax(1).gather(1, most) for x in (batch[f"clip/scores/{task}"], out[task]))
+        for axis, expected in zip(figures[f"{task}_scores"].axes, torch.cat([p, q], dim=1).tolist(), strict=True):
+            heights = [bar.get_height() for bar in axis.patches if isinstance(bar, Rectangle)]
+            assert heights == pytest.approx(expected, abs=1e-6)
+    assert [t.get_text() for t in figures["ego_scores"].axes[0].get_xticklabels()] == ["exo", "ego"]
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,13 @@ def test_the_slow_pathway_sees_eight_of_thirty_two_frames() -> None:
     assert slow_indices(32, 4).tolist() == [0, 4, 8, 13, 17, 22, 26, 31]
 
 
+@pytest.mark.parametrize("alpha", [1, 2, 4, 8])
+def test_slow_frames_are_those_of_whole_numbers(alpha: int) -> None:
+    for frames in range(alpha, 257, alpha):
+        last = max(1, frames // alpha - 1)
+        assert slow_indices(frames, alpha).tolist() == [i * (frames - 1) // last for i in range(frames // alpha)]
+
+
 def test_a_painted_map_has_the_stated_cells() -> None:
     target = losses.paint(three_boxes(), 7)[0]
     hands = target[0]

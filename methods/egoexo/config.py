@@ -1,4 +1,4 @@
-"""Ego-Exo's options and the recipes of its tables. No torch: `--help` stays fast."""
+"""Ego-Exo's options and presets. Does not import torch, so that `--help` stays fast."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ class Backbone:
 
     pathways: Literal["slow", "slowfast"] = "slowfast"
     blocks: Stages = (3, 4, 6, 3)
-    """Bottleneck blocks of the four stages; R101 has (3, 4, 23, 3), and as many temporal_blocks."""
+    """Bottleneck blocks per stage; (3, 4, 23, 3) for R101, likewise for temporal_blocks."""
     temporal_blocks: Stages = (3, 4, 6, 3)
-    """How many of them, the first ones, have the stage's temporal kernel; the others see one frame."""
+    """Leading blocks per stage that have the stage's temporal kernel; the rest have a temporal kernel of 1."""
     strides: Stages = (1, 2, 2, 2)
-    """Of each stage in space; the stem has 4."""
+    """Spatial stride per stage; the stem's is 4."""
     width: int = 64
-    """Channels of the slow stem."""
+    """Channels of the slow pathway's stem."""
     alpha: int = 4
     """Fast frames per slow frame."""
     beta_inverse: int = 8
     """Slow channels per fast channel."""
     fusion_ratio: int = 2
-    """Channels that go from fast to slow, per fast channel."""
+    """Channels of the lateral connection from fast to slow, per fast channel."""
     fusion_kernel: int = 7
-    """Frames that one of them sees; R101 has 5."""
+    """Temporal kernel of the lateral connection; 5 for R101."""
     zero_init_residual: bool = True
-    """Every residual branch starts as zero, by its last BatchNorm's weight."""
+    """Initialise the last BatchNorm's weight of every residual branch to zero."""
 
     def __post_init__(self) -> None:
         for name in ("width", "alpha", "beta_inverse", "fusion_ratio", "fusion_kernel"):
@@ -53,14 +53,14 @@ class Backbone:
 
     @property
     def stride(self) -> int:
-        """Pixels from one cell of the last map to the next."""
+        """Pixels per cell of the last feature map."""
         first, second, third, fourth = self.strides
         return 4 * first * second * third * fourth
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights(LossWeights):
-    """Factors of the losses; one of 0 builds no head and needs no file. The defaults are those of pre-training."""
+    """Loss weights; a weight of 0 builds no head and needs no file. The defaults are those of pre-training."""
 
     action: float = 0.5
     ego: float = 0.1
@@ -70,7 +70,7 @@ class Weights(LossWeights):
 
     @property
     def maps(self) -> bool:
-        """Whether there is an interaction map."""
+        """Whether the model has an interaction-map head."""
         return self.hand_map > 0 or self.object_map > 0
 
 
@@ -80,45 +80,45 @@ ACTIONS_ALONE = Weights(ego=0, object=0, hand_map=0, object_map=0)
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Options of Ego-Exo; the defaults are those of pre-training SlowFast R50 on Kinetics-400."""
+    """Options of Ego-Exo; the defaults pre-train SlowFast R50 on Kinetics-400."""
 
     stage: Literal["pretrain", "finetune"] = "pretrain"
-    """finetune takes over the backbone of `--init-from`, and the map's head where a map weight is above 0 (Ego-Exo*);
-    the classifier is new."""
+    """finetune loads the backbone of `--init-from`, and the interaction-map head where a map weight is above 0
+    (Ego-Exo*); the classifier is new."""
     backbone: Backbone = field(default_factory=Backbone)
     weights: Weights = field(default_factory=Weights)
     classes: dict[str, int] = field(default_factory=lambda: {"action": 400})
-    """Label kinds of the catalog and their numbers of classes; each has its own classifier, and their losses add up."""
+    """Label kinds of the catalog and their class counts; each has its own classifier, and their losses are summed."""
     action_loss: Literal["cross_entropy", "binary"] = "cross_entropy"
     """cross_entropy is for one class per clip (softmax), binary for any number (sigmoid)."""
     object_classes: int = 1000
-    """Logits of the object teacher."""
+    """Number of classes of the object teacher."""
     ego_temperature: float = 1.0
     object_temperature: float = 1.0
     frames: int = 32
     """Frames of a clip (T); the slow pathway takes every alpha-th of them."""
     fps: float = 15.0
     perspective: Literal["ego", "exo", "any"] = "any"
-    """Recordings that are trained on."""
+    """Which recordings to train on."""
     frame_px: int = 256
-    """Side of the frames as decoded, and of the whole frames that are embedded."""
+    """Side of the decoded frames, which evaluation and embedding use whole."""
     crop_px: int = 224
     """Side of a training crop."""
     short_side_px: tuple[int, int] = (256, 320)
-    """Frames are scaled to a side drawn from this range before the crop."""
+    """Range from which the side that frames are scaled to before the crop is drawn."""
     flip: float = 0.5
-    """Chance of a mirrored clip."""
+    """Probability of flipping a clip horizontally."""
     recolour: float = 0.0
-    """Colours of a training clip are scaled by up to 1 ± this and shifted by up to 100 times this of 255; 0, as in the
-    paper, leaves them."""
+    """Strength of colour augmentation: each channel of a training clip is scaled by a factor in 1 ± this and shifted by
+    up to 100 times this, on a scale of 255; 0, as in the paper, turns it off."""
     boxes: int = 16
-    """Detections per frame that the map is painted from, the most certain first."""
+    """Detections per frame that the map targets are painted from, those with the highest scores."""
     map_target: Literal["soft", "hard"] = "soft"
-    """soft paints a box's confidence, hard 1."""
+    """Value of a box's cells: soft uses its confidence, hard 1."""
     map_width: int = 512
-    """Channels between the two layers of the map's head."""
+    """Hidden channels of the interaction-map head."""
     dropout: float = 0.0
-    """Before the classifiers and the score heads."""
+    """Applied before the classifiers and the score heads, not before the interaction-map head."""
 
     def __post_init__(self) -> None:
         w = self.weights
@@ -127,7 +127,7 @@ class Config:
         if self.stage == "finetune" and (w.ego or w.object):
             raise ValueError(
                 f"weights.ego is {w.ego} and weights.object {w.object} with stage 'finetune'; the scores are distilled "
-                "in pre-training alone: set both to 0"
+                "only in pre-training: set both to 0"
             )
         if self.stage == "finetune" and not w.action:
             raise ValueError("weights.action is 0 with stage 'finetune'; there would be no new classifier to train")
@@ -149,8 +149,8 @@ class Config:
         if w.maps and (self.crop_px % self.backbone.stride or self.frame_px % self.backbone.stride):
             raise ValueError(
                 f"crop_px is {self.crop_px} and frame_px {self.frame_px} with a map of one cell per "
-                f"{self.backbone.stride} pixels; both must be multiples of that, or its cells would lie differently in "
-                "training and evaluation"
+                f"{self.backbone.stride} pixels; both must be multiples of that, or its cells would be aligned "
+                "differently in training and evaluation"
             )
         for name, low_end, high_end in (("flip", 0, 1), ("recolour", 0, 1), ("dropout", 0, 0.999)):
             if not low_end <= getattr(self, name) <= high_end:
@@ -162,7 +162,7 @@ class Config:
             raise ValueError(f"object_classes is {self.object_classes}; it must be at least 2")
 
     def sampling(self) -> Sampling:
-        """One clip of one recording, with the labels and teachers' signals that have a weight."""
+        """One clip of one recording, with the labels and teacher signals whose weight is above 0."""
         w = self.weights
         view = View(perspective=self.perspective, frames=self.frames, fps=self.fps, size_px=self.frame_px)
         scores = {"ego": 2} if w.ego else {}
@@ -178,7 +178,7 @@ class Config:
 
 
 def presets() -> dict[str, Callable[[], Recipe]]:
-    """Pre-training, and each table's fine-tuning: `_star` keeps the map's loss, `_baseline` has none of the signals."""
+    """Pre-training and fine-tuning of each table: `_star` keeps the map loss, `_baseline` uses none of the signals."""
     made: dict[str, Callable[[], Recipe]] = {
         "kinetics400": lambda: _kinetics(R50),
         "kinetics400_slow_r50": lambda: _kinetics(SLOW_R50),
@@ -209,14 +209,14 @@ SLOW_R50 = Backbone(pathways="slow")
 
 
 def _clips(backbone: Backbone, fps: float) -> Config:
-    """32 frames at half a source's rate, or 8 at an eighth of it for the slow pathway alone."""
+    """32 frames at half the source's frame rate, or 8 at an eighth of it for the slow pathway alone."""
     if backbone.pathways == "slow":
         return Config(backbone=backbone, frames=8, fps=fps / 8)
     return Config(backbone=backbone, frames=32, fps=fps / 2)
 
 
 def _kinetics(backbone: Backbone, *, baseline: bool = False) -> Recipe:
-    """200 epochs from scratch; the plain network has dropout and a full action loss."""
+    """200 epochs from scratch; the baseline has dropout and an action weight of 1."""
     method = _clips(backbone, 30.0)
     if baseline:
         method = replace(method, weights=replace(ACTIONS_ALONE, action=1.0), dropout=0.5)
@@ -257,7 +257,7 @@ def _sgd(**options: object) -> Optim:
 
 
 def _ego_teacher() -> Recipe:
-    """Ego against exo by the catalog's perspective; its scores are what `weights.ego` distils (exo 0, ego 1)."""
+    """Ego-vs-exo classifier on the catalog's perspective labels; `weights.ego` distils its scores (exo 0, ego 1)."""
     method = replace(
         _clips(SLOW_R50, 24.0), classes={"perspective": 2}, weights=replace(ACTIONS_ALONE, action=1.0), dropout=0.5
     )
@@ -265,7 +265,7 @@ def _ego_teacher() -> Recipe:
 
 
 def _debug() -> Recipe:
-    """Small enough to train on a laptop's processor; needs labels and teachers of the synthetic world."""
+    """Small enough to train on a laptop CPU; needs the labels and teacher signals of the synthetic world."""
     backbone = Backbone(
         blocks=(1, 1, 1, 1),
         temporal_blocks=(1, 1, 1, 1),

@@ -1,4 +1,4 @@
-"""The interaction map over a clip's frames, and the teachers' distributions beside the student's."""
+"""Interaction maps over a clip's frames, and class distributions of teachers and student."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from crossview.methods.egoexo.model import Model
 
 _SHOWN = 4
-"""Samples in a figure of distributions."""
+"""Samples per figure of distributions."""
 _CLASSES = 8
-"""Classes of a distribution that are drawn, the most likely ones."""
+"""Number of most likely classes shown per distribution."""
 
 
 @torch.no_grad()
 def draw(model: Model, batch: Batch) -> dict[str, Figure]:
-    """Figures of the signals that the method was built with, on the batch's first samples, without augmentation."""
+    """Figures of the configured signals for the batch's first samples, without augmentation."""
     was_training = model.training
     model.eval()
     few = {name: value[:_SHOWN] for name, value in batch.items()}
@@ -45,7 +45,7 @@ def draw(model: Model, batch: Batch) -> dict[str, Figure]:
 
 
 def interaction_map(frames: Tensor, target: Tensor, predicted: Tensor) -> Figure:
-    """Target above prediction for hands and for objects: uint8 (T, 3, H, W) and maps (2, T, h, w) in [0, 1]."""
+    """Targets and predictions for hands and objects: uint8 (T, 3, H, W) and maps (2, T, h, w) in [0, 1]."""
     T = len(frames)
     figure = Figure(figsize=(max(1.45 * T, 4.0) + 1.2, 7.6), layout="constrained")
     axes = figure.subplots(5, T, squeeze=False)
@@ -65,12 +65,12 @@ def interaction_map(frames: Tensor, target: Tensor, predicted: Tensor) -> Figure
     for axis, (name, _) in zip(axes[:, 0], [("clip", None), *rows], strict=True):
         axis.set_ylabel(name)
     figure.colorbar(shown, ax=axes, label="confidence", shrink=0.6)
-    title(figure, "Interaction map: where the detector sees hands and objects, and where the network does")
+    title(figure, "Interaction map: hands and objects according to the detector and to the network")
     return figure
 
 
 def distributions(task: str, teacher: Tensor, student: Tensor) -> Figure:
-    """Bars of the teacher's most likely classes beside the student's probability of them: (n, C) each."""
+    """Bar charts of the teacher's most likely classes and the student's probabilities for them: (n, C) each."""
     n, C = teacher.shape
     names = ("exo", "ego") if task == "ego" and C == 2 else None
     figure = Figure(figsize=(2.6 * n + 0.6, 3.2), layout="constrained")
@@ -85,5 +85,5 @@ def distributions(task: str, teacher: Tensor, student: Tensor) -> Figure:
         axis.set(title=f"sample {i + 1}", xlabel="class", ylim=(0, 1))
     axes[0].set_ylabel("probability")
     axes[0].legend(fontsize=8)
-    title(figure, f"Scores of the {task} teacher and of the network")
+    title(figure, f"Class probabilities of the {task} teacher and of the network")
     return figure

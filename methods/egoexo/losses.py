@@ -1,4 +1,4 @@
-"""The action loss, the distillation of a teacher's scores, and the interaction map's target and loss."""
+"""The action losses, the distillation of teacher scores, and the interaction map's target and loss."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 HAND, OBJECT = 1, 2
-"""Kinds of boxes; the map's channels are hand, object."""
+"""Box kinds; the map's channels are in the same order."""
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
@@ -18,9 +18,9 @@ def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Softmax cross-entropy with the classes that a clip shows, (B, C) each; a clip that shows none does not count.
+    """Softmax cross-entropy with a clip's labels, (B, C) each; a clip without labels is excluded from the mean.
 
-    Where it shows several, as at the border of two actions, they share the target evenly.
+    Several labels, as at the boundary of two actions, share the target evenly.
     """
     shown = labels.float()
     count = shown.sum(1)
@@ -29,7 +29,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def binary(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sigmoid cross-entropy of every class, (B, C) each; a clip without a class is a clip of negatives."""
+    """Sigmoid cross-entropy averaged over all classes, (B, C) each; a clip without labels is all negatives."""
     return F.binary_cross_entropy_with_logits(logits.float(), labels.float())
 
 
@@ -39,16 +39,16 @@ def distill(student: Tensor, teacher: Tensor, valid: Tensor, temperature: float 
 
 
 def divergence(teacher: Tensor, student: Tensor) -> Tensor:
-    """KL divergence of softmax(student) from softmax(teacher) in nats: logits (B, C) -> (B,)."""
+    """KL(softmax(teacher) || softmax(student)) in nats, without gradient to the teacher: logits (B, C) -> (B,)."""
     log_p, log_q = F.log_softmax(teacher.detach().float(), dim=1), F.log_softmax(student.float(), dim=1)
     return (log_p.exp() * (log_p - log_q)).sum(1)
 
 
 def paint(boxes: Tensor, side: int, target: Literal["soft", "hard"] = "soft") -> Tensor:
-    """Maps of hands and of objects: (B, T, K, 6) of (kind, x1, y1, x2, y2, score) -> (B, 2, T, side, side).
+    """Hand and object maps: (B, T, K, 6) of (kind, x1, y1, x2, y2, score) -> (B, 2, T, side, side).
 
-    A box fills the cells from that of its first corner to that of its second, both included, with its score (or 1);
-    where boxes overlap the larger value stays.
+    A box fills the cells from the one that contains its first corner to the one that contains its second, both
+    included, with its score (or 1); where boxes overlap, the larger value is kept.
     """
     kind, x1, y1, x2, y2, score = boxes.unbind(-1)  # (B, T, K)
     first_x, first_y, last_x, last_y = ((v * side).floor().clamp(0, side - 1)[..., None] for v in (x1, y1, x2, y2))
@@ -62,18 +62,18 @@ def paint(boxes: Tensor, side: int, target: Literal["soft", "hard"] = "soft") ->
 
 
 def map_error(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Binary cross-entropy of one channel's map, (B, T, h, w) each, a mean over cells and valid samples.
+    """Binary cross-entropy of one channel of the map, (B, T, h, w) each, averaged over cells and valid samples.
 
-    With soft targets its least value is the target's own entropy.
+    With soft targets its minimum is the target's own entropy.
     """
     error = F.binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none")
     return masked_mean(error.flatten(1).mean(1), valid)
 
 
 def probability_divergence(target: Tensor, prediction: Tensor, *, binary: bool) -> Tensor:
-    """Mean KL divergence in nats of `prediction` from `target`, probabilities (n, C) or, with `binary`, of any shape.
+    """Mean KL(target || prediction) in nats of probabilities (n, C) or, with `binary`, of any shape.
 
-    A prediction of 0 counts as 1e-7.
+    Predicted probabilities are clamped to at least 1e-7.
     """
     q = prediction.clamp(1e-7, 1)
     terms = target.xlogy(target) - target * q.log()
@@ -84,8 +84,8 @@ def probability_divergence(target: Tensor, prediction: Tensor, *, binary: bool) 
 
 
 def fuse_views(scores: Tensor, how: Literal["sum", "max"]) -> Tensor:
-    """Class scores of the test views of a video, as one: (B, V, C) -> (B, C).
+    """Fuses the class scores of a video's test views: (B, V, C) -> (B, C).
 
-    Official: the largest sigmoid on Charades-Ego, the sum of softmaxes elsewhere.
+    The released code takes the maximum of the sigmoids on Charades-Ego and the sum of the softmaxes elsewhere.
     """
     return scores.amax(1) if how == "max" else scores.sum(1)

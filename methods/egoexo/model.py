@@ -1,4 +1,4 @@
-"""Ego-Exo as plain torch: what it minimises, what it hands over and how it embeds."""
+"""Ego-Exo in plain torch: losses, transfer to fine-tuning, embeddings and measures."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 CLIP = "clip"
 MEAN, STD = 0.45, 0.225
-"""Of all three colours."""
+"""Of all three colour channels."""
 MAPS = ("hand_map", "object_map")
 """Channels of the interaction map."""
 MEASURED_TOGETHER = 16
-"""Clips per pass of `Model.measures`, whose batch is large; bounds memory."""
+"""Clips per forward pass of `Model.measures`, whose batch is large; bounds memory."""
 _SAME = 1e-6
-"""Below this loss of the best constant the targets of a batch do not differ, and nothing is measured."""
+"""If the best constant's loss is at most this, a batch's targets do not differ and the measure is left out."""
 
 
 class Model(Method):
-    """A SlowFast network with a classifier per label kind and the heads of the three signals (arXiv 2104.07905).
+    """A SlowFast network with a classifier per label kind and heads for the three signals (arXiv 2104.07905).
 
-    The state under `backbone.` embeds. In training mode clips are cropped and mirrored at random; in evaluation mode
-    they are taken whole.
+    Embeddings depend only on the state under `backbone.`. In training mode clips are randomly cropped and flipped; in
+    evaluation mode whole frames are used.
     """
 
     def __init__(self, config: Config) -> None:
@@ -49,15 +49,15 @@ class Model(Method):
         self.map_head = _MapHead(self.backbone.widths[0], config.map_width) if w.maps else None
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The losses that have a weight, and their weighted sum.
+        """The losses of the heads that were built, and their weighted sum.
 
-        A sample without a teacher's signal adds nothing to that loss, which is a mean over those that have it.
+        Each signal's loss is averaged over the samples for which the teacher's signal exists.
         """
         clips, boxes = self.inputs(batch)
         return self.losses(batch, boxes, self.predict(clips))
 
     def losses(self, batch: Batch, boxes: Tensor | None, predictions: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Losses of `predict`'s logits against the batch's labels and scores, and boxes as `inputs` gives them."""
+        """Losses of `predict`'s logits, given the batch's labels and scores and the boxes returned by `inputs`."""
         config, parts, factors = self.config, {}, {}
         for kind in self.classifier:
             loss = losses.binary if config.action_loss == "binary" else losses.cross_entropy
@@ -77,7 +77,7 @@ class Model(Method):
         return {"loss": torch.as_tensor(total), **parts}
 
     def inputs(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Clips uint8 (B, T, 3, H, W) and, where there is a map, boxes (B, T, K, 6), under the same crop."""
+        """Clips uint8 (B, T, 3, H, W) and, with an interaction map, boxes (B, T, K, 6), both under the same crop."""
         clips, boxes = self._video(batch[CLIP]), batch[f"{CLIP}/boxes"] if self.map_head is not None else None
         if not self.training:
             return clips, boxes
@@ -89,7 +89,7 @@ class Model(Method):
         return clips, None if boxes is None else crop_boxes(boxes, crop)
 
     def predict(self, clips: Tensor) -> dict[str, Tensor]:
-        """Logits by name: "action/KIND" (B, C), "ego", "object" (B, C) and "map" (B, 2, T', h, w), of uint8 clips."""
+        """Logits by name for uint8 clips: "action/KIND", "ego" and "object" (B, C), "map" (B, 2, T', h, w)."""
         maps = self.backbone(_normalised(clips))
         pooled = self.dropout(torch.cat([x.mean((2, 3, 4)) for x in maps], dim=1))
         out = {f"action/{kind}": head(pooled) for kind, head in self.classifier.items()}
@@ -99,21 +99,21 @@ class Model(Method):
         return out
 
     def paint(self, boxes: Tensor, logits: Tensor) -> Tensor:
-        """The target of the map's logits (B, 2, T', h, w), at the slow pathway's frames."""
+        """The target for the map's logits (B, 2, T', h, w), at the slow pathway's frames."""
         if logits.shape[2] != boxes.shape[1]:
             boxes = boxes.index_select(1, slow_indices(boxes.shape[1], self.config.backbone.alpha, boxes.device))
         return losses.paint(boxes, logits.shape[-1], self.config.map_target)
 
     def class_logits(self, video: Tensor) -> dict[str, Tensor]:
-        """Logits of each label kind, of whole frames: uint8 (B, T, 3, H, W) -> (B, C)."""
+        """Logits per label kind, from whole frames: uint8 (B, T, 3, H, W) -> (B, C)."""
         pooled = self.dropout(self.embed_clip(video))
         return {kind: head(pooled) for kind, head in self.classifier.items()}
 
     def class_scores(self, clips: Tensor) -> dict[str, Tensor]:
-        """Probabilities of each label kind, uint8 (B, T, 3, H, W) -> (B, C), for `losses.fuse_views`.
+        """Probabilities per label kind, uint8 (B, T, 3, H, W) -> (B, C), for `losses.fuse_views`.
 
-        Frames larger than the training crop are seen by a pooling window of the crop's size at every place, and the
-        probabilities of all places are averaged.
+        On frames larger than the training crop, a pooling window of the crop's size slides over all positions, and the
+        probabilities of all positions are averaged.
         """
         window = self.config.crop_px // self.config.backbone.stride
         maps = self.backbone(_normalised(self._video(clips)))
@@ -126,7 +126,7 @@ class Model(Method):
         return {k: (x.sigmoid() if sigmoid else x.softmax(-1)).mean((1, 2)) for k, x in logits.items()}
 
     def embed_clip(self, video: Tensor) -> Tensor:
-        """What the classifiers read: uint8 (B, T, 3, H, W) of the trained length -> (B, D')."""
+        """The classifiers' input: uint8 (B, T, 3, H, W) of the configured length -> (B, D')."""
         if video.shape[1] != self.config.frames:
             raise ValueError(
                 f"a clip of {video.shape[1]} frames; Ego-Exo is configured for {self.config.frames}: repeat the last "
@@ -136,10 +136,10 @@ class Model(Method):
         return torch.cat([x.float().mean((2, 3, 4)) for x in maps], dim=1)
 
     def embed(self, video: Tensor) -> Tensor:
-        """Per frame, its fast map and the slow map of its place in the window, each averaged over space.
+        """Per frame, the fast features and the slow features of its position in the window, averaged over space.
 
-        The recording is cut into windows of the trained length; the last one is moved back to end with the recording,
-        and a recording shorter than a window repeats its last frame. The mean over one window is `embed_clip`.
+        The recording is split into windows of the configured length; the last one is shifted to end with the recording,
+        and a recording shorter than a window repeats its last frame. The mean over a window is `embed_clip`.
         """
         video, size = self._video(video), self.config.frames
         T = video.shape[1]
@@ -156,10 +156,10 @@ class Model(Method):
 
     @torch.no_grad()
     def measures(self, batch: Batch) -> dict[str, Tensor]:
-        """1 - loss / that of the best constant, both less the target's own entropy, for each loss: 1 is perfect.
+        """For each loss, 1 - loss / loss of the best constant, both less the target's own entropy.
 
-        The constant is the batch's own mean target (per cell in the maps), which no prediction that ignores its input
-        can beat on it: 0 is as good as that, less than 0 worse. Left out where the batch's targets are all the same.
+        1 is perfect. The constant is the batch's mean target (per cell for the maps), which no prediction that ignores
+        its input can beat on this batch: 0 is equally good, below 0 is worse. Left out where all targets are the same.
         """
         clips, boxes = self.inputs(batch)
         few = [self.predict(part) for part in clips.split(MEASURED_TOGETHER)]
@@ -190,21 +190,21 @@ class Model(Method):
         return {name: value for name, value in out.items() if value is not None}
 
     def start_from(self, weights: dict[str, Tensor]) -> list[str]:
-        """Pre-training takes everything; fine-tuning the backbone, and the map's head where it goes on (Ego-Exo*)."""
+        """Pre-training loads everything; fine-tuning the backbone and, for Ego-Exo*, the interaction-map head."""
         if self.config.stage == "pretrain":
             return take_over(self, weights)
         dropped = ["score_heads."] if self.map_head is not None else ["score_heads.", "map_head."]
         return take_over(self, weights, fresh=["classifier."], dropped=dropped)
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """No decay on BatchNorm's weights and biases."""
+        """Weight decay for all parameters but BatchNorm's."""
         norms = {id(p) for m in self.modules() if isinstance(m, nn.BatchNorm3d) for p in m.parameters()}
         decayed = [p for p in self.parameters() if id(p) not in norms]
         kept = [p for p in self.parameters() if id(p) in norms]
         return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
 
     def figures(self, batch: Batch) -> dict[str, Figure]:
-        """Interaction maps over the frames of a clip, and the teachers' distributions beside the student's."""
+        """Interaction maps over a clip's frames, and class distributions of teachers and student."""
         from crossview.methods.egoexo import figures
 
         return figures.draw(self, batch)
@@ -225,7 +225,7 @@ class Model(Method):
 
 
 class _MapHead(nn.Module):
-    """Kernels (1, 3, 3) and (1, 1, 1) on the slow map: (B, D, T', h, w) -> logits (B, 2, T', h, w)."""
+    """Convolutions of (1, 3, 3) and (1, 1, 1) on the slow map: (B, D, T', h, w) -> logits (B, 2, T', h, w)."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -237,7 +237,7 @@ class _MapHead(nn.Module):
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Hand and object."""
+        """Logits of hands (channel 0) and objects (channel 1)."""
         return self.projection(nn.functional.relu(self.conv(x)))
 
 
@@ -254,9 +254,9 @@ def _normalised(clips: Tensor) -> Tensor:
 
 
 def _explained(target: Tensor, prediction: Tensor, *, binary: bool) -> Tensor | None:
-    """Share of the mean target's divergence that the prediction takes away, (n, ...) each in [0, 1].
+    """Fraction of the mean target's divergence that the prediction removes; both (n, ...), with values in [0, 1].
 
-    The second dimension of both holds a distribution, unless each element is one of its own (`binary`).
+    The second dimension is a distribution over classes; with `binary`, each element is its own binary distribution.
     """
     if not len(target):
         return None

@@ -8,19 +8,19 @@ from torch import Tensor, nn
 from crossview.methods.egoexo.config import Backbone
 
 _INNER, _OUTER = (1, 2, 4, 8), (4, 8, 16, 32)
-"""Channels within and after the blocks of each stage, per channel of the stem."""
+"""Inner and output channels of each stage's blocks, per channel of the stem."""
 
 
 def slow_indices(frames: int, alpha: int, device: torch.device | None = None) -> Tensor:
-    """Which fast frames the slow pathway sees: floor(linspace(0, T - 1, T // alpha)), int64."""
-    # In float64: float32 could fall just below a whole number.
+    """Indices of the slow pathway's frames: floor(linspace(0, T - 1, T // alpha)), int64."""
+    # In float64: float32 could round to just below an integer.
     return torch.linspace(0, frames - 1, max(1, frames // alpha), dtype=torch.float64, device=device).floor().long()
 
 
 class SlowFast(nn.Module):
-    """Normalised clips (B, 3, T, H, W) -> the last maps: slow (B, D, T', h, w) and fast (B, D / beta, T, h, w).
+    """Normalised clips (B, 3, T, H, W) -> last feature maps: slow (B, D, T', h, w), fast (B, D / beta, T, h, w).
 
-    Without a fast pathway there is the slow map alone, of all T frames.
+    Without a fast pathway the result is the slow map alone, with all T frames.
     """
 
     def __init__(self, config: Backbone) -> None:
@@ -28,7 +28,7 @@ class SlowFast(nn.Module):
         self.config = config
         self.has_fast = config.pathways == "slowfast"
         slow, fast = config.width, config.width // config.beta_inverse
-        lateral = config.fusion_ratio if self.has_fast else 0  # slow channels that come from fast, per fast channel
+        lateral = config.fusion_ratio if self.has_fast else 0  # channels of the lateral connection per fast channel
         self.slow_stem, self.slow_stages = _stem(slow, 1), nn.ModuleList()
         if self.has_fast:
             self.fast_stem, self.fast_stages, self.lateral = _stem(fast, 5), nn.ModuleList(), nn.ModuleList()
@@ -43,7 +43,7 @@ class SlowFast(nn.Module):
         _initialise(self, zero_init_residual=config.zero_init_residual)
 
     def forward(self, clips: Tensor) -> list[Tensor]:
-        """The maps of the pathways, slow first."""
+        """The pathways' last feature maps, slow first."""
         if not self.has_fast:
             x = self.slow_stem(clips)
             for stage in self.slow_stages:
@@ -58,7 +58,7 @@ class SlowFast(nn.Module):
 
 
 class _Lateral(nn.Module):
-    """From fast to slow by a strided convolution over time."""
+    """Lateral connection from fast to slow: a temporally strided convolution."""
 
     def __init__(self, channels: int, config: Backbone) -> None:
         super().__init__()
@@ -69,12 +69,12 @@ class _Lateral(nn.Module):
         self.norm = nn.BatchNorm3d(out)
 
     def forward(self, fast: Tensor, frames: int) -> Tensor:
-        """(B, C, T, H, W) -> (B, C', T', H, W) of as many `frames` as the slow pathway has."""
+        """(B, C, T, H, W) -> (B, C', T', H, W), cut to T' = `frames` of the slow pathway."""
         return nn.functional.relu(self.norm(self.conv(fast)), inplace=True)[:, :, :frames]
 
 
 class _Bottleneck(nn.Module):
-    """Kernels (temporal, 1, 1), (1, 3, 3), (1, 1, 1) beside a shortcut."""
+    """Residual block with kernels (temporal, 1, 1), (1, 3, 3) and (1, 1, 1)."""
 
     def __init__(self, channels: int, inner: int, out: int, temporal: int, stride: int) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ def _stage(config: Backbone, stage: int, channels: int, width: int, temporal: in
 
 
 def _initialise(module: nn.Module, *, zero_init_residual: bool) -> None:
-    """MSRA (He et al., ICCV 2015) by the fan out."""
+    """MSRA initialisation (He et al., ICCV 2015) with the fan-out."""
     for part in module.modules():
         if isinstance(part, nn.Conv3d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")

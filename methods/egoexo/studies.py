@@ -10,18 +10,19 @@ from crossview.methods.study import CLIPS, Claim, Study, TeacherTraining
 
 SIGNALS, ALONE = "three signals", "actions alone"
 _OBJECTS = 11
-"""Things other than hands in the world (datasets/synthetic/teachers.py)."""
+"""Object classes of the synthetic world, without hands (datasets/synthetic/teachers.py)."""
 
 
 def studies() -> dict[str, Study]:
-    """`synthetic` checks the paper's claims."""
+    """`synthetic` checks the paper's claims on the synthetic world."""
     return {"synthetic": _synthetic()}
 
 
 def _synthetic() -> Study:
-    """Pre-training on exo clips with the three signals against the action loss alone, then few labelled ego clips.
+    """Pre-training on exo clips with the three signals or the action loss alone, then fine-tuning on few ego clips.
 
-    Two of the world's four actions pre-train; the few ego clips show all four: a downstream set has labels of its own.
+    Pre-training uses two of the world's four actions; the ego clips show all four, as a downstream dataset has its own
+    labels.
     """
     backbone = Backbone(
         width=16,
@@ -36,7 +37,7 @@ def _synthetic() -> Study:
         backbone=backbone,
         classes={"action": 4},
         object_classes=_OBJECTS,
-        ego_temperature=4.0,  # the teacher is sure of nearly all exo clips; how exo they look still varies
+        ego_temperature=4.0,  # the teacher is confident on nearly all exo clips; how exo they look still varies
         frames=4,
         fps=3.0,
         perspective="exo",
@@ -72,7 +73,7 @@ def _synthetic() -> Study:
 
 
 def _teachers(method: Config, optim: Optim) -> TeacherTraining:
-    """Ego against exo, learnt from other people, objects and rooms than the study's; as many clips of either."""
+    """Ego-vs-exo classifier trained on other people, objects and rooms than the study's, with balanced classes."""
     return TeacherTraining(
         world=replace(
             CLIPS, seed=1000, train_takes=8, val_takes=0, test_takes=0, exo_cameras=2, ego_cameras=2, workers=2
