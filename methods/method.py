@@ -5,16 +5,13 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossview.methods.handover import take_over
 from crossview.methods.recipe import MethodConfig
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Batch = Mapping[str, Tensor]
 """What the stream yields, with NAME from `Sampling.views`:
@@ -100,11 +97,6 @@ class Method(nn.Module, ABC):
 
     def baselines(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """Embeddings that the trained one has to beat, with `embed`'s signature; the platform adds a random init."""
-        return {}
-
-    def figures(self, batch: Batch) -> dict[str, Figure]:
-        """Named figures of what the method does on a batch."""
-        del batch
         return {}
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from byov_tiny import TINY, batch_of
 from torch import Tensor, nn
 
 from crossview.methods.byov.config import Decoder, Encoder
+from crossview.methods.byov.figures import draw
 from crossview.methods.byov.model import Model
 from crossview.methods.byov.networks import Decoder as DecoderNetwork
 from crossview.methods.byov.networks import Encoder as EncoderNetwork
@@ -157,7 +158,7 @@ def test_cached_features_stand_in_for_video() -> None:
     torch.testing.assert_close(model(cached)["loss"], model(batch)["loss"], rtol=2e-2, atol=0)
     with torch.no_grad():
         torch.testing.assert_close(model.embed(cached["ego"]), model.embed(batch["ego"]), rtol=0, atol=0.1)
-    assert set(model.figures(cached)) == {"prediction_similarity"}
+    assert set(draw(model, cached)) == {"prediction_similarity"}
 
 
 def test_tokens_beyond_float16_are_not_cached() -> None:

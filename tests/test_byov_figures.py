@@ -12,7 +12,7 @@ from byov_tiny import TINY, batch_of
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from crossview.methods.byov.figures import selected_patches
+from crossview.methods.byov.figures import draw, selected_patches
 from crossview.methods.byov.model import Model
 from crossview.methods.byov.stm import selected
 
@@ -50,7 +50,7 @@ def test_the_patches_that_are_kept_stay_bright() -> None:
 
 def test_each_row_shows_the_patches_of_its_own_view() -> None:
     model, batch = Model(TINY), batch_of(TINY, 2)
-    found = model.figures(batch)["selected_patches"]
+    found = draw(model, batch)["selected_patches"]
     for view, drawn in zip(("ego", "exo"), np.array(found.axes).reshape(2, 8), strict=True):
         index = selected(model.base(batch[view][:1]), 0.3)[0]
         alone = selected_patches({view: batch[view][0]}, {view: index}, (4, 4))
@@ -60,7 +60,7 @@ def test_each_row_shows_the_patches_of_its_own_view() -> None:
 
 def test_the_heat_maps_hold_the_cosines_of_hidden_frames() -> None:
     model, batch = Model(TINY), batch_of(TINY, 2)
-    figures = model.figures(batch)
+    figures = draw(model, batch)
     assert set(figures) == {"prediction_similarity", "selected_patches"}
     maps = heat_maps(figures["prediction_similarity"])
     with torch.no_grad():
@@ -81,6 +81,6 @@ def test_the_heat_maps_hold_the_cosines_of_hidden_frames() -> None:
 
 def test_a_task_that_is_left_out_and_unmerged_patches_have_no_figure() -> None:
     weights = replace(TINY.weights, msm_ego=0, msm_exo=0)
-    figures = Model(replace(TINY, stm_ratio=None, weights=weights)).figures(batch_of(TINY, 1))
+    figures = draw(Model(replace(TINY, stm_ratio=None, weights=weights)), batch_of(TINY, 1))
     assert set(figures) == {"prediction_similarity"}
     assert list(heat_maps(figures["prediction_similarity"])) == ["cross view (MCM), ego", "cross view (MCM), exo"]

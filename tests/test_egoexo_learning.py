@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from crossview.methods.egoexo.config import ACTIONS_ALONE, Config, Weights
+from crossview.methods.egoexo.figures import draw
 from crossview.methods.egoexo.model import Model
 
 
@@ -162,19 +163,19 @@ def test_measures_of_binary_labels() -> None:
 
 def test_figures_show_the_signals_that_there_are() -> None:
     model, batch = Model(TINY), batch_of(TINY)
-    figures = model.figures(batch)
+    figures = draw(model, batch)
     assert set(figures) == {"interaction_map", "ego_scores", "object_scores"}
     for figure in figures.values():
         FigureCanvasAgg(figure).draw()
     assert model.training
-    assert set(Model(STAR).figures(batch)) == {"interaction_map"}
-    assert Model(replace(TINY, weights=ACTIONS_ALONE)).figures(batch) == {}
+    assert set(draw(Model(STAR), batch)) == {"interaction_map"}
+    assert draw(Model(replace(TINY, weights=ACTIONS_ALONE)), batch) == {}
 
 
 def test_figures_draw_the_slow_frames_maps_and_the_most_likely_classes() -> None:
     config = replace(TINY, frames=16, object_classes=10)
     model, batch = Model(config), batch_of(config)
-    figures = model.figures(batch)
+    figures = draw(model, batch)
     model.eval()
     with torch.no_grad():
         out = model.predict(batch["clip"])

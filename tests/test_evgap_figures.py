@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from crossview.methods.evgap.config import Config
+from crossview.methods.evgap.figures import draw
 from crossview.methods.evgap.model import Model
 
 
@@ -21,7 +22,7 @@ def drawn(config: Config) -> tuple[Model, dict[str, torch.Tensor], dict[str, Fig
         model, batch = Model(config).eval(), batch_of(config)
     if config.step == "groups":
         batch["video/mask"][1, 1] = False
-    return model, batch, model.figures(batch)
+    return model, batch, draw(model, batch)
 
 
 @pytest.mark.parametrize("config", [TINY, GROUPS], ids=["pairs", "groups"])

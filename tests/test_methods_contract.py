@@ -14,6 +14,7 @@ from crossview.methods.example_batch import example_batch
 from crossview.methods.method import Method, build
 from crossview.methods.recipe import Optim, Recipe
 from crossview.platform.config import config_class, method_names, preset, presets
+from crossview.platform.report.figures import method_figures
 
 BATCH = 2
 
@@ -185,7 +186,7 @@ def test_weights_survive_a_round_trip(name: str, method: Method) -> None:
 def test_figures_are_drawn(name: str, method: Method) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    for figure in method.figures(example_batch(sampling_of(name), BATCH)).values():
+    for figure in method_figures(name, method, example_batch(sampling_of(name), BATCH)).values():
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         assert canvas.buffer_rgba().nbytes > 10_000

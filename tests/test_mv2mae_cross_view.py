@@ -12,7 +12,7 @@ from mv2mae_tiny import TINY, batch_of, model_of
 from torch import Tensor
 
 from crossview.methods.mv2mae.config import Config, Masking, Motion, Transformer, Weights
-from crossview.methods.mv2mae.figures import attention_map
+from crossview.methods.mv2mae.figures import attention_map, draw
 from crossview.methods.mv2mae.model import Model
 from crossview.methods.mv2mae.recordings import cover
 
@@ -171,7 +171,7 @@ def test_without_a_cross_loss_there_is_no_cross_decoder() -> None:
     assert not any("cross" in name for name, _ in model.named_parameters())
     assert set(model(batch)) == {"loss", "same/source", "same/target", "effective_tokens"}
     assert set(model.measures(batch)) == {"same_view_gain/source", "same_view_gain/target"}
-    assert set(model.figures(batch)) == {"motion_weights", "reconstruction"}
+    assert set(draw(model, batch)) == {"motion_weights", "reconstruction"}
     alone = model_of(replace(TINY, weights=Weights(same_source=0, same_target=0)))
     assert not any("same" in name for name, _ in alone.named_parameters())
     assert set(alone(batch)) == {"loss", "cross", "effective_tokens"}

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from crossview.methods.mv2mae import motion
 from crossview.methods.mv2mae.config import Config, Motion
-from crossview.methods.mv2mae.figures import Query, attention_map, cross_attention, motion_weights, reconstruction
+from crossview.methods.mv2mae.figures import Query, attention_map, cross_attention, draw, motion_weights, reconstruction
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +129,7 @@ def test_figures_show_what_they_are_asked_for() -> None:
         count = float(motion.effective(motion.weigh(norms, Motion(temperature=t)))[0])
         assert f"ESS {count:.0f} of 32" in titles
     assert len({axis.images[-1].norm.vmax for axis in found.axes[2:6]}) == 1
-    assert set(model.figures(batch)) == {"motion_weights", "reconstruction", "cross_attention"}
+    assert set(draw(model, batch)) == {"motion_weights", "reconstruction", "cross_attention"}
     names = [axis.get_ylabel() for axis in reconstruction(model, batch).axes]
     assert [n for n in names if n] == ["target", "visible", "same view", "cross view", "source"]
     marked = cross_attention(model, batch, Query(time=1, row=2, column=3), layer=0, head=1)

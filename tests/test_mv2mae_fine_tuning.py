@@ -14,7 +14,7 @@ from crossview.methods.mv2mae.classifier import layer_scale
 from crossview.methods.mv2mae.config import Config, FineTuning, presets
 from crossview.methods.mv2mae.model import Model
 from crossview.methods.mv2mae.networks import DropPath
-from crossview.methods.mv2mae.recordings import probabilities
+from crossview.methods.mv2mae.testing import probabilities
 from crossview.platform.train.lr_schedule import learning_rate
 
 FINE = replace(TINY, stage="finetune", finetuning=FineTuning(classes=5))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +14,6 @@ from crossview.methods.byov.networks import Decoder, Encoder
 from crossview.methods.byov.stm import merge, merge_stream
 from crossview.methods.byov.timecode import time_code
 from crossview.methods.method import Batch, Method
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 VIEWS = ("ego", "exo")
 _STREAMS = {("msm", "ego"): 0, ("msm", "exo"): 1, ("mcm", "ego"): 2, ("mcm", "exo"): 3}
@@ -111,12 +107,6 @@ class Model(Method):
         T = video.shape[1]
         gap = 1 if self.config.stm_evaluation_gap == "adjacent" else max(1, round(T / self.config.frames))
         return self._centred(merge_stream(self._chunks(video), self.config.stm_ratio, gap))
-
-    def figures(self, batch: Batch) -> dict[str, Figure]:
-        """The merged patches, if the batch holds video to draw them on, and predictions against targets."""
-        from crossview.methods.byov import figures
-
-        return figures.draw(self, batch)
 
     def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, dict[str, Split]]:
         merged = torch.cat([merge(self._tokens(batch[v]), self.config.stm_ratio) for v in VIEWS])  # (2B, T, D)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from einops import rearrange, repeat
@@ -14,9 +14,6 @@ from crossview.methods.egoexo.config import Config
 from crossview.methods.egoexo.slowfast import SlowFast, slow_indices
 from crossview.methods.handover import take_over
 from crossview.methods.method import Batch, Method
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 CLIP = "clip"
 MEAN, STD = 0.45, 0.225
@@ -202,12 +199,6 @@ class Model(Method):
         decayed = [p for p in self.parameters() if id(p) not in norms]
         kept = [p for p in self.parameters() if id(p) in norms]
         return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
-
-    def figures(self, batch: Batch) -> dict[str, Figure]:
-        """Interaction maps over a clip's frames, and class distributions of teachers and student."""
-        from crossview.methods.egoexo import figures
-
-        return figures.draw(self, batch)
 
     def _per_frame(self, window: Tensor) -> Tensor:
         maps = [x.float().mean((3, 4)).transpose(1, 2) for x in self.backbone(_normalised(window))]  # (B, T', D)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +18,6 @@ from crossview.methods.evgap.encoder import ClipEncoder
 from crossview.methods.evgap.losses import group_loss, indicators, pair_loss
 from crossview.methods.handover import take_over
 from crossview.methods.method import Batch, Method
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 WINDOWS = 1024
 """Clips per pass when embedding a whole recording; bounds memory, does not change the result."""
@@ -166,12 +163,6 @@ class Model(Method):
     def baselines(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """The frozen features of each frame, as a baseline."""
         return {"frozen features": lambda video: self._flat(video).float()}
-
-    def figures(self, batch: Batch) -> dict[str, Figure]:
-        """Similarities of the clips in the batch, and their means at each layer."""
-        from crossview.methods.evgap import figures
-
-        return figures.draw(self, batch)
 
     def start_from(self, weights: dict[str, Tensor]) -> list[str]:
         """Load the encoder's weights from a run of either step; scale and bias start from this configuration."""

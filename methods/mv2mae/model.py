@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,6 @@ from crossview.methods.mv2mae.config import Config, Motion
 from crossview.methods.mv2mae.networks import CrossDecoder, Encoder, SameDecoder
 from crossview.methods.mv2mae.recordings import cover, pixel_baselines
 from crossview.methods.mv2mae.tokens import Split, moments, patchify, split, standardised, take
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 VIEWS = ("source", "target")
 _CHUNK = 64
@@ -175,12 +172,6 @@ class Model(Method):
     def baselines(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """Untrained baselines: coarse frames and coarse frame differences."""
         return pixel_baselines()
-
-    def figures(self, batch: Batch) -> dict[str, Figure]:
-        """Motion weights by temperature, reconstructions of a masked target, and its cross-attention to the source."""
-        from crossview.methods.mv2mae import figures
-
-        return figures.draw(self, batch) if self.config.stage == "pretrain" else {}
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """No weight decay on vectors; in fine-tuning a layer's rate is `layer_decay` times that of the one above."""

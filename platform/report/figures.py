@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ from crossview import storage
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.downstream.embeddings import Embeddings
 from crossview.downstream.projection import nearest_across_views, tsne
+from crossview.methods.method import Batch, Method
 from crossview.platform import checkpoint
 from crossview.platform.config import read
 from crossview.platform.data.loader import Shard, Stream
@@ -191,16 +192,26 @@ def _sheet(catalog: Catalog, folder: Path, split: str) -> dict[str, str]:
 
 def _of_method(run: Path, folder: Path) -> dict[str, str]:
     """What the method itself draws of one training sample."""
-    _, experiment = read(run)
+    name, experiment = read(run)
     data = replace(experiment.data, decode_actors=1)
     plan = plan_for(experiment)
     shard = Shard(start_step=0, stop_step=1, batch=1, micro_batch=1)
     stream = Stream(plan, data, shard, device=torch.device("cpu"), run_dir=None, in_process=True, prefetch=0)
     with stream:
         batch = next(iter(stream))
-    drawn: dict[str, Figure] = checkpoint.load(run).figures(batch)
-    captions: dict[str, Any] = {}
-    for name, figure in drawn.items():
-        plots.save(figure, folder / f"method-{name}.png")
-        captions[f"method-{name}.png"] = f"Drawn by the method on the first training sample: {name.replace('_', ' ')}."
+    captions: dict[str, str] = {}
+    for title, figure in method_figures(name, checkpoint.load(run), batch).items():
+        plots.save(figure, folder / f"method-{title}.png")
+        captions[f"method-{title}.png"] = (
+            f"Drawn by the method on the first training sample: {title.replace('_', ' ')}."
+        )
     return captions
+
+
+def method_figures(name: str, model: Method, batch: Batch) -> dict[str, Figure]:
+    """What `draw(model, batch)` of `methods/<name>/figures.py` draws, by title; nothing where there is no such file."""
+    module = f"crossview.methods.{name}.figures"
+    if importlib.util.find_spec(module) is None:
+        return {}
+    drawn: dict[str, Figure] = importlib.import_module(module).draw(model, batch)
+    return drawn
