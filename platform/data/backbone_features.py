@@ -14,9 +14,9 @@ from crossview import storage
 from crossview.datasets.catalog import Catalog
 from crossview.methods.backbone import Pooled
 from crossview.methods.base_config import Base
+from crossview.platform.cluster.map_recordings import Arrays, Where
 from crossview.platform.config import Data
 from crossview.platform.data.feature_cache import compute, is_complete, write_file
-from crossview.platform.cluster.map_recordings import Arrays, Where
 from crossview.platform.data.video_reader import video
 from crossview.platform.run_folder import write_json
 
@@ -36,13 +36,13 @@ def backbone(name: str, weights: str = "hub", size_px: int | None = None, chunk:
 def write_features(base: Base, catalog: Catalog, out: Path, where: Where, data: Data) -> Catalog:
     """The pooled features of every frame as float16 (L, 1, D) files in `out/files`, and their catalog in `out`.
 
-    Ids, labels and splits stay. Files that are there and whole are kept, so a stopped command goes on; a folder holds
-    one backbone. Unreadable videos are quarantined in `out` and left out; raises ValueError above
+    Ids, labels, protocols and classes stay. Files that are there and whole are kept, so a stopped command goes on; a
+    folder holds one backbone. Unreadable videos are quarantined in `out` and left out; raises ValueError above
     `data.max_quarantined`.
     """
     _claim(out, base)
     files = out / "files"
-    kept = [replace(r, kind="features", path=f"files/{r.id.replace('/', '__')}.npy") for r in catalog.recordings]
+    kept = [replace(r, kind="features", path=f"files/{r.file_stem}.npy") for r in catalog.recordings]
     missing = [i for i, r in enumerate(kept) if not is_complete(out / r.path, r)]
     todo = replace(catalog, recordings=tuple(catalog.recordings[i] for i in missing))
     storage.make_folder(files)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from crossview.datasets.catalog import Catalog, Perspective, Recording
+from crossview.datasets.catalog import Perspective, Recording
 from crossview.datasets.sampling.evaluation_clips import Windows, evaluation_clips
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.datasets.video.decode import UnreadableVideo, decode
@@ -23,6 +23,7 @@ from crossview.platform.config import Data, read
 from crossview.platform.data.color import yuv420_to_rgb
 from crossview.platform.data.feature_files import read_features
 from crossview.platform.data.frame_cache import frame_cache
+from crossview.platform.data.plan_builder import load_catalog
 from crossview.platform.evaluate.embedding_store import (
     RANDOM_INIT,
     TRAINED,
@@ -61,7 +62,7 @@ def embed_clips(
     """
     run = require(run)
     name, experiment = read(run)
-    chosen = ordered(Catalog.load(experiment.data.catalog, experiment.data.root).select(split))
+    chosen = ordered(load_catalog(experiment.data).select(split))
     source, folder = checkpoint.resolve(run).resolve(), run / "embeddings" / split / "clips"
     key, wanted = key_of(source, chosen, per_scene), len(chosen.recordings)
     found = kept(folder, key, baselines)

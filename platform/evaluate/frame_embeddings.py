@@ -14,6 +14,7 @@ from crossview.datasets.catalog import Catalog, Recording
 from crossview.platform import checkpoint
 from crossview.platform.cluster.map_recordings import Arrays, Where
 from crossview.platform.config import read
+from crossview.platform.data.plan_builder import load_catalog
 from crossview.platform.data.video_reader import model_input, size_px
 from crossview.platform.evaluate.embedding_store import (
     LABELS,
@@ -32,7 +33,7 @@ from crossview.platform.evaluate.embedding_store import (
 )
 from crossview.platform.run_folder import require
 
-FACTS = ("dataset", "split", "scene", "view", "subject", "action")
+FACTS = ("dataset", "scene", "view", "subject", "action")
 
 
 def embed(
@@ -55,7 +56,7 @@ def embed(
     """
     run = require(run)
     name, experiment = read(run)
-    whole = catalog or Catalog.load(experiment.data.catalog, experiment.data.root)
+    whole = catalog or load_catalog(experiment.data)
     chosen = ordered(whole.select(split))
     source, folder = checkpoint.resolve(run).resolve(), run / "embeddings" / split
     key, wanted = key_of(source, chosen), len(chosen.recordings)
@@ -83,7 +84,8 @@ def export(
 ) -> Path:
     """The trained method's embeddings of every recording of any catalog, as one table in the file `out`.
 
-    "label" is null where the catalog has no phases; "split", "scene", "view" and the like are columns.
+    "label" is null where the catalog has no phases; "scene", "view" and the like are columns, and so is "split", null
+    where the catalog has several protocols.
     """
     _, experiment = read(require(run))
     where = Where(in_process, actors, device_name(device))
@@ -151,6 +153,7 @@ def _table(catalog: Catalog, vectors: dict[int, np.ndarray]) -> pa.Table:
             "label": pa.concat_arrays(parts),
             "is_ego": pa.array(np.array([r.perspective == "ego" for r in recordings])[of]),
             "vector": pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1]),
+            "split": pa.array([catalog.split_of(r) for r in recordings], pa.string()).take(pa.array(of)),
             **{
                 fact: pa.array([getattr(r, fact) for r in recordings], pa.string()).take(pa.array(of)) for fact in FACTS
             },

@@ -56,9 +56,10 @@ def require_labels(catalog: Catalog) -> None:
     labels = catalog.frame_labels.get(LABELS, {})
     bare = [r.id for r in catalog.recordings if r.id not in labels]
     if bare:
+        split = catalog.split_of(catalog.recordings[0])
         raise ValueError(
-            f"catalog {catalog.root}: {len(bare)} of {len(catalog.recordings)} recordings of split "
-            f"{catalog.recordings[0].split!r} (first {bare[0]!r}) have no frame labels named {LABELS!r}; evaluation "
+            f"catalog {catalog.root}: {len(bare)} of {len(catalog.recordings)} recordings of split {split!r} "
+            f"(first {bare[0]!r}) have no frame labels named {LABELS!r}; evaluation "
             "of phases needs a phase of every frame: add them to the label file and make the catalog again, or choose "
             "other --tasks"
         )

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crossview import storage
-from crossview.datasets.catalog import Catalog
 from crossview.downstream.table import to_arrow
 from crossview.platform.config import read
+from crossview.platform.data.plan_builder import load_catalog
 from crossview.platform.evaluate.embedding_store import TRAINED
 from crossview.platform.evaluate.task import FITTED, Answer, Question, Scores, Task
 from crossview.platform.progress import console
@@ -58,7 +58,7 @@ def evaluate(
     run = require(run)
     name, experiment = read(run)
     _check(tasks, split, fit_split, k)
-    catalog = Catalog.load(experiment.data.catalog, experiment.data.root)
+    catalog = load_catalog(experiment.data)
     question = Question(
         run=run,
         name=name,

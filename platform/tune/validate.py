@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from crossview.datasets.catalog import Catalog
 from crossview.methods.example_batch import example_batch
 from crossview.methods.method import build
 from crossview.platform import checkpoint
 from crossview.platform.config import Experiment
+from crossview.platform.data.plan_builder import load_catalog
 from crossview.platform.evaluate import phases
 from crossview.platform.evaluate.task import METRICS, Task
 from crossview.platform.progress import console
@@ -130,7 +130,7 @@ def _measures(method: str, experiment: Experiment[Any]) -> list[str]:
 def _check_data(search: Search) -> None:
     """The splits and what the tasks need of them."""
     data = search.experiment.data
-    catalog = Catalog.load(data.catalog, data.root)
+    catalog = load_catalog(data)
     parts = [catalog.select(split) for split in (search.fit_split, search.split, *(("test",) if search.test else ()))]
     tasks: tuple[Task, ...] = search.tasks
     if "phases" in tasks:
