@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import tempfile
@@ -12,6 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from moto.server import ThreadedMotoServer
 
+logging.raiseExceptions = False  # libraries bind handlers to a stream that pytest captures and then closes
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # read when ray is imported
 os.environ["CROSSVIEW_PATIENCE_S"] = "1"  # storage that a test breaks stays broken

@@ -104,7 +104,7 @@ def compute(
     Raises ValueError where more than `data.max_quarantined` of `total` recordings are.
     """
     quarantine = Quarantine(out, total, data.max_quarantined)
-    quarantine.files = {}  # what failed before is tried again: the file may have been mended
+    quarantine.files = {}  # what failed before is tried again: the file may have been fixed
     lost: set[str] = set()
     with Progress("frozen features", sum(r.num_frames for r in todo.recordings), "frames") as line:
         for done in each(len(todo.recordings), make, options, where):
