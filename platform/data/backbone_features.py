@@ -14,9 +14,9 @@ from crossview import storage
 from crossview.datasets.catalog import Catalog
 from crossview.methods.backbone import Pooled
 from crossview.methods.base_config import Base
+from crossview.platform.cluster.map_recordings import Arrays, Where
 from crossview.platform.config import Data
 from crossview.platform.data.feature_cache import compute, is_complete, write_file
-from crossview.platform.cluster.map_recordings import Arrays, Where
 from crossview.platform.data.video_reader import video
 from crossview.platform.run_folder import write_json
 

@@ -20,12 +20,12 @@ from crossview.datasets.video.decode import UnreadableVideo, file_state
 from crossview.methods.method import Method, build
 from crossview.methods.recipe import MethodConfig
 from crossview.platform import checkpoint
-from crossview.platform.config import Data
 from crossview.platform.cluster.map_recordings import Arrays, Where, Work, each
-from crossview.platform.progress import Progress
-from crossview.platform.data.unreadable import Quarantine
+from crossview.platform.config import Data
 from crossview.platform.data.feature_files import feature_shape
+from crossview.platform.data.unreadable import Quarantine
 from crossview.platform.data.video_reader import clips, size_px
+from crossview.platform.progress import Progress
 
 
 def cache(

@@ -18,10 +18,10 @@ from torch import Tensor
 from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.plan import Plan
 from crossview.methods.method import Batch
-from crossview.platform.config import Data
-from crossview.platform.data.row_decoder import Arrays, RowDecoder, Shard
-from crossview.platform.data.color import yuv420_to_rgb
 from crossview.platform.cluster.resources import ACTOR_CPUS, TASK_CPUS, decode_options
+from crossview.platform.config import Data
+from crossview.platform.data.color import yuv420_to_rgb
+from crossview.platform.data.row_decoder import Arrays, RowDecoder, Shard
 from crossview.platform.data.unreadable import Quarantine
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Stream:
     ) -> None:
         if not plan.catalog.root.is_dir():
             raise ValueError(
-                f"{plan.catalog.root}: this folder held the catalog's files, but it is missing; restore it, or make the "
+                f"{plan.catalog.root}: this folder held the files of the catalog, but is missing; restore it, or make the "
                 "catalog again with `crossview prepare` (`crossview train` also takes --data.root)"
             )
         self.shard, self.device, self.in_process, self.prefetch = shard, device, in_process, prefetch
