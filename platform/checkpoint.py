@@ -259,7 +259,12 @@ def load(path: Path | str, device: str | torch.device = "cpu") -> Method:
     """The trained method of a run or checkpoint folder, in eval mode; needs neither Ray nor the training data."""
     checkpoint = resolve(storage.as_path(path))
     name, experiment = read(checkpoint)
-    model = build(name, without_pretrained(experiment.method))
+    return restore(checkpoint, name, experiment.method, device)
+
+
+def restore(checkpoint: Path, name: str, config: Any, device: str | torch.device) -> Method:
+    """The model of a checkpoint folder whose method and configuration are known, in eval mode."""
+    model = build(name, without_pretrained(config))
     model.load_state_dict(read_weights(checkpoint), strict=True)
     return model.to(device).eval()
 

@@ -6,14 +6,14 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
+from crossview.platform.cli.evaluate import embed, evaluate
 from crossview.platform.cli.jobs import check_cluster, logs, status, stop, submit
 from crossview.platform.cli.options import parse, parse_train, parse_tune, usage
-from crossview.platform.config import Data, method_names, presets
-from crossview.platform.evaluate.task import Task
+from crossview.platform.config import method_names, presets
 from crossview.storage import is_local, named
 
 Run = Annotated[Path, tyro.conf.Positional]
@@ -68,129 +68,6 @@ def resume(run: Run, /, debug: bool = False) -> None:
 
     go_on(run, in_process=debug)
     print(f"Done. The run lies in {run}")
-
-
-def embed(
-    run: Run,
-    /,
-    split: str = "val",
-    baselines: bool = False,
-    catalog: Path | None = None,
-    out: Path | None = None,
-    weights: str = "hub",
-    size_px: int | None = None,
-    actors: int = 1,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    debug: bool = False,
-) -> None:
-    """Write the embeddings of every frame of a split as Parquet, or a backbone's features as a catalog.
-
-    Args:
-        run: The run folder; or timm:NAME, any timm model, which makes of --catalog a catalog of features in --out.
-        split: Split of the run's catalog.
-        baselines: Also the embeddings that the trained one has to beat.
-        catalog: All recordings of this catalog in place of a split of the run's own.
-        out: The table of `catalog`, by default RUN/embeddings/CATALOG.parquet; the folder of a backbone's features.
-        weights: Of a backbone: "hub", "random", or a .safetensors or .pt file.
-        size_px: Of a backbone: frame size; by default what its weights were trained with.
-        actors: Ray actors that decode and embed, each of one CPU, and of one GPU on cuda.
-        device: What they compute on; auto takes a GPU where there is one.
-        debug: In this one process, without Ray.
-
-    """
-    from crossview.platform.evaluate.frame_embeddings import embed as write
-    from crossview.platform.evaluate.frame_embeddings import export
-
-    if str(run).startswith("timm:"):
-        _embed_backbone(str(run).removeprefix("timm:"), weights, size_px, catalog, out, actors, device, debug)
-        return
-    if weights != "hub" or size_px is not None:
-        raise ValueError("--weights and --size-px: they are a backbone's; a run has its own: leave them out")
-    if catalog is None:
-        if out is not None:
-            raise ValueError(f"--out {out}: it names the table of another catalog; give --catalog with it")
-        for row, path in write(
-            run, split=split, baselines=baselines, actors=actors, device=device, in_process=debug
-        ).items():
-            print(f"{row}: {path}")
-        return
-    if baselines:
-        raise ValueError(
-            "--baselines: they are of a split of the run's own catalog; leave out --catalog or --baselines"
-        )
-    from crossview.datasets.catalog import Catalog
-
-    file = out or run / "embeddings" / f"{catalog.resolve().name}.parquet"
-    loaded = Catalog.load(catalog)
-    print(f"trained: {export(run, loaded, file, actors=actors, device=device, in_process=debug)}")
-
-
-def _embed_backbone(
-    name: str,
-    weights: str,
-    size_px: int | None,
-    catalog: Path | None,
-    out: Path | None,
-    actors: int,
-    device: str,
-    debug: bool,
-) -> None:
-    """`crossview embed timm:NAME`."""
-    if catalog is None or out is None:
-        raise ValueError(f"timm:{name}: say which videos and where to with --catalog CATALOG --out FOLDER")
-    from crossview.datasets.catalog import Catalog
-    from crossview.platform.cluster.map_recordings import Where
-    from crossview.platform.data.backbone_features import backbone, write_features
-    from crossview.platform.evaluate.embedding_store import device_name
-
-    where = Where(debug, actors, device_name(device))
-    found = write_features(backbone(name, weights, size_px), Catalog.load(catalog), out, where, Data(catalog=catalog))
-    print(f"Features of {len(found.recordings)} recordings lie in {out}; train on them with --data.catalog {out}")
-
-
-def evaluate(
-    run: Run,
-    /,
-    split: str = "val",
-    fit_split: str = "train",
-    tasks: tuple[Task, ...] = ("phases",),
-    few_shot: bool = False,
-    k: int = 10,
-    clips_per_scene: int = 4,
-    actors: int = 1,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    debug: bool = False,
-) -> None:
-    """Score a run's embeddings by the downstream tasks, beside its baselines.
-
-    Args:
-        run: The run folder.
-        split: Choose models on val; run test once.
-        fit_split: Split that classifiers and regressions are fitted on.
-        tasks: AE2's phases; retrieval of an instant between cameras; probes of actions; fine_tuning on few labelled
-            clips; what the method measures of itself.
-        few_shot: Also phase classification from few labelled videos.
-        k: Neighbours in frame retrieval.
-        clips_per_scene: Clips of each recording in retrieval, actions and fine_tuning.
-        actors: Ray actors that decode and embed, each of one CPU, and of one GPU on cuda.
-        device: What they compute on; auto takes a GPU where there is one.
-        debug: In this one process, without Ray.
-
-    """
-    from crossview.platform.evaluate.runner import evaluate as score
-
-    score(
-        run,
-        split=split,
-        fit_split=fit_split,
-        tasks=tasks,
-        few_shot=few_shot,
-        k=k,
-        clips_per_scene=clips_per_scene,
-        actors=actors,
-        device=device,
-        in_process=debug,
-    )
 
 
 def report(run: Run, /) -> None:
@@ -278,7 +155,6 @@ PARSED: dict[str, Callable[..., None]] = {
     "view": view,
     "resume": resume,
     "embed": embed,
-    "evaluate": evaluate,
     "report": report,
     "reproduce": reproduce,
     "info": info,
@@ -287,7 +163,13 @@ PARSED: dict[str, Callable[..., None]] = {
     "stop": stop,
     "check-cluster": check_cluster,
 }
-BY_HAND: dict[str, Callable[..., None]] = {"prepare": prepare, "train": train, "tune": tune, "submit": submit}
+BY_HAND: dict[str, Callable[..., None]] = {
+    "prepare": prepare,
+    "train": train,
+    "tune": tune,
+    "evaluate": evaluate,
+    "submit": submit,
+}
 COMMANDS: dict[str, Callable[..., None]] = {**BY_HAND, **PARSED}
 
 

@@ -62,7 +62,7 @@ class Stream:
     ) -> None:
         if not plan.catalog.root.is_dir():
             raise ValueError(
-                f"{plan.catalog.root}: this folder held the files of the catalog, but is missing; restore it, or make the "
+                f"{plan.catalog.root}: it held the files of the catalog, but is missing; restore it, or make the "
                 "catalog again with `crossview prepare` (`crossview train` also takes --data.root)"
             )
         self.shard, self.device, self.in_process, self.prefetch = shard, device, in_process, prefetch

@@ -12,26 +12,12 @@ from torch import Tensor
 from crossview.datasets.catalog import Recording
 from crossview.datasets.video.decode import UnreadableVideo, decode, sequential, yuv420
 from crossview.methods.method import Method
-from crossview.methods.recipe import MethodConfig
 from crossview.platform.config import Data
 from crossview.platform.data.color import yuv420_to_rgb
 from crossview.platform.data.feature_files import read_features
 
 MAX_DECODED_BYTES = 512 * 1024**2
 """Pictures of a pass of decord, which holds them all."""
-
-
-def size_px(config: MethodConfig, recording: Recording) -> int:
-    """The frame size at which the method was trained on recordings of this perspective."""
-    views = list(config.sampling().views.values())
-    fitting = [v for v in views if v.perspective in (recording.perspective, "any")] or views
-    sizes = {v.size_px for v in fitting}
-    if len(sizes) > 1:
-        raise ValueError(
-            f"recording {recording.id}: the method's {recording.perspective} views have sizes {sorted(sizes)}; "
-            "whole recordings are embedded at one size: give these views one size_px"
-        )
-    return sizes.pop()
 
 
 def video(file: Path, num_frames: int, size: int, data: Data, frames: int) -> Iterator[Tensor]:

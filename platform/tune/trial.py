@@ -11,12 +11,13 @@ import numpy as np
 from ray import tune
 
 from crossview import storage
-from crossview.downstream.table import from_arrow
+from crossview.downstream import results
 from crossview.platform import run_folder
 from crossview.platform.config import Experiment
 from crossview.platform.data.plan_builder import plan_for
 from crossview.platform.evaluate.embedding_store import TRAINED
 from crossview.platform.evaluate.runner import evaluate
+from crossview.platform.evaluate.tasks import options_from
 from crossview.platform.report.plots import NOT_LOSSES
 from crossview.platform.train import launcher
 from crossview.platform.train.lr_schedule import total_steps
@@ -126,11 +127,12 @@ def score(run: Path, search: Search, split: str, *, baselines: bool) -> Scores:
         split=split,
         fit_split=search.fit_split,
         tasks=search.tasks,
+        options={name: options_from(name, values) for name, values in search.options.items()},
         baselines=baselines,
         in_process=True,
         device=search.device if search.experiment.compute.workers == 1 else "cpu",
     )
-    return {row: {m: values[0] for m, values in metrics.items()} for row, metrics in from_arrow(table).items()}
+    return results.scores(table)
 
 
 def mean_scores(scores: list[Scores]) -> Scores:
