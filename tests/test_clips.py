@@ -149,7 +149,7 @@ def test_every_row_holds_every_clip_and_the_trained_one_is_the_loaded_methods(ru
     model = checkpoint.load(run)
     recording = catalog.recordings[2]
     windows = clip_windows(catalog, model.config.sampling(), 2)[recording.id]
-    pixels = next(video(catalog.file(recording), recording, 32, Data(catalog=root), 64))
+    pixels = next(video(catalog.file(recording), recording.num_frames, 32, Data(catalog=root), 64))
     with torch.no_grad():
         frozen = model.frozen_features(pixels[None])[0]
         expected = model.embed_clip(frozen[torch.from_numpy(windows.frames)])
