@@ -165,7 +165,8 @@ def test_evaluation_needs_labels_and_another_split(trained: Path, capsys: pytest
     before = contents(trained)
     assert "have no frame labels named 'phase'" in refused(capsys, "evaluate", trained, "--debug")
     assert "split is 'train'" in refused(capsys, "evaluate", trained, "--split", "train", "--debug")
-    assert "k is 0; retrieval needs at least 1" in refused(capsys, "evaluate", trained, "--phases.k", "0", "--debug")
+    said = refused(capsys, "evaluate", trained, "--phases.k", "0", "--debug")
+    assert "k is 0; frame retrieval needs at least 1" in said
     assert "split 'dev' holds no recording" in refused(capsys, "embed", trained, "--split", "dev", "--debug")
     assert contents(trained) == before
 
