@@ -115,7 +115,7 @@ def main() -> None:
         for original in originals:
             info = probe(original)
             recording = Recording(
-                dataset="", split="", scene="", view="", perspective="exo", subject="", action="", path=original.name,
+                dataset="", scene="", view="", perspective="exo", subject="", action="", path=original.name,
                 kind="video", fps=info.fps, num_frames=info.num_frames, height_px=info.height_px,
                 width_px=info.width_px,
             )  # fmt: skip

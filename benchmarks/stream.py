@@ -61,7 +61,6 @@ def footage(root: Path) -> Catalog:
         recordings.append(
             Recording(
                 dataset="benchmark",
-                split="train",
                 scene=str(k // 2),
                 view=view,
                 perspective=view,  # type: ignore[arg-type]

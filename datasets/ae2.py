@@ -1,4 +1,4 @@
-"""AE2's four sets (arXiv 2306.05526) as they lie on disk: ego and exo videos with one phase label per frame.
+"""One of AE2's four sets (arXiv 2306.05526): ego and exo videos with one phase label per frame.
 
 Two layouts, told apart by what is there; ROOT/SET holds `label.pickle` and
 - lists (break_eggs, tennis_forehand): {ego,exo}/*.mp4, and {ego,exo}/{train,val,test}.csv: no header, one name a line;
@@ -8,43 +8,85 @@ Two layouts, told apart by what is there; ROOT/SET holds `label.pickle` and
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from crossview.datasets.catalog import Catalog, Perspective, Recording, safe_pickle
+from crossview.datasets.catalog import Catalog, Perspective, Recording, one_protocol, safe_pickle
 from crossview.datasets.catalog.probing import Tick, check_splits, probe_all
+from crossview.datasets.catalog.protocols import DEFAULT
 
+PROTOCOLS = (DEFAULT,)
 SPLITS = ("train", "val", "test")
 PERSPECTIVES: tuple[Perspective, ...] = ("ego", "exo")
+PHASES: dict[str, tuple[str, ...]] = {
+    "break_eggs": ("before the hit", "hit to visible crack", "visible crack to contents released", "released"),
+    "pour_milk": ("before the liquid exits", "pouring", "pouring complete"),
+    "pour_liquid": ("before the liquid exits", "pouring", "pouring complete"),
+    "tennis_forehand": ("before the racket touches the ball", "after it"),
+}
+"""Phases between the key events that the benchmark labels, by set; another set's phases have numbers alone."""
 
 
-def catalog(root: Path, set_name: str, *, max_quarantined: float = 0.05, tick: Tick | None = None) -> Catalog:
-    """One set's recordings, per split sorted by path with ego before exo, and their "phase" labels.
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Which set, and where it is."""
 
-    Raises ValueError for a missing root, an empty split, a broken list, labels that do not match their video, and where
-    more than the share `max_quarantined` of the videos is unreadable; fewer are listed in `Catalog.quarantined`.
+    root: Path
+    """Folder that holds the sets."""
+    set: str
+    """Name of the set, e.g. break_eggs."""
+
+
+def catalog(options: Options, *, tick: Tick | None = None) -> Catalog:
+    """The set's recordings, per split sorted by path with ego before exo, and their "phase" labels.
+
+    Raises ValueError for a missing root, an empty split, a broken list, labels that do not match their video, and a
+    name that two videos of one view share. Unreadable videos are listed in `Catalog.quarantined`.
     """
-    base = root / set_name
-    listed = _listed(root, set_name)
+    root, name = options.root, options.set
+    base = root / name
+    listed = _listed(root, name)
     check_splits(root, ((split, path) for split, _, path in listed), base)
     label_file = base / "label.pickle"
+    _check_names(listed, label_file)
     labels = _labels(label_file)
-    infos, quarantined = probe_all(root, [path for *_, path in listed], max_quarantined=max_quarantined, tick=tick)
-    recordings, phases = [], {}
+    infos, quarantined = probe_all(root, [path for *_, path in listed], tick=tick)
+    members: list[tuple[Recording, str]] = []
+    phases = {}
     for split, perspective, path in listed:
         if path not in infos:
             continue
         info, stem = infos[path], PurePosixPath(path).stem
         recording = Recording(
-            dataset="ae2", split=split, scene=stem, view=perspective, perspective=perspective,
-            subject=stem.split("_")[0], action=set_name, path=path, kind="video", fps=info.fps,
+            dataset=f"ae2-{name}", scene=stem, view=perspective, perspective=perspective,
+            subject=stem.split("_")[0], action=name, path=path, kind="video", fps=info.fps,
             num_frames=info.num_frames, height_px=info.height_px, width_px=info.width_px,
         )  # fmt: skip
-        recordings.append(recording)
+        members.append((recording, split))
         phases[recording.id] = _phases(root / path, info.num_frames, label_file, labels.get(stem))
-    return Catalog(root, tuple(recordings), frame_labels={"phase": phases}, quarantined=quarantined)
+    return Catalog(
+        root,
+        tuple(recording for recording, _ in members),
+        frame_labels={"phase": phases},
+        quarantined=quarantined,
+        protocols=one_protocol(members),
+        classes={f"phase/{name}": PHASES[name]} if name in PHASES else {},
+    )
+
+
+def _check_names(listed: list[tuple[str, Perspective, str]], label_file: Path) -> None:
+    """Labels are found by a video's name alone, without folder or split: two of one view cannot share it."""
+    first: dict[tuple[str, str], str] = {}
+    for _, perspective, path in listed:
+        known = first.setdefault((perspective, PurePosixPath(path).stem), path)
+        if known != path:
+            raise ValueError(
+                f"{label_file}: {known} and {path} have one name, so one entry of labels for two {perspective} videos; "
+                "rename one of them and give it an entry of its own"
+            )
 
 
 def _listed(root: Path, set_name: str) -> list[tuple[str, Perspective, str]]:

@@ -1,4 +1,7 @@
-"""Any folder of videos, described by one CSV file and no code."""
+"""Any folder of videos, described by one CSV file and no code.
+
+Columns path, split, scene, view, perspective; optional subject, action, start_offset_s, labels.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from crossview import storage
-from crossview.datasets.catalog import Catalog, Perspective, Recording
+from crossview.datasets.catalog import Catalog, Perspective, Recording, one_protocol
 from crossview.datasets.catalog.probing import Tick, check_splits, probe_all
+from crossview.datasets.catalog.protocols import DEFAULT
 from crossview.datasets.video.decode import VideoInfo
 
+PROTOCOLS = (DEFAULT,)
 REQUIRED = ("path", "split", "scene", "view", "perspective")
 OPTIONAL = ("subject", "action", "start_offset_s", "labels")
 _PERSPECTIVES: dict[str, Perspective] = {"ego": "ego", "exo": "exo"}
@@ -29,30 +34,47 @@ class _Line:
     start_offset_s: float
 
 
-def catalog(root: Path, csv_file: Path, *, max_quarantined: float = 0.05, tick: Tick | None = None) -> Catalog:
-    """The recordings that `csv_file` lists.
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Which files, and the list of them."""
+
+    root: Path
+    """Folder that the paths in the CSV start from."""
+    csv: Path
+    """One line per video under a header that names its columns."""
+
+
+def catalog(options: Options, *, tick: Tick | None = None) -> Catalog:
+    """The recordings that the CSV lists.
 
     Its header names the columns path, split, scene, view, perspective (ego or exo), and any of subject, action,
-    start_offset_s and labels; paths are relative to `root`. `labels` names a .txt, .csv or .npy file with one whole
+    start_offset_s and labels; paths are relative to the root. `labels` names a .txt, .csv or .npy file with one whole
     number per frame, read as "phase". Without an action column all recordings count as one action.
     Raises ValueError that names file, line and column; unreadable videos are listed in `Catalog.quarantined`.
     """
+    root, csv_file = options.root, options.csv
     if not root.is_dir():
         raise ValueError(f"{root}: the folder is missing; pass the folder that the paths in {csv_file} are relative to")
     lines = _read(root, csv_file)
     check_splits(root, ((line.values["split"], line.values["path"]) for line in lines), csv_file)
-    paths = [line.values["path"] for line in lines]
-    infos, quarantined = probe_all(root, paths, max_quarantined=max_quarantined, tick=tick)
-    recordings, phases = [], {}
+    infos, quarantined = probe_all(root, [line.values["path"] for line in lines], tick=tick)
+    members: list[tuple[Recording, str]] = []
+    phases = {}
     for line in lines:
         info = infos.get(line.values["path"])
         if info is None:
             continue
         recording = _recording(csv_file, line, info)
-        recordings.append(recording)
+        members.append((recording, line.values["split"]))
         if line.values.get("labels"):
             phases[recording.id] = _labels(root, csv_file, line, info.num_frames)
-    return Catalog(root, tuple(recordings), frame_labels={"phase": phases} if phases else {}, quarantined=quarantined)
+    return Catalog(
+        root,
+        tuple(recording for recording, _ in members),
+        frame_labels={"phase": phases} if phases else {},
+        quarantined=quarantined,
+        protocols=one_protocol(members),
+    )
 
 
 def _read(root: Path, csv_file: Path) -> list[_Line]:
@@ -70,14 +92,14 @@ def _read(root: Path, csv_file: Path) -> list[_Line]:
                     f"{csv_file}, line 1: column {name!r} is unknown; choose from {', '.join(REQUIRED + OPTIONAL)}"
                 )
         lines: list[_Line] = []
-        first_lines: dict[tuple[str, str, str], int] = {}
+        first_lines: dict[tuple[str, str], int] = {}
         for row in reader:
             line = _check(root, csv_file, reader.line_num, row)
-            key = (line.values["split"], line.values["scene"], line.values["view"])
+            key = (line.values["scene"], line.values["view"])
             if key in first_lines:
                 raise ValueError(
-                    f"{csv_file}, line {line.number}: split, scene and view {'/'.join(key)} stand in line "
-                    f"{first_lines[key]} already; together they must name one recording"
+                    f"{csv_file}, line {line.number}: scene and view {'/'.join(key)} are in line {first_lines[key]} "
+                    "already; together they must name one recording, in whatever split"
                 )
             first_lines[key] = line.number
             lines.append(line)
@@ -96,6 +118,9 @@ def _check(root: Path, csv_file: Path, number: int, row: dict[str | None, str | 
     for name in REQUIRED:
         if not values[name]:
             raise ValueError(f"{place}, column {name!r}: it is empty; every recording needs one")
+    for name in ("scene", "view"):
+        if "/" in values[name]:
+            raise ValueError(f"{place}, column {name!r}: {values[name]!r} holds a '/'; write '-' or '_' in its place")
     perspective = _PERSPECTIVES.get(values["perspective"])
     if perspective is None:
         raise ValueError(f"{place}, column 'perspective': {values['perspective']!r} is unknown; write ego or exo")
@@ -114,7 +139,7 @@ def _check(root: Path, csv_file: Path, number: int, row: dict[str | None, str | 
 def _recording(csv_file: Path, line: _Line, info: VideoInfo) -> Recording:
     values = line.values
     return Recording(
-        dataset=csv_file.stem, split=values["split"], scene=values["scene"], view=values["view"],
+        dataset=csv_file.stem, scene=values["scene"], view=values["view"],
         perspective=line.perspective, subject=values.get("subject", ""), action=values.get("action", ""),
         path=values["path"], kind="video", fps=info.fps, num_frames=info.num_frames, height_px=info.height_px,
         width_px=info.width_px, start_offset_s=line.start_offset_s,

@@ -31,6 +31,8 @@ class Source:
     """Of all rows; the first catalog has what is left."""
     pairing: Literal["single", "synchronized", "paired", "unpaired", "group"] | None = None
     """In place of the method's own, such as "paired" where its views run one after the other."""
+    protocol: str | None = None
+    """Which of this catalog's protocols makes the splits; None is the only one."""
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
@@ -46,6 +48,8 @@ class Data:
     root: Location | None = None
     """Where the catalog's files are now, if they were moved since it was made."""
     split: str = "train"
+    protocol: str | None = None
+    """Which of the catalog's protocols makes the splits, in training and evaluations; None is the only one."""
     views: tuple[str, ...] | None = None
     """Training cameras, by name; None takes all. One that is left out is a held-out camera in evaluations."""
     actions: tuple[str, ...] | None = None

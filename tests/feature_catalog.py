@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crossview.datasets.catalog import Catalog, Recording
+from crossview.datasets.catalog import Catalog, Recording, one_protocol
 
 TOKENS, WIDTH = 9, 96
 
@@ -17,7 +17,7 @@ def write_feature_catalog(folder: Path, *, train: int = 6, val: int = 3, frames:
     root = folder / "files"
     root.mkdir(parents=True)
     phases = rng.standard_normal((4, TOKENS, WIDTH))
-    recordings, labels = [], {}
+    members, labels = [], {}
     for split, count in (("train", train), ("val", val)):
         for perspective in ("ego", "exo"):
             for k in range(count):
@@ -28,7 +28,6 @@ def write_feature_catalog(folder: Path, *, train: int = 6, val: int = 3, frames:
                 np.save(root / f"{name}.npy", tokens.astype(np.float16))
                 recording = Recording(
                     dataset="features",
-                    split=split,
                     scene=name,
                     view=perspective,
                     perspective=perspective,  # type: ignore[arg-type]
@@ -41,7 +40,9 @@ def write_feature_catalog(folder: Path, *, train: int = 6, val: int = 3, frames:
                     height_px=112,
                     width_px=112,
                 )
-                recordings.append(recording)
+                members.append((recording, split))
                 labels[recording.id] = phase
-    Catalog(root, tuple(recordings), (), {"phase": labels}).save(folder / "catalog")
+    recordings = tuple(recording for recording, _ in members)
+    catalog = Catalog(root, recordings, frame_labels={"phase": labels}, protocols=one_protocol(members))
+    catalog.save(folder / "catalog")
     return folder / "catalog"

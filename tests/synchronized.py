@@ -6,7 +6,7 @@ from pathlib import Path
 
 import videos
 
-from crossview.datasets.catalog import Catalog, Recording
+from crossview.datasets.catalog import Catalog, Recording, one_protocol
 
 CAMERAS, SEEN = ("ego", "exo1", "exo2"), ("ego", "exo1")
 LATE_S = 2 / 30
@@ -16,7 +16,6 @@ LATE_S = 2 / 30
 def camera(view: str, **facts) -> Recording:
     defaults = {
         "dataset": "d",
-        "split": "val",
         "scene": "s",
         "subject": "p",
         "action": "wave",
@@ -33,8 +32,8 @@ def camera(view: str, **facts) -> Recording:
 
 
 def write_synchronized(root: Path) -> Catalog:
-    recordings = []
-    for split in ("train", "val"):
+    members = []
+    for split, first in (("train", 0), ("val", 2)):
         for action in ("wave", "nod"):
             for k in range(2):
                 for view in CAMERAS:
@@ -42,8 +41,8 @@ def write_synchronized(root: Path) -> Catalog:
                     frames = 12 + 2 * k
                     videos.write(root / path, frames=frames)
                     late_s = LATE_S if view == "exo2" else 0.0
-                    facts = {"scene": f"{action}{k}", "subject": f"{split}{k}", "action": action, "path": path}
-                    recordings.append(camera(view, split=split, num_frames=frames, start_offset_s=late_s, **facts))
-    catalog = Catalog(root, tuple(recordings))
+                    facts = {"scene": f"{action}{first + k}", "subject": f"{split}{k}", "action": action, "path": path}
+                    members.append((camera(view, num_frames=frames, start_offset_s=late_s, **facts), split))
+    catalog = Catalog(root, tuple(r for r, _ in members), protocols=one_protocol(members))
     catalog.save(root / "catalog")
     return catalog

@@ -13,15 +13,16 @@ from datasets_on_disk import make_ae2, make_folder
 
 from crossview.datasets import ae2, folder
 from crossview.datasets.catalog import safe_pickle
+from crossview.datasets.catalog.probing import check_share
 
 
 @pytest.mark.parametrize("kind", ["lists", "folders"])
 def test_ae2_layouts(tmp_path: Path, kind: str) -> None:
     root = tmp_path / "ego" / "my_ego_data"  # the view must come from the layout, not from the root's name
     make_ae2(root, kind)
-    catalog = ae2.catalog(root, "chop")
+    catalog = ae2.catalog(ae2.Options(root=root, set="chop"))
     assert [r.perspective for r in catalog.recordings] == ["ego", "ego", "exo", "exo"] * 3
-    assert [r.split for r in catalog.recordings] == ["train"] * 4 + ["val"] * 4 + ["test"] * 4
+    assert [catalog.split_of(r) for r in catalog.recordings] == ["train"] * 4 + ["val"] * 4 + ["test"] * 4
     files = [str(catalog.file(r)) for r in catalog.select("val").recordings]
     assert files == sorted(files)
     assert {r.action for r in catalog.recordings} == {"chop"}
@@ -37,7 +38,7 @@ def test_ae2_label_of_wrong_length(tmp_path: Path) -> None:
     labels["S1_exo_2"] = labels["S1_exo_2"][:-1]
     (base / "label.pickle").write_bytes(pickle.dumps(labels))
     with pytest.raises(ValueError, match=r"label\.pickle: 11 labels for .*val/exo/S1_exo_2\.mp4.* 12 frames.*correct"):
-        ae2.catalog(tmp_path, "chop")
+        ae2.catalog(ae2.Options(root=tmp_path, set="chop"))
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_ae2_broken_csv_row(tmp_path: Path, line: str, rule: str) -> None:
     base = make_ae2(tmp_path, "lists")
     (base / "ego" / "train.csv").write_text(f"S0_ego_1.mp4\n\n{line}\n")
     with pytest.raises(ValueError, match=rf"ego/train\.csv, line 3: '{line}' is broken: .*{rule}.*correct or remove"):
-        ae2.catalog(tmp_path, "chop")
+        ae2.catalog(ae2.Options(root=tmp_path, set="chop"))
 
 
 def test_ae2_one_file_in_two_splits(tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ def test_ae2_one_file_in_two_splits(tmp_path: Path) -> None:
     with (base / "exo" / "test.csv").open("a") as lines:
         lines.write("S0_exo_1.mp4\n")
     with pytest.raises(ValueError, match=r"exo/S0_exo_1\.mp4 stands in split 'test' and in split 'train'; .*remove"):
-        ae2.catalog(tmp_path, "chop")
+        ae2.catalog(ae2.Options(root=tmp_path, set="chop"))
 
 
 def test_ae2_a_link_into_another_split(tmp_path: Path) -> None:
@@ -64,32 +65,54 @@ def test_ae2_a_link_into_another_split(tmp_path: Path) -> None:
     (base / "val" / "ego" / "S1_ego_1.mp4").unlink()
     (base / "val" / "ego" / "S1_ego_1.mp4").symlink_to(base / "train" / "ego" / "S0_ego_1.mp4")
     with pytest.raises(ValueError, match=r"split 'val' and in split 'train', there as chop/train/ego/S0_ego_1\.mp4"):
-        ae2.catalog(tmp_path, "chop")
+        ae2.catalog(ae2.Options(root=tmp_path, set="chop"))
+
+
+def test_ae2_two_videos_with_one_entry_of_labels(tmp_path: Path) -> None:
+    base = make_ae2(tmp_path, "folders")
+    videos.write(base / "val" / "ego" / "S0_ego_1.mp4", frames=7)
+    with pytest.raises(ValueError, match=r"label\.pickle: chop/train/ego/S0_ego_1\.mp4 and chop/val/ego/S0_ego_1\.mp4"):
+        ae2.catalog(ae2.Options(root=tmp_path, set="chop"))
+
+
+def test_ae2_ids_name_the_set_and_no_split_and_its_phases_have_names(tmp_path: Path) -> None:
+    make_ae2(tmp_path, "lists")
+    chop = ae2.catalog(ae2.Options(root=tmp_path, set="chop"))
+    assert chop.recordings[0].id == "ae2-chop/S0_ego_1/ego"
+    assert not chop.classes
+    (tmp_path / "chop").rename(tmp_path / "pour_milk")
+    milk = ae2.catalog(ae2.Options(root=tmp_path, set="pour_milk"))
+    assert milk.classes == {"phase/pour_milk": ("before the liquid exits", "pouring", "pouring complete")}
+    assert {r.id for r in milk.recordings} == {r.id.replace("chop", "pour_milk") for r in chop.recordings}
+    (tmp_path / "pour_milk").rename(tmp_path / "tennis_forehand")  # which has two phases, while the labels have three
+    with pytest.raises(ValueError, match=r"label 2 of kind 'phase/tennis_forehand', which is outside its 2 classes"):
+        ae2.catalog(ae2.Options(root=tmp_path, set="tennis_forehand"))
 
 
 def test_ae2_missing_and_empty(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere/chop: the folder is missing.*pass the folder"):
-        ae2.catalog(tmp_path / "nowhere", "chop")
+        ae2.catalog(ae2.Options(root=tmp_path / "nowhere", set="chop"))
     base = make_ae2(tmp_path, "lists")
     (base / "exo" / "val.csv").write_text("")
     with pytest.raises(ValueError, match=r"exo/val\.csv: the split is empty"):
-        ae2.catalog(tmp_path, "chop")
+        ae2.catalog(ae2.Options(root=tmp_path, set="chop"))
     (base / "exo" / "val.csv").unlink()
     with pytest.raises(ValueError, match=r"exo/val\.csv: the list is missing"):
-        ae2.catalog(tmp_path, "chop")
+        ae2.catalog(ae2.Options(root=tmp_path, set="chop"))
     (tmp_path / "other").mkdir()
     with pytest.raises(ValueError, match=r"other: neither ego/train\.csv nor train/ego"):
-        ae2.catalog(tmp_path, "other")
+        ae2.catalog(ae2.Options(root=tmp_path, set="other"))
 
 
 def test_ae2_unreadable_video_is_quarantined(tmp_path: Path) -> None:
     base = make_ae2(tmp_path, "folders")
     videos.truncate(base / "val" / "exo" / "S1_exo_1.mp4")
-    catalog = ae2.catalog(tmp_path, "chop", max_quarantined=0.1)
+    catalog = ae2.catalog(ae2.Options(root=tmp_path, set="chop"))
+    check_share(catalog, 0.1)
     assert len(catalog.recordings) == 11
     assert [q.path for q in catalog.quarantined] == ["chop/val/exo/S1_exo_1.mp4"]
     with pytest.raises(ValueError, match=r"1 of 12 videos cannot be read.*max_quarantined = 0\.05(.|\n)*S1_exo_1\.mp4"):
-        ae2.catalog(tmp_path, "chop")
+        check_share(catalog, 0.05)
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
@@ -129,10 +152,10 @@ def test_restricted_pickle_names_a_damaged_file(tmp_path: Path) -> None:
 
 def test_folder(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("\n".join(make_folder(tmp_path)))
-    catalog = folder.catalog(tmp_path, tmp_path / "list.csv")
+    catalog = folder.catalog(folder.Options(root=tmp_path, csv=tmp_path / "list.csv"))
     first, second, third = catalog.recordings
-    assert (first.id, first.perspective, first.start_offset_s, first.num_frames) == ("train/take1/head", "ego", 0.5, 5)
-    assert (second.start_offset_s, third.split) == (0.0, "val")
+    assert (first.id, first.perspective, first.start_offset_s, first.num_frames) == ("list/take1/head", "ego", 0.5, 5)
+    assert (second.start_offset_s, catalog.split_of(third)) == (0.0, "val")
     assert catalog.frame_labels["phase"][first.id].tolist() == [0, 0, 1, 1, 2]
     assert catalog.frame_labels["phase"][second.id].tolist() == [0, 1, 1, 1, 2]
     assert third.id not in catalog.frame_labels["phase"]
@@ -145,7 +168,9 @@ def test_folder(tmp_path: Path) -> None:
         (0, "labels", "label", "line 1: column 'label' is unknown"),
         (1, "ego", "egocentric", "line 2, column 'perspective': 'egocentric'"),
         (2, "b.mp4", "z.mp4", "line 3, column 'path': .*z.mp4 is missing"),
-        (2, "take1,cam", "take1,head", "line 3: split, scene and view train/take1/head stand in line 2"),
+        (2, "take1,cam", "take1,head", "line 3: scene and view take1/head are in line 2 already"),
+        (2, "take1", "take/1", "line 3, column 'scene': 'take/1' holds a '/'"),
+        (3, "take2", "take1", "line 4: scene and view take1/cam are in line 3 already.*in whatever split"),
         (3, ",0,", ",soon,", "line 4, column 'start_offset_s': 'soon'"),
         (3, "val", "", "line 4, column 'split': it is empty"),
         (3, ",0,", "", "line 4: .* does not fit the header"),
@@ -159,24 +184,24 @@ def test_folder_broken_csv(tmp_path: Path, line: int, old: str, new: str, messag
     lines[line] = lines[line].replace(old, new)
     (tmp_path / "list.csv").write_text("\n".join(lines))
     with pytest.raises(ValueError, match=rf"list\.csv, {message}"):
-        folder.catalog(tmp_path, tmp_path / "list.csv")
+        folder.catalog(folder.Options(root=tmp_path, csv=tmp_path / "list.csv"))
 
 
 def test_folder_one_file_in_two_splits(tmp_path: Path) -> None:
     lines = make_folder(tmp_path)
     (tmp_path / "list.csv").write_text("\n".join([*lines, "./a.mp4,test,take9,head,ego,,"]))
     with pytest.raises(ValueError, match=r"list\.csv: \./a\.mp4 stands in split 'test' and in split 'train'"):
-        folder.catalog(tmp_path, tmp_path / "list.csv")
+        folder.catalog(folder.Options(root=tmp_path, csv=tmp_path / "list.csv"))
 
 
 def test_folder_label_of_wrong_length(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("\n".join(make_folder(tmp_path)))
     (tmp_path / "a.txt").write_text("0 0 1 1")
     with pytest.raises(ValueError, match=r"line 2, column 'labels': .*a\.txt holds 4 labels, but a\.mp4 decodes to 5"):
-        folder.catalog(tmp_path, tmp_path / "list.csv")
+        folder.catalog(folder.Options(root=tmp_path, csv=tmp_path / "list.csv"))
 
 
 def test_folder_empty_csv(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text(make_folder(tmp_path)[0] + "\n")
     with pytest.raises(ValueError, match=r"list\.csv: it lists no recording"):
-        folder.catalog(tmp_path, tmp_path / "list.csv")
+        folder.catalog(folder.Options(root=tmp_path, csv=tmp_path / "list.csv"))

@@ -22,7 +22,6 @@ def catalog() -> Catalog:
     recordings = [
         Recording(
             dataset="d",
-            split="train",
             scene=f"{action}-{view}-{i}",
             view=view,
             perspective=view,

@@ -109,7 +109,7 @@ def test_true_lengths_travel(catalog: Catalog) -> None:
 
 def test_a_missing_camera_of_a_group_of_features_is_zero(tmp_path: Path) -> None:
     found = Catalog.load(write_feature_catalog(tmp_path))
-    recordings = [r for r in found.recordings if r.split == "train"][:3]
+    recordings = found.select("train").recordings[:3]
     scenes = [replace(r, scene=f"s{k // 2}", view=f"v{k}") for k, r in enumerate(recordings)]
     view = View(perspective="any", frames=4, fps=15.0, count=2)
     plan = Plan(

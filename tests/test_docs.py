@@ -9,7 +9,6 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,6 +17,7 @@ import torch
 import videos
 from tiny_run import train, write_catalog
 
+import crossview.datasets
 import crossview.downstream
 import crossview.methods
 from crossview.datasets import folder
@@ -25,6 +25,7 @@ from crossview.datasets.catalog import Catalog
 from crossview.downstream import results
 from crossview.downstream.frame_table import FrameTable
 from crossview.methods import method as contract
+from crossview.platform.cli.main import main
 from crossview.platform.config import config_class, method_names, preset, presets
 from crossview.platform.evaluate.runner import evaluate
 from crossview.platform.evaluate.tasks import options_from
@@ -144,27 +145,33 @@ def test_printed_csv_describes_a_folder(tmp_path: Path) -> None:
     for name in re.findall(r"^([^,]+\.mp4)", lines, re.MULTILINE):
         videos.write(tmp_path / name, frames=6)
     (tmp_path / "kitchen" / "anna_head.txt").write_text("0\n0\n1\n1\n2\n2\n")
-    found = folder.catalog(tmp_path, tmp_path / "videos.csv")
+    found = folder.catalog(folder.Options(root=tmp_path, csv=tmp_path / "videos.csv"))
     assert [(r.scene, r.view, r.perspective) for r in found.select("train").recordings] == [
         ("anna_1", "head", "ego"),
         ("anna_1", "left", "exo"),
     ]
-    assert found.frame_labels["phase"]["train/anna_1/head"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert found.frame_labels["phase"]["videos/anna_1/head"].tolist() == [0, 0, 1, 1, 2, 2]
     assert found.recordings[1].start_offset_s == 0.4
 
 
-def test_printed_dataset_yields_a_catalog(tmp_path: Path) -> None:
+def test_printed_dataset_is_prepared_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("anna_1/head", "anna_1/left", "ben_1/head"):
         videos.write(tmp_path / f"{name}.mp4", frames=6)
     facts = {"person": "anna", "task": "make tea", "ego": "head"}
     takes = {"anna_1": facts | {"split": "train"}, "ben_1": facts | {"split": "val"}}
     (tmp_path / "takes.json").write_text(json.dumps(takes))
-    names: dict[str, Any] = {}
-    exec(compile(blocks("python")[0], "takes.py", "exec"), names)
-    names["catalog"](tmp_path).save(tmp_path / "catalog")
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "takes.py").write_text(blocks("python")[0])
+    monkeypatch.setattr(crossview.datasets, "__path__", [*crossview.datasets.__path__, str(tmp_path / "datasets")])
+    try:
+        main(["prepare", "takes", "--root", str(tmp_path), "--out", str(tmp_path / "catalog")])
+    finally:
+        sys.modules.pop("crossview.datasets.takes", None)
     found = Catalog.load(tmp_path / "catalog")
+    assert [r.scene for r in found.select("val").recordings] == ["ben_1"]
+    assert found.classes["action"] == ("make coffee", "make tea")
     assert sorted((r.id, r.perspective, r.num_frames) for r in found.recordings) == [
-        ("train/anna_1/head", "ego", 6),
-        ("train/anna_1/left", "exo", 6),
-        ("val/ben_1/head", "ego", 6),
+        ("takes/anna_1/head", "ego", 6),
+        ("takes/anna_1/left", "exo", 6),
+        ("takes/ben_1/head", "ego", 6),
     ]

@@ -23,7 +23,6 @@ def catalog_of(scenes: int, without: dict[int, tuple[str, ...]] | None = None) -
             recordings.append(
                 Recording(
                     dataset="assembly101",
-                    split="train",
                     scene=f"scene{scene:03d}",
                     view=view,
                     perspective="ego" if view in EGO else "exo",

@@ -16,7 +16,7 @@ from synchronized import SEEN, camera, write_synchronized
 from tiny_run import train
 from torch import Tensor, nn
 
-from crossview.datasets.catalog import Catalog
+from crossview.datasets.catalog import Catalog, one_protocol
 from crossview.downstream.few_clips.config import Options
 from crossview.downstream.few_clips.fine_tuning import Classifier, FineTuning, accuracy, embed_all, fine_tune
 from crossview.downstream.table import from_arrow
@@ -168,7 +168,7 @@ def test_a_damaged_recording_is_passed_over(
     tmp_path: Path,
 ) -> None:
     whole = Catalog.load(root / "catalog")
-    broken = next(r for r in whole.recordings if r.perspective == "ego" and r.split == "train")
+    broken = next(r for r in whole.select("train").recordings if r.perspective == "ego")
     folder = tmp_path / "catalog"
     for recording in whole.recordings:
         (tmp_path / recording.path).parent.mkdir(exist_ok=True)
@@ -187,14 +187,15 @@ def test_a_catalog_without_ego_clips_or_with_one_action_is_refused(tmp_path: Pat
         for view in ("ego", "exo1"):
             path = f"{split}_{view}.mp4"
             videos.write(tmp_path / path, frames=12)
-            recordings.append(camera(view, split=split, num_frames=12, path=path, scene=split))
+            recordings.append(camera(view, num_frames=12, path=path, scene=split))
             videos.write(tmp_path / f"more_{path}", frames=12)
-            recordings.append(camera(view, split=split, num_frames=12, path=f"more_{path}", scene=f"more{split}"))
-    Catalog(tmp_path, tuple(recordings)).save(tmp_path / "catalog")
+            recordings.append(camera(view, num_frames=12, path=f"more_{path}", scene=f"more{split}"))
+    protocols = one_protocol((r, "train" if "train" in r.scene else "val") for r in recordings)
+    Catalog(tmp_path, tuple(recordings), protocols=protocols).save(tmp_path / "catalog")
     single = train(tmp_path / "run", tmp_path)
     with pytest.raises(ValueError, match="all ego recordings to tune on show the action 'wave'"):
         evaluate(single, tasks=("few_clips",), in_process=True)
-    exo = tuple(r for r in recordings if r.split == "train" or r.perspective == "exo")
-    Catalog(tmp_path, exo).save(tmp_path / "catalog")
+    exo = tuple(r for r in recordings if "train" in r.scene or r.perspective == "exo")
+    Catalog(tmp_path, exo, protocols=protocols).save(tmp_path / "catalog")
     with pytest.raises(ValueError, match="split 'val' has no ego recording of the cameras ego, exo1"):
         evaluate(single, tasks=("few_clips",), in_process=True)

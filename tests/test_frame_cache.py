@@ -39,7 +39,7 @@ def test_cached_frames_are_the_decoded_ones(catalog: Catalog) -> None:
 
 def test_a_changed_video_is_decoded_anew(catalog: Catalog) -> None:
     before = decoded(catalog, cache_frames=True)
-    ego = [r for r in catalog.recordings if r.split == "train" and r.perspective == "ego"]
+    ego = [r for r in catalog.select("train").recordings if r.perspective == "ego"]
     for recording in ego:
         videos.write(catalog.file(recording), frames=recording.num_frames, width=48)
     after = decoded(catalog, cache_frames=True)
@@ -48,7 +48,7 @@ def test_a_changed_video_is_decoded_anew(catalog: Catalog) -> None:
 
 
 def test_a_truncated_video_is_not_cached_and_is_quarantined(catalog: Catalog) -> None:
-    broken = next(r for r in catalog.recordings if r.split == "train" and r.perspective == "ego")
+    broken = next(r for r in catalog.select("train").recordings if r.perspective == "ego")
     file = catalog.file(broken)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 3])
     out = decoded(catalog, cache_frames=True)

@@ -10,10 +10,10 @@ from crossview.datasets.catalog import Catalog, Recording, Segment
 from crossview.datasets.catalog.labels import Labels, classes_of
 
 ONE = Recording(
-    dataset="d", split="train", scene="s", view="ego", perspective="ego", subject="p", action="wave", path="a.mp4",
+    dataset="d", scene="s", view="ego", perspective="ego", subject="p", action="wave", path="a.mp4",
     kind="video", fps=10.0, num_frames=100, height_px=8, width_px=8,
 )  # fmt: skip
-TWO = replace(ONE, split="val", view="exo", perspective="exo", action="stir", path="b.mp4")
+TWO = replace(ONE, view="exo", perspective="exo", action="stir", path="b.mp4")
 SEGMENTS = (
     Segment(ONE.id, 0.0, 2.0, "verb", "c10"),
     Segment(ONE.id, 1.0, 4.0, "verb", "c2"),
@@ -51,6 +51,37 @@ def test_actions_and_perspectives_come_from_the_recording() -> None:
     assert labels.of(ONE, "action", np.arange(3)).tolist() == [0, 1]
     assert labels.of(ONE, "perspective", np.arange(3)).tolist() == [0, 1]
     assert labels.of(TWO, "perspective", np.arange(3)).tolist() == [1, 0]
+
+
+def test_a_part_numbers_classes_as_the_whole_does() -> None:
+    part = CATALOG.keep(lambda r: r == TWO)
+    assert classes_of(part, "verb") == ("c2", "c7", "c10")
+    assert Labels(part, {"verb": 3}).of(TWO, "verb", np.arange(3)).tolist() == [0, 1, 0]
+    assert Labels(part, {"action": 2}).of(TWO, "action", np.arange(3)).tolist() == [1, 0]
+
+
+def test_declared_classes_count_where_no_recording_shows_them() -> None:
+    declared = replace(CATALOG, classes={"verb": ("c10", "c9", "c7", "c2"), "action": ("jump", "stir", "wave")})
+    assert Labels(declared, {"verb": 4}).of(ONE, "verb", np.arange(6)).tolist() == [1, 0, 0, 0]
+    assert Labels(declared, {"action": 3}).of(TWO, "action", np.arange(6)).tolist() == [0, 1, 0]
+    with pytest.raises(ValueError, match=r"kind 'verb' have 4 classes .*configured for 3; set .* to 4"):
+        Labels(declared, {"verb": 3})
+    unseen = replace(CATALOG, segments=(), classes={"verb": ("c1",)})
+    assert Labels(unseen, {"verb": 1}).of(ONE, "verb", np.arange(6)).tolist() == [0]
+
+
+def test_labels_outside_the_class_list_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"d/s/ego has the label 'c10' of kind 'verb', .* outside its 2 classes \(c2, c7"
+    ):
+        replace(CATALOG, classes={"verb": ("c2", "c7")})
+    unknown = replace(CATALOG, classes={"action": ("wave", "jump")})
+    with pytest.raises(ValueError, match=r"d/s/exo has the label 'stir' of kind 'action'"):
+        Labels(unknown, {"action": 2})
+    phases = {"phase": {ONE.id: np.full(100, 2, np.int32)}}
+    replace(CATALOG, frame_labels=phases, classes={"phase/wave": ("a", "b", "c"), "phase/stir": ("a",)})
+    with pytest.raises(ValueError, match=r"d/s/ego has the label 2 of kind 'phase/wave', .* outside its 2 classes"):
+        replace(CATALOG, frame_labels=phases, classes={"phase/wave": ("a", "b")})
 
 
 def test_another_number_of_classes_is_refused_with_the_right_one() -> None:

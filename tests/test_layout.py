@@ -147,6 +147,25 @@ def test_the_platform_names_no_task() -> None:
     assert not found
 
 
+def test_the_platform_names_no_dataset() -> None:
+    """Neither imported nor as a string or an identifier; the synthetic world, which studies render, is no dataset."""
+    datasets = {p.stem for p in (ROOT / "datasets").glob("*.py")}
+    assert {"ae2", "folder"} <= datasets
+    identifiers = datasets - {"folder"}  # which is an English word too
+    found = []
+    for file in files("platform"):
+        for node in ast.walk(ast.parse(file.read_text(), str(file))):
+            said = isinstance(node, ast.Constant) and node.value in datasets
+            if said or (isinstance(node, ast.Name) and node.id in identifiers):
+                found.append(f"{file.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}")
+        found += [
+            f"{file.relative_to(ROOT)}: {m}"
+            for m in imported(file)
+            if m.startswith("crossview.datasets.") and m.split(".")[2] in datasets
+        ]
+    assert not found
+
+
 def test_the_package_list_equals_the_tree() -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         tool = tomllib.load(file)["tool"]["setuptools"]

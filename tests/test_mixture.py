@@ -18,7 +18,7 @@ PAIRS = Sampling(views={"ego": VIEW, "exo": replace(VIEW, perspective="exo")}, p
 
 def catalog(name: str, scenes: int, lengths: tuple[int, int] = (50, 50)) -> Catalog:
     ego = Recording(
-        dataset=name, split="train", scene="", view="ego", perspective="ego", subject="p", action="a", path="",
+        dataset=name, scene="", view="ego", perspective="ego", subject="p", action="a", path="",
         kind="video", fps=10.0, num_frames=lengths[0], height_px=8, width_px=8,
     )  # fmt: skip
     exo = replace(ego, view="exo", perspective="exo", num_frames=lengths[1])

@@ -18,7 +18,7 @@ CONFIG = Config()
 def recording(scene: str, camera: int, frames: int = 103, **changed: object) -> Recording:
     """A file of NTU RGB+D: 30 Hz, cameras 1 to 3 at once."""
     plain = Recording(
-        dataset="ntu", split="train", scene=scene, view=f"C{camera:03d}", perspective="exo", subject=scene[:4],
+        dataset="ntu", scene=scene, view=f"C{camera:03d}", perspective="exo", subject=scene[:4],
         action=scene[-4:], path=f"{scene}C{camera:03d}.avi", kind="video", fps=30.0, num_frames=frames, height_px=1080,
         width_px=1920,
     )  # fmt: skip

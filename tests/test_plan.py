@@ -20,7 +20,7 @@ QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCh
 
 def recording(scene: int, view: str, perspective: Perspective, **changed: object) -> Recording:
     plain = Recording(
-        dataset="d", split="train", scene=f"s{scene}", view=view, perspective=perspective, subject="p",
+        dataset="d", scene=f"s{scene}", view=view, perspective=perspective, subject="p",
         action=f"a{scene % 2}", path=f"s{scene}/{view}.mp4", kind="video", fps=30.0, num_frames=40, height_px=64,
         width_px=64,
     )  # fmt: skip

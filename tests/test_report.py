@@ -136,7 +136,7 @@ def test_losses_that_were_never_logged_are_an_error() -> None:
 def test_the_sheet_shows_each_camera_at_the_same_instants(tmp_path: Path) -> None:
     """Every frame shows its number: clocks that differ by an offset must give frames that differ by it."""
     catalog = write_catalog(tmp_path)
-    first, second = (r for r in catalog.recordings if r.split == "train" and r.scene == "wave1")
+    first, second = (r for r in catalog.select("train").recordings if r.scene == "wave1")
     late = dataclasses.replace(second, start_offset_s=4 / 30)
     times = common_instants([first, late], 5)
     assert times[0] == pytest.approx(4 / 30)
@@ -180,7 +180,7 @@ def test_damaged_videos_cost_their_figures_and_not_the_page(tmp_path: Path) -> N
     run = train(tmp_path / "run", tmp_path / "clips")
     evaluate(run, in_process=True)
     for recording in catalog.recordings:
-        if recording.split != "test":
+        if catalog.split_of(recording) != "test":
             videos.truncate(catalog.file(recording))
     assert {f.name for f in draw(run)} == {"losses.png", "tsne.png"}
     page = report(run).read_text()

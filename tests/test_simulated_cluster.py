@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from feature_catalog import write_feature_catalog
 
-from crossview.datasets.catalog import Catalog, Recording
+from crossview.datasets.catalog import Catalog, Recording, one_protocol
 from crossview.methods.recipe import Optim
 from crossview.platform import checkpoint, run_folder
 from crossview.platform.config import Cadence, Compute, Data, Experiment, preset, to_dict
@@ -67,9 +67,11 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
             np.save(folder / f"{scene}_{view}.npy", rng.standard_normal((64, 2, 12)).astype(np.float16))
             facts = {"perspective": view[:3], "path": f"{scene}_{view}.npy", "kind": "features", "action": ""}
             sizes = {"fps": 15.0, "num_frames": 64, "height_px": 1, "width_px": 1}
-            named = {"dataset": "scenes", "split": "train", "scene": str(scene), "view": view, "subject": "0"}
+            named = {"dataset": "scenes", "scene": str(scene), "view": view, "subject": "0"}
             recordings.append(Recording(**named, **facts, **sizes))  # type: ignore[arg-type]
-    Catalog(folder, tuple(recordings), ()).save(folder / "catalog")
+    Catalog(folder, tuple(recordings), protocols=one_protocol((r, "train") for r in recordings)).save(
+        folder / "catalog"
+    )
     return folder / "catalog"
 
 

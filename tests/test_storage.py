@@ -41,7 +41,9 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("videos")
     catalog = tiny_run.write_catalog(root)
     lines = ["path,split,scene,view,perspective,action"]
-    lines += [f"{r.path},{r.split},{r.scene},{r.view},{r.perspective},{r.action}" for r in catalog.recordings]
+    lines += [
+        f"{r.path},{catalog.split_of(r)},{r.scene},{r.view},{r.perspective},{r.action}" for r in catalog.recordings
+    ]
     (root / "videos.csv").write_text("\n".join(lines) + "\n")
     return root
 

@@ -36,7 +36,7 @@ PAIR = Sampling(
 
 def facts(path: Path, root: Path, **changes: Any) -> Recording:
     values: dict[str, Any] = {
-        "dataset": "test", "split": "train", "scene": "s0", "view": "ego", "perspective": "ego", "subject": "p0",
+        "dataset": "test", "scene": "s0", "view": "ego", "perspective": "ego", "subject": "p0",
         "action": "wave", "path": str(path.relative_to(root)), "kind": "video", "fps": 30.0, "num_frames": 24,
         "height_px": 64, "width_px": 96,
     }  # fmt: skip
@@ -186,7 +186,7 @@ def group_sampling(ego: int, exo: int, size_px: int = 32) -> Sampling:
 
 
 def test_a_missing_camera_is_zero_and_masked(root: Path) -> None:
-    recordings = tuple(r for r in catalog_of(root).recordings if r.id != "train/s2/exo")
+    recordings = tuple(r for r in catalog_of(root).recordings if r.id != "test/s2/exo")
     plan = Plan(Catalog(root, recordings), group_sampling(1, 1), seed=0)
     batch = collect(stream(plan, Shard(start_step=0, stop_step=4, batch=1, micro_batch=1)))
     assert batch["video"].shape == (8, 2, 3, 3, 32, 32)
@@ -280,7 +280,7 @@ def test_files_that_were_mended_no_longer_count_against_the_limit(tmp_path: Path
 
 def test_a_row_that_nothing_can_replace_stops_the_run(damaged: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crossview.platform.data.row_decoder.MAX_TRIES", 3)
-    broken = tuple(r for r in damaged.recordings if r.id in ("train/s3/ego", "train/s0/exo"))
+    broken = tuple(r for r in damaged.recordings if r.id in ("test/s3/ego", "test/s0/exo"))
     plan = Plan(Catalog(damaged.root, broken), PAIR, seed=0)
     with pytest.raises(ValueError, match="sample 0 has no readable row"):
         collect(stream(plan, Shard(**ONE), max_quarantined=0.9))

@@ -41,7 +41,7 @@ def test_the_same_seed_gives_the_same_pixels_and_truth(world: Catalog, tmp_path:
     assert [r.id for r in other.recordings] == [r.id for r in world.recordings]
     for a, b in zip(world.recordings, other.recordings, strict=True):
         assert world.file(a).read_bytes() == other.file(b).read_bytes()
-    for table in ("boxes", "cameras", "frame_labels", "segments", "subjects"):
+    for table in ("boxes", "cameras", "classes", "frame_labels", "protocols", "segments", "subjects"):
         assert pq.read_table(world.root / f"{table}.parquet").equals(pq.read_table(tmp_path / f"{table}.parquet"))
 
 
@@ -104,7 +104,7 @@ def test_boxes_are_those_of_the_rendered_ids(world: Catalog) -> None:
     rows = {
         (r["recording"].split("/")[2], r["frame"], r["name"]): r
         for r in pq.read_table(world.root / "boxes.parquet").to_pylist()
-        if r["recording"].startswith("train/crack_egg_train0000/")
+        if r["recording"].startswith("synthetic/crack_egg_train0000/")
     }  # fmt: skip
     rig = Rig(take, view_names(1, 4))
     compared = 0

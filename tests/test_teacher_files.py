@@ -19,7 +19,7 @@ def catalog(root: Path, *paths: str, fps: float = 30.0, num_frames: int = 4) -> 
         root,
         tuple(
             Recording(
-                dataset="d", split="train", scene=Path(path).stem, view="exo", perspective="exo", subject="", action="",
+                dataset="d", scene=Path(path).stem, view="exo", perspective="exo", subject="", action="",
                 path=path, kind="video", fps=fps, num_frames=num_frames, height_px=50, width_px=100,
             )
             for path in paths
@@ -43,9 +43,9 @@ def test_score_pickles_are_matched_by_path_without_suffix(tmp_path: Path) -> Non
     (tmp_path / "k400_ego_predicts.pkl").write_bytes(pickle.dumps(scores, protocol=2))
     known = catalog(tmp_path, "train/a b/x.mp4", "train/c/y.mp4", "val/w.mp4")
     found = score_pickle(tmp_path / "k400_ego_predicts.pkl", known)
-    assert {k: v.tolist() for k, v in found.items()} == {"train/x/exo": [-2, 3], "train/y/exo": [1.5, 0.5]}
+    assert {k: v.tolist() for k, v in found.items()} == {"d/x/exo": [-2, 3], "d/y/exo": [1.5, 0.5]}
     write_scores(tmp_path, "ego", found, classes=2)
-    read = Teachers.load(tmp_path).scores("train/x/exo", "ego")
+    read = Teachers.load(tmp_path).scores("d/x/exo", "ego")
     assert read is not None
     assert read.argmax() == 1, "index 1 is egocentric"
 
@@ -69,7 +69,7 @@ def test_object_arrays_hold_objects_first_and_pixels(tmp_path: Path) -> None:
     found = object_arrays(tmp_path, catalog(tmp_path, "train/v.mp4", "train/w.mp4"))
     assert list(found) == ["train/v/exo"]
     write_detections(tmp_path, found)
-    boxes = Teachers.load(tmp_path).boxes("train/v/exo", np.arange(4), 2)
+    boxes = Teachers.load(tmp_path).boxes("d/v/exo", np.arange(4), 2)
     assert boxes is not None
     np.testing.assert_allclose(boxes[0, 0], [OBJECT, 0.1, 0.1, 0.3, 0.5, 0.9], rtol=1e-6)
     np.testing.assert_allclose(boxes[1], [[HAND, 0.9, 0, 1, 0.2, 0.6], [HAND, 0, 0, 0.5, 1, 0.4]], rtol=1e-6)

@@ -150,7 +150,7 @@ def test_impossible_sources_of_scores_are_refused(
 
 def test_released_files_are_imported_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recording = Recording(
-        dataset="d", split="train", scene="v", view="exo", perspective="exo", subject="", action="", path="a/v.mp4",
+        dataset="d", scene="v", view="exo", perspective="exo", subject="", action="", path="a/v.mp4",
         kind="video", fps=30.0, num_frames=2, height_px=50, width_px=100,
     )  # fmt: skip
     Catalog(tmp_path, (recording,)).save(tmp_path)
@@ -169,7 +169,7 @@ def test_released_files_are_imported_by_the_command(tmp_path: Path, capsys: pyte
     np.save(tmp_path / "v.npy", entries)
     main([*call, "--format", "object-arrays", "--source", str(tmp_path), "--min-score", "0.5"])
     teachers = Teachers.load(tmp_path / FOLDER)
-    assert teachers.scores("train/v/exo", "ego") is not None
-    boxes = teachers.boxes("train/v/exo", np.arange(2), 1)
+    assert teachers.scores("d/v/exo", "ego") is not None
+    boxes = teachers.boxes("d/v/exo", np.arange(2), 1)
     assert boxes is not None
     np.testing.assert_allclose(boxes[0, 0], [2, 0.1, 0.2, 0.2, 0.4, 0.9], rtol=1e-6)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import tiny_run
 
-from crossview.datasets.catalog import Catalog
+from crossview.datasets.catalog import Catalog, one_protocol
 from crossview.datasets.sampling.mixture import Mixture
 from crossview.platform.config import Data, Experiment, Source, from_dict, preset, to_dict
 from crossview.platform.data.plan_builder import plan_for, training_part
@@ -21,7 +21,7 @@ def test_cameras_and_actions_can_be_left_out(catalog: Catalog) -> None:
     everything = training_part(catalog, Data(catalog=Path("c")))
     assert len(everything.recordings) == 8
     some = training_part(catalog, Data(catalog=Path("c"), views=("exo",), actions=("stir",)))
-    assert {(r.split, r.view, r.action) for r in some.recordings} == {("train", "exo", "stir")}
+    assert {(some.split_of(r), r.view, r.action) for r in some.recordings} == {("train", "exo", "stir")}
     assert set(some.frame_labels["phase"]) == {r.id for r in some.recordings}
 
 
@@ -36,8 +36,8 @@ def test_unknown_ones_are_refused_with_the_known(catalog: Catalog) -> None:
 
 def test_catalogs_mix_as_a_configuration_says(catalog: Catalog, tmp_path: Path) -> None:
     sparse = tiny_run.write_catalog(tmp_path)
-    sparse = replace(sparse, recordings=tuple(replace(r, scene=f"sparse-{r.scene}") for r in sparse.recordings))
-    replace(sparse, frame_labels={}).save(tmp_path / "sparse")
+    renamed = [(replace(r, scene=f"sparse-{r.scene}"), str(sparse.split_of(r))) for r in sparse.recordings]
+    Catalog(tmp_path, tuple(r for r, _ in renamed), protocols=one_protocol(renamed)).save(tmp_path / "sparse")
     recipe = preset("evgap", "debug")
     source = Source(catalog=tmp_path / "sparse", share=0.25, pairing="paired")
     data = Data(catalog=catalog.root / "catalog", mix=(source,))

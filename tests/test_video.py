@@ -51,7 +51,7 @@ def test_prepared_copies_are_exact_for_both_decoders(tmp_path: Path, name: str) 
     options = KINDS.get(name, {"rotation": 90})
     info = probe(videos.write(tmp_path / "from" / name, **options))  # type: ignore[arg-type]
     recording = Recording(
-        dataset="d", split="train", scene="s", view="v", perspective="exo", subject="", action="", path=name,
+        dataset="d", scene="s", view="v", perspective="exo", subject="", action="", path=name,
         kind="video", fps=info.fps, num_frames=info.num_frames, height_px=info.height_px, width_px=info.width_px,
     )  # fmt: skip
     catalog = prepare(Catalog(tmp_path / "from", (recording,)), tmp_path / "to", size_px=48)

@@ -26,7 +26,7 @@ GROUPS = Sampling(
 
 def recording(scene: int, view: str, frames: int) -> Recording:
     return Recording(
-        dataset="d", split="train", scene=f"s{scene}", view=view, perspective="ego" if view[0] == "e" else "exo",
+        dataset="d", scene=f"s{scene}", view=view, perspective="ego" if view[0] == "e" else "exo",
         subject="p", action="a", path=f"{scene}/{view}", kind="features", fps=30.0, num_frames=frames, height_px=1,
         width_px=1,
     )  # fmt: skip

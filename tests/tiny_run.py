@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import videos
 
-from crossview.datasets.catalog import Catalog, Recording
+from crossview.datasets.catalog import Catalog, Recording, one_protocol
 from crossview.methods.base_config import Base
 from crossview.methods.byov.config import Config, Decoder, Encoder
 from crossview.methods.recipe import Optim
@@ -27,8 +27,8 @@ def method_config() -> Config:
 
 
 def write_catalog(root: Path, *, labels: bool = True, actions: tuple[str, ...] = ("wave",)) -> Catalog:
-    recordings, phases = [], {}
-    for split, count in (("train", 2), ("val", 2), ("test", 1)):
+    members, phases = [], {}
+    for split, first, count in (("train", 0, 2), ("val", 2, 2), ("test", 4, 1)):
         for action in actions:
             for k in range(count):
                 for view in ("ego", "exo"):
@@ -37,8 +37,7 @@ def write_catalog(root: Path, *, labels: bool = True, actions: tuple[str, ...] =
                     videos.write(root / path, frames=frames)
                     recording = Recording(
                         dataset="clips",
-                        split=split,
-                        scene=f"{action}{k}",
+                        scene=f"{action}{first + k}",
                         view=view,
                         perspective=view,  # type: ignore[arg-type]
                         subject=str(k),
@@ -50,9 +49,12 @@ def write_catalog(root: Path, *, labels: bool = True, actions: tuple[str, ...] =
                         height_px=64,
                         width_px=96,
                     )
-                    recordings.append(recording)
+                    members.append((recording, split))
                     phases[recording.id] = (np.arange(frames) * 3 // frames).astype(np.int32)
-    catalog = Catalog(root, tuple(recordings), (), {"phase": phases} if labels else {})
+    recordings = tuple(recording for recording, _ in members)
+    catalog = Catalog(
+        root, recordings, frame_labels={"phase": phases} if labels else {}, protocols=one_protocol(members)
+    )
     catalog.save(root / "catalog")
     return catalog
 

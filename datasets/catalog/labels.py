@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import numpy as np
 
-from crossview.datasets.catalog.tables import Catalog, Recording
+from crossview.datasets.catalog.catalog import Catalog
+from crossview.datasets.catalog.classes import check_actions
+from crossview.datasets.catalog.recording import Recording
 
 PERSPECTIVES = ("exo", "ego")
 
 
 class Labels:
-    """Classes of each kind, from the whole catalog, so that every split numbers them alike.
+    """Classes of each kind as the catalog's class table numbers them, alike in every part of the catalog.
 
     Kinds are names of segments, "perspective" (exo 0, ego 1) and "action", which is `Recording.action` where no segment
-    has that name. Raises ValueError where the catalog has another number of classes than the method counts on.
+    has that name. Raises ValueError where the table has another number of classes than the method counts on, and for
+    an action that it does not have.
     """
 
     def __init__(self, catalog: Catalog, counts: Mapping[str, int]) -> None:
@@ -36,14 +38,16 @@ class Labels:
                 span = (segment.start_s, segment.end_s, numbers[segment.name][segment.label])
                 self._spans.setdefault((segment.name, segment.recording), []).append(span)
         self._numbers = numbers
-        self._segmented = {kind for kind, _ in self._spans}
+        self._by_recording = "action" in numbers and not any(kind == "action" for kind, _ in self._spans)
+        if self._by_recording:
+            check_actions(self.classes, catalog.recordings, f"catalog {catalog.root}")
 
     def of(self, recording: Recording, kind: str, frames: np.ndarray) -> np.ndarray:
         """1 for every class that is shown between the first and the last of the frames: uint8 (C,)."""
         out = np.zeros(len(self.classes[kind]), np.uint8)
         if kind == "perspective":
             out[PERSPECTIVES.index(recording.perspective)] = 1
-        elif kind not in self._segmented:
+        elif kind == "action" and self._by_recording:
             out[self._numbers[kind][recording.action]] = 1
         else:
             start_s, end_s = frames[0] / recording.fps, (frames[-1] + 1) / recording.fps
@@ -54,21 +58,14 @@ class Labels:
 
 
 def classes_of(catalog: Catalog, kind: str) -> tuple[str, ...]:
-    """The classes of one kind in natural order ("c2" before "c10")."""
+    """The classes of one kind by number, as the catalog's table has them."""
     if kind == "perspective":
         return PERSPECTIVES
-    names = {segment.label for segment in catalog.segments if segment.name == kind}
-    if not names and kind == "action":
-        names = {recording.action for recording in catalog.recordings}
-    if not names:
-        known = sorted({segment.name for segment in catalog.segments} | {"action", "perspective"})
+    table = catalog.all_classes()
+    if kind not in table:
+        known = sorted({name for name in table if "/" not in name} | {"action", "perspective"})
         raise ValueError(
             f"catalog {catalog.root}: it has no labels of kind {kind!r}; kinds here: {', '.join(known)}. Label the "
             "recordings with segments of that name, or choose another kind"
         )
-    return tuple(sorted(names, key=_natural))
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    parts = re.split(r"(\d+)", name)
-    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
+    return table[kind]

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from crossview.datasets.catalog.tables import Quarantined
+from crossview.datasets.catalog.catalog import Catalog
+from crossview.datasets.catalog.recording import Quarantined
 from crossview.datasets.video.decode import UnreadableVideo, VideoInfo, probe
 
 Tick = Callable[[int, int], None]
@@ -15,9 +16,10 @@ Tick = Callable[[int, int], None]
 
 
 def check_splits(root: Path, listed: Iterable[tuple[str, str]], source: Path) -> None:
-    """Raise ValueError where one file, under any of its names, stands in two splits: it would be tested on its twin.
+    """Raise ValueError where one file, under any of its names, is in two splits: it would be tested on its twin.
 
-    listed: (split, path relative to `root`) of every recording; `source` is the file that the user can correct.
+    listed: (split, path relative to `root`) of every recording in one protocol; `source` is the file that the user can
+    correct.
     """
     first: dict[Path, tuple[str, str]] = {}
     for split, path in listed:
@@ -31,12 +33,9 @@ def check_splits(root: Path, listed: Iterable[tuple[str, str]], source: Path) ->
 
 
 def probe_all(
-    root: Path, paths: Sequence[str], *, max_quarantined: float, tick: Tick | None = None
+    root: Path, paths: Sequence[str], *, tick: Tick | None = None
 ) -> tuple[dict[str, VideoInfo], tuple[Quarantined, ...]]:
-    """What is in each file, by path relative to `root`, and which files are unreadable.
-
-    Raises ValueError where a larger share than `max_quarantined` is unreadable: then the set, not a file, is broken.
-    """
+    """What is in each file, by path relative to `root`, and which files are unreadable."""
     found: dict[str, VideoInfo] = {}
     broken: list[Quarantined] = []
 
@@ -54,12 +53,17 @@ def probe_all(
                 found[path] = result
             if tick:
                 tick(done, len(paths))
-    check_share(root, broken, len(paths), max_quarantined)
     return found, tuple(broken)
 
 
-def check_share(root: Path, broken: Sequence[Quarantined], total: int, max_quarantined: float) -> None:
-    """Raise ValueError where too large a share of the files is unreadable."""
+def check_share(catalog: Catalog, max_quarantined: float) -> None:
+    """Raise ValueError where too many of a dataset's files are unreadable: then the set is broken, not a file."""
+    files = len({recording.path for recording in catalog.recordings}) + len(catalog.quarantined)
+    check_broken(catalog.root, catalog.quarantined, files, max_quarantined)
+
+
+def check_broken(root: Path, broken: Sequence[Quarantined], total: int, max_quarantined: float) -> None:
+    """Raise ValueError where more than the share `max_quarantined` of `total` files is unreadable."""
     if len(broken) > max_quarantined * total:
         reasons = "\n  ".join(file.reason for file in broken[:5])
         raise ValueError(

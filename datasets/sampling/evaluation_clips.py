@@ -27,7 +27,7 @@ class Windows:
 def evaluation_clips(
     recordings: Sequence[Recording], views: Mapping[Perspective, View], per_scene: int
 ) -> list[Windows]:
-    """Windows of every recording: up to `per_scene` with evenly spaced starts over the span that its scene shows.
+    """Windows of one split's recordings: up to `per_scene` with evenly spaced starts over the span that a scene shows.
 
     `views` gives the T frames and the rate of each perspective's clips. A view without a rate takes T frames evenly
     from one of `per_scene` equal parts of the span. Cameras of a scene that never run together, and recordings without
@@ -36,9 +36,9 @@ def evaluation_clips(
     """
     if per_scene < 1:
         raise ValueError(f"clips per scene is {per_scene}; it must be at least 1")
-    scenes: dict[tuple[str, str, str], list[int]] = {}
+    scenes: dict[tuple[str, str], list[int]] = {}
     for i, r in enumerate(recordings):
-        scenes.setdefault((r.split, r.kind, r.scene), []).append(i)
+        scenes.setdefault((r.kind, r.scene), []).append(i)
     found: dict[int, Windows] = {}
     for cameras in scenes.values():
         first = 0

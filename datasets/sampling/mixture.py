@@ -65,4 +65,5 @@ def _joined(catalogs: Sequence[Catalog]) -> Catalog:
     for catalog in catalogs[1:]:
         recordings += [replace(r, path=str(catalog.file(r).resolve())) for r in catalog.recordings]
     segments = tuple(segment for catalog in catalogs for segment in catalog.segments)
-    return Catalog(first.root, tuple(recordings), segments)
+    splits = {r.id: split for c in catalogs for r in c.recordings if (split := c.split_of(r)) is not None}
+    return Catalog(first.root, tuple(recordings), segments, protocols={"mixture": splits} if splits else {})

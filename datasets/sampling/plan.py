@@ -54,6 +54,7 @@ class Row:
 class Plan:
     """An endless sequence of rows; row i is a pure function of (catalog, sampling, seed, i).
 
+    The catalog is one split's (`Catalog.select`): whatever shares an action or a scene may share a row.
     An epoch visits every recording that the views can use, in a seeded order of its own. `single`: a row per recording.
     `unpaired`, `synchronized`, `paired`: per action or scene a row per recording of its larger side. `group`: a row per
     scene, more where a scene has more cameras than slots. Recordings without a second camera of

@@ -7,10 +7,14 @@ import pickle
 from pathlib import Path
 from typing import Literal
 
+from crossview.datasets import ae2
+from crossview.datasets.catalog import Catalog
+from crossview.datasets.catalog.probing import check_share
+
 from .cameras import EGO_VIEWS
 from .config import PHASES, SPLITS, WorldConfig
 from .take import TakeName
-from .world import Job, Progress, claim, gather, recording_of, run
+from .world import Job, Progress, claim, gather, recording_id, recording_of, run
 
 Layout = Literal["csv", "folders"]
 
@@ -23,8 +27,8 @@ def _job(config: WorldConfig, out: Path, action: str, split: str, view: str, num
     stem = f"S{name.subject_number(config):03d}_{name.scene}_{camera}"  # as in AE2, the subject comes first
     folder = out / action
     folder = folder / view if layout == "csv" else folder / split / view
-    recording = f"{split}/{name.scene}/{camera}"
-    return Job(config, name, {camera: folder / f"{stem}.mp4"}, {camera: recording}, out / ".truth" / name.scene)
+    recordings = {camera: recording_id(name, camera)}
+    return Job(config, name, {camera: folder / f"{stem}.mp4"}, recordings, out / ".truth" / name.scene)
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -72,3 +76,10 @@ def export_ae2(
     tables.mkdir(parents=True, exist_ok=True)
     gather(jobs, tables, lambda job, view: recording_of(job, view, out))
     return out
+
+
+def exported_catalog(out: Path, action: str) -> Catalog:
+    """The catalog of one action of an export, as AE2's own adapter reads it."""
+    made = ae2.catalog(ae2.Options(root=out, set=action))
+    check_share(made, 0.05)
+    return made

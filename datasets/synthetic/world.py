@@ -15,13 +15,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crossview.datasets.catalog import Catalog, Recording, Segment
+from crossview.datasets.catalog import Catalog, Classes, Recording, Segment, one_protocol
+from crossview.datasets.catalog.classes import natural_order
 
 from .cameras import is_ego, view_names
 from .config import PHASES, SPLITS, WorldConfig
 from .film import film
 from .take import Take, TakeName
 
+DATASET = "synthetic"
 Progress = Callable[[int, int], None]
 """Called with takes done and takes in all."""
 
@@ -116,32 +118,59 @@ def phase_segments(recording: str, labels: np.ndarray, action: str, fps: float) 
 
 def gather(jobs: list[Job], out: Path, files_of: Callable[[Job, str], Recording]) -> Catalog:
     """Catalog and truth tables of finished jobs, saved in `out`."""
-    recordings: list[Recording] = []
+    members: list[tuple[Recording, str]] = []
     segments: list[Segment] = []
     labels: dict[str, np.ndarray] = {}
     for job in jobs:
         values = np.asarray(job.summary()["labels"], np.int32)
         for view in job.files:
             recording = files_of(job, view)
-            recordings.append(recording)
+            members.append((recording, job.name.split))
             labels[recording.id] = values
             segments += phase_segments(recording.id, values, job.name.action, job.config.fps)
-    catalog = Catalog(out, tuple(recordings), tuple(segments), {"phase": labels})
+    catalog = Catalog(
+        out,
+        tuple(recording for recording, _ in members),
+        tuple(segments),
+        {"phase": labels},
+        protocols=one_protocol(members),
+        classes=classes_of(jobs[0].config) if jobs else {},
+    )
     catalog.save(out)
     for kind in ("boxes", "cameras"):
-        tables = [pq.read_table(job.truth.with_name(f"{job.truth.name}.{kind}.parquet")) for job in jobs]
-        pq.write_table(pa.concat_tables(tables), out / f"{kind}.parquet")
+        pq.write_table(pa.concat_tables([_truth(job, kind) for job in jobs]), out / f"{kind}.parquet")
     people = [{"scene": j.name.scene, **{k: j.summary()[k] for k in ("subject", "handedness")}} for j in jobs]
     pq.write_table(pa.Table.from_pylist(people), out / "subjects.parquet")
     return catalog
+
+
+def _truth(job: Job, kind: str) -> pa.Table:
+    """One take's boxes or cameras, under its recordings' ids, whatever a past version called them."""
+    table = pq.read_table(job.truth.with_name(f"{job.truth.name}.{kind}.parquet"))
+    ids = [job.recordings[name.rpartition("/")[2]] for name in table["recording"].to_pylist()]
+    place = table.schema.get_field_index("recording")
+    return table.set_column(place, table.schema.field(place), pa.array(ids, table.schema.field(place).type))
+
+
+def classes_of(config: WorldConfig) -> Classes:
+    """The world's classes: its actions, all of their phases, and each action's phases as frame labels number them."""
+    return {
+        "action": natural_order(config.actions),
+        "phase": natural_order(phase for action in config.actions for phase in PHASES[action]),
+        **{f"phase/{action}": tuple(PHASES[action]) for action in config.actions},
+    }
+
+
+def recording_id(name: TakeName, view: str) -> str:
+    """Of one camera of a take."""
+    return f"{DATASET}/{name.scene}/{view}"
 
 
 def recording_of(job: Job, view: str, out: Path) -> Recording:
     """The catalog's row for one view of a filmed job."""
     summary, config = job.summary(), job.config
     return Recording(
-        dataset="synthetic",
-        split=job.name.split,
+        dataset=DATASET,
         scene=job.name.scene,
         view=view,
         perspective="ego" if is_ego(view) else "exo",
@@ -168,7 +197,7 @@ def write(config: WorldConfig, out: Path, progress: Progress | None = None) -> C
             config,
             name,
             {v: out / "videos" / name.split / name.scene / f"{v}.mp4" for v in views},
-            {v: f"{name.split}/{name.scene}/{v}" for v in views},
+            {v: recording_id(name, v) for v in views},
             out / "truth" / name.scene,
         )
         for name in take_names(config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -80,6 +80,15 @@ class Teachers:
     def load(folder: Path) -> Teachers:
         """Index the tables that `write_scores` and `write_detections` left in `folder`; either may be missing."""
         return Teachers(folder)
+
+    def check_recordings(self, recordings: Iterable[str]) -> None:
+        """Raise ValueError where the tables name recordings, but none of these ids."""
+        named = {recording for _, recording in self._scores.place} | (self._boxes.span.keys() if self._boxes else set())
+        if named and named.isdisjoint(recordings):
+            raise ValueError(
+                f"{self.folder}: its tables name none of the catalog's recordings (but e.g. {min(named)!r}); they "
+                f"belong to another catalog, or to Crossview 0.3, where an id began with the split: {_AGAIN}"
+            )
 
     def scores(self, recording: str, task: str) -> np.ndarray | None:
         """The teacher's logits, float32 (C,), or None where it has not seen the recording.

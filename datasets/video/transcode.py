@@ -14,7 +14,7 @@ import av
 
 from crossview import storage
 from crossview.datasets.catalog import Catalog, Quarantined, Recording
-from crossview.datasets.catalog.probing import Tick, check_share
+from crossview.datasets.catalog.probing import Tick, check_broken
 from crossview.datasets.video.decode import UnreadableVideo, displayed_size, probe, sequential, yuv420
 
 
@@ -74,7 +74,7 @@ def prepare(
                 copies[path] = result
             if tick:
                 tick(done, len(sources))
-    check_share(catalog.root, broken, len(sources), max_quarantined)
+    check_broken(catalog.root, broken, len(sources), max_quarantined)
     prepared = _catalog_of(catalog, out, copies, broken)
     prepared.save(out)
     return prepared
@@ -87,9 +87,8 @@ def _catalog_of(catalog: Catalog, out: Path, copies: dict[str, Recording], broke
             copy = copies[source.path]
             recordings.append(replace(source, path=copy.path, height_px=copy.height_px, width_px=copy.width_px))
     ids = {r.id for r in recordings}
-    labels = {name: {k: v for k, v in by.items() if k in ids} for name, by in catalog.frame_labels.items()}
-    segments = tuple(s for s in catalog.segments if s.recording in ids)
-    return Catalog(out, tuple(recordings), segments, labels, (*catalog.quarantined, *broken))
+    kept = catalog.keep(lambda r: r.id in ids)
+    return replace(kept, root=out, recordings=tuple(recordings), quarantined=(*catalog.quarantined, *broken))
 
 
 def _copy(catalog: Catalog, source: Recording, out: Path, encoding: Encoding, time_limit_s: float) -> Recording:

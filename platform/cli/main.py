@@ -12,7 +12,7 @@ import tyro
 
 from crossview.platform.cli.evaluate import embed, evaluate
 from crossview.platform.cli.jobs import check_cluster, logs, status, stop, submit
-from crossview.platform.cli.options import parse, parse_train, parse_tune, usage
+from crossview.platform.cli.options import parse, parse_train, parse_tune
 from crossview.platform.config import method_names, presets
 from crossview.storage import is_local, named
 
@@ -135,20 +135,9 @@ def info() -> None:
 
 def prepare(args: Sequence[str]) -> None:
     """Make a catalog: crossview prepare DATASET [options]."""
-    from crossview.platform.cli import prepare as commands
+    from crossview.platform.cli.prepare import run
 
-    known: dict[str, Callable[..., None]] = {
-        "ae2": commands.ae2,
-        "folder": commands.folder,
-        "synthetic": commands.synthetic,
-        "copies": commands.copies,
-        "teachers": commands.teachers,
-    }
-    if not args or args[0].startswith("-"):
-        usage("crossview prepare DATASET [options]", "datasets", known, ok=bool({"--help", "-h"} & set(args)))
-    if args[0] not in known:
-        raise _unknown("dataset", args[0], known)
-    parse(known[args[0]], args=args[1:], prog=f"crossview prepare {args[0]}")
+    run(args)
 
 
 PARSED: dict[str, Callable[..., None]] = {

@@ -2,52 +2,99 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import importlib.util
 import os
-from collections.abc import Callable, Iterator
+import pkgutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 
+import crossview.datasets
 from crossview import storage
 from crossview.datasets.catalog import Catalog
+from crossview.datasets.catalog.probing import check_share
+from crossview.platform.cli.options import parse
 from crossview.platform.progress import Progress, console
 
+Own = TypeVar("Own")
 
-def ae2(root: Path, out: Path, set: str, max_quarantined: float = 0.05) -> None:  # noqa: A002 - the option's name
-    """Catalogue one of AE2's sets, in either of its layouts.
 
-    Args:
-        root: Folder that holds the sets.
-        out: Folder for the catalog.
-        set: Name of the set, e.g. break_eggs.
-        max_quarantined: Largest share of videos that may be unreadable.
+@dataclass(frozen=True, kw_only=True)
+class Request(Generic[Own]):
+    """A dataset's own options, and those of every dataset."""
 
-    """
-    from crossview.datasets.ae2 import catalog
+    options: Annotated[Own, tyro.conf.arg(name="")]
+    out: Path
+    """Folder for the catalog."""
+    max_quarantined: float = 0.05
+    """Largest share of videos that may be unreadable."""
 
-    _reach(out)
+
+def dataset_names() -> list[str]:
+    """The modules of `datasets/`, each of which is a dataset."""
+    found = pkgutil.iter_modules(crossview.datasets.__path__)
+    return sorted(m.name for m in found if not m.ispkg and not m.name.startswith("_"))
+
+
+def dataset(name: str, args: Sequence[str]) -> None:
+    """Catalogue a dataset by its module: `Options`, `PROTOCOLS` and `catalog(options, tick=...)`."""
+    module = importlib.import_module(f"crossview.datasets.{name}")
+    request = parse(
+        Request[module.Options],  # type: ignore[name-defined]
+        args=args,
+        prog=f"crossview prepare {name}",
+        description=module.__doc__,
+    )
+    _reach(request.out)
     with ticking("reading") as tick:
-        _save(catalog(root, set, max_quarantined=max_quarantined, tick=tick), out)
+        made = module.catalog(request.options, tick=tick)
+    if tuple(made.protocols) != module.PROTOCOLS:
+        raise ValueError(
+            f"dataset {name}: its catalog has the protocols {', '.join(made.protocols) or 'none'}, its module declares "
+            f"{', '.join(module.PROTOCOLS)}; both must be the same, in this order"
+        )
+    check_share(made, request.max_quarantined)
+    _save(made, request.out)
 
 
-def folder(root: Path, csv: Path, out: Path, max_quarantined: float = 0.05) -> None:
-    """Catalogue any folder of videos by one CSV.
+def run(args: Sequence[str]) -> None:
+    """One of the datasets, the synthetic world, or an operation on a catalog, by name."""
+    names = dataset_names()
+    if not args or args[0].startswith("-"):
+        _overview(names, ok=bool({"--help", "-h"} & set(args)))
+    name, rest = args[0], args[1:]
+    if name in names:
+        dataset(name, rest)
+    elif name in COMMANDS:
+        parse(COMMANDS[name], args=rest, prog=f"crossview prepare {name}")
+    else:
+        raise ValueError(f"dataset {name!r} is unknown; choose from {', '.join((*names, *COMMANDS))}")
 
-    Args:
-        root: Folder that the paths in the CSV start from.
-        csv: Columns path, split, scene, view, perspective; optional subject, action, start_offset_s, labels.
-        out: Folder for the catalog.
-        max_quarantined: Largest share of videos that may be unreadable.
 
-    """
-    from crossview.datasets.folder import catalog
+def _overview(names: Sequence[str], *, ok: bool) -> None:
+    """Print what there is to prepare, without importing a dataset; ends with status 0 where that was asked for."""
+    first = {name: _first_line(name) for name in names}
+    first |= {name: (function.__doc__ or "").splitlines()[0] for name, function in COMMANDS.items()}
+    lines = ["usage: crossview prepare DATASET [options]   (crossview prepare DATASET --help lists its options)", ""]
+    for title, listed in (("datasets", (*names, *MADE)), ("operations on a catalog", OPERATIONS)):
+        lines += [f"{title}:", *(f"  {name:13} {first[name]}" for name in listed)]
+    print("\n".join(lines), file=sys.stdout if ok else sys.stderr)
+    raise SystemExit(0 if ok else 2)
 
-    _reach(out)
-    with ticking("reading") as tick:
-        _save(catalog(root, csv, max_quarantined=max_quarantined, tick=tick), out)
+
+def _first_line(name: str) -> str:
+    spec = importlib.util.find_spec(f"crossview.datasets.{name}")
+    if spec is None or spec.origin is None:
+        return ""
+    said = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+    return said.partition("\n")[0]
 
 
 def synthetic(
@@ -77,9 +124,8 @@ def synthetic(
         teachers: Also write the world's truth as a teacher store: detections, and scores "object".
 
     """
-    from crossview.datasets.ae2 import catalog
     from crossview.datasets.synthetic import teachers as truth
-    from crossview.datasets.synthetic.ae2_layout import export_ae2
+    from crossview.datasets.synthetic.ae2_layout import export_ae2, exported_catalog
     from crossview.datasets.synthetic.config import PHASES, WorldConfig
     from crossview.datasets.synthetic.world import write
 
@@ -110,7 +156,7 @@ def synthetic(
             truth.write(made, out, out / "catalog")
         return
     for action in config.actions:
-        _save(catalog(out, action), out / f"catalog-{action}")
+        _save(exported_catalog(out, action), out / f"catalog-{action}")
 
 
 def copies(catalog: Path, out: Path, size_px: int = 256, gop: int = 8, max_quarantined: float = 0.05) -> None:
@@ -254,14 +300,17 @@ def _save(catalog: Catalog, out: Path) -> None:
 
 
 def _describe(catalog: Catalog, out: Path) -> None:
-    for split in sorted({r.split for r in catalog.recordings}):
-        part = catalog.select(split).recordings
-        ego = sum(r.perspective == "ego" for r in part)
-        frames = sum(r.num_frames for r in part)
-        console.print(f"{split}: {ego} ego and {len(part) - ego} exo recordings, {frames} frames", highlight=False)
+    for name in catalog.protocols:
+        which = f"protocol {name}, " if len(catalog.protocols) > 1 else ""
+        for split in sorted(set(catalog.protocols[name].values())):
+            part = catalog.select(split, name).recordings
+            ego = sum(r.perspective == "ego" for r in part)
+            frames = sum(r.num_frames for r in part)
+            said = f"{which}{split}: {ego} ego and {len(part) - ego} exo recordings, {frames} frames"
+            console.print(said, highlight=False)
     for broken in catalog.quarantined:
         console.print(f"quarantined: {broken.path}: {broken.reason}", highlight=False, markup=False)
-    console.print(f"The catalog lies in {out}", highlight=False)
+    console.print(f"The catalog is saved to {out}", highlight=False)
 
 
 @contextmanager
@@ -274,3 +323,8 @@ def ticking(what: str) -> Iterator[Callable[[int, int], None]]:
             line.update(done)
 
         yield tick
+
+
+MADE: dict[str, Callable[..., None]] = {"synthetic": synthetic}
+OPERATIONS: dict[str, Callable[..., None]] = {"copies": copies, "teachers": teachers}
+COMMANDS = {**MADE, **OPERATIONS}

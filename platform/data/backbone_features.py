@@ -36,13 +36,13 @@ def backbone(name: str, weights: str = "hub", size_px: int | None = None, chunk:
 def write_features(base: Base, catalog: Catalog, out: Path, where: Where, data: Data) -> Catalog:
     """The pooled features of every frame as float16 (L, 1, D) files in `out/files`, and their catalog in `out`.
 
-    Ids, labels and splits stay. Complete files are kept, so an interrupted command can be resumed; a folder holds one
-    backbone. Unreadable videos are quarantined in `out` and left out; raises ValueError above
+    Ids, labels, protocols and classes stay. Complete files are kept, so an interrupted command can be resumed; a folder
+    holds one backbone. Unreadable videos are quarantined in `out` and left out; raises ValueError above
     `data.max_quarantined`.
     """
     _claim(out, base)
     files = out / "files"
-    kept = [replace(r, kind="features", path=f"files/{r.id.replace('/', '__')}.npy") for r in catalog.recordings]
+    kept = [replace(r, kind="features", path=f"files/{r.file_stem}.npy") for r in catalog.recordings]
     missing = [i for i, r in enumerate(kept) if not is_complete(out / r.path, r)]
     todo = replace(catalog, recordings=tuple(catalog.recordings[i] for i in missing))
     storage.make_folder(files)

@@ -43,7 +43,9 @@ def cache(
     weights: Path | None = None,
     model: Method | None = None,
 ) -> Catalog:
-    """The catalog of the method's frozen features, with the same ids, labels and splits; computes what is missing.
+    """The catalog of the method's frozen features, with the same ids, labels, protocols and classes.
+
+    Only what is missing is computed; all protocols and splits share the files.
 
     Files are float16 (L, N, D) in `out/<key>`, where the key is a hash of the method, what of its config decides the
     features, the frozen weights themselves, frame sizes and decoder; a file's name holds its video's size and time. So
@@ -69,10 +71,8 @@ def cache(
         kept = [r for r in kept if r.id not in lost]
     _check_shapes(folder, kept)
     ids = {r.id for r in kept}
-    labels = {n: {k: v for k, v in by.items() if k in ids} for n, by in catalog.frame_labels.items()}
-    segments = tuple(s for s in catalog.segments if s.recording in ids)
-    features = Catalog(folder, tuple(kept), segments, labels, catalog.quarantined)
-    features.save(folder / f"catalog-{_hash([r.path for r in kept])[:12]}")
+    features = replace(catalog.keep(lambda r: r.id in ids), root=folder, recordings=tuple(kept))
+    features.save(folder / f"catalog-{_hash([[r.path for r in kept], features.protocols])[:12]}")
     return features
 
 
@@ -195,7 +195,7 @@ def _hash(value: Any) -> str:
 def _file_name(source: Path, recording: Recording) -> str:
     """Readable, and different once the video is another."""
     tail = _hash([recording.id, recording.num_frames, *file_state(source)])[:10]
-    return f"{recording.id.replace('/', '__')}-{tail}.npy"
+    return f"{recording.file_stem}-{tail}.npy"
 
 
 def is_complete(file: Path, recording: Recording) -> bool:

@@ -22,7 +22,7 @@ def frame_cache(file: Path, recording: Recording, size_px: int, pixels: Pixels, 
     folder = data.catalog / "frames" / f"{data.decoder}-{size_px}"
     state = f"{recording.id} {recording.num_frames} {file_state(file)}"
     tail = hashlib.blake2b(state.encode(), digest_size=5).hexdigest()
-    kept = folder / f"{recording.id.replace('/', '__')}-{tail}.npy"
+    kept = folder / f"{recording.file_stem}-{tail}.npy"
     try:
         here = storage.local(kept, settled=True)
     except FileNotFoundError:

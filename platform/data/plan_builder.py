@@ -15,9 +15,15 @@ from crossview.datasets.sampling.plan import Plan
 from crossview.platform.config import Data, Experiment
 
 
+def load_catalog(data: Data) -> Catalog:
+    """The run's own catalog, all splits of its protocol."""
+    return Catalog.load(data.catalog, data.root).under(data.protocol)
+
+
 def load_catalogs(data: Data) -> tuple[Catalog, ...]:
-    """The catalogs that a run draws from: the main one, then those of `data.mix`."""
-    return Catalog.load(data.catalog, data.root), *(Catalog.load(source.catalog) for source in data.mix)
+    """The catalogs that a run draws from, each under its protocol: the main one, then those of `data.mix`."""
+    further = (Catalog.load(source.catalog).under(source.protocol) for source in data.mix)
+    return load_catalog(data), *further
 
 
 def build_plan(

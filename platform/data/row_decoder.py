@@ -101,6 +101,8 @@ class RowDecoder:
         self.slots = self._slots()
         wanted = plan.sampling.scores or plan.sampling.boxes
         self.teachers = Teachers.load(data.catalog / FOLDER) if wanted else None
+        if self.teachers:
+            self.teachers.check_recordings(r.id for r in plan.catalog.recordings)
         self._failed: dict[int, int] = {}
 
     def _slots(self) -> list[Slot]:

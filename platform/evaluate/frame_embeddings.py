@@ -28,7 +28,7 @@ from crossview.platform.evaluate.embedding_store import (
 from crossview.platform.evaluate.facts import ordered
 from crossview.platform.evaluate.opened import OpenRun
 
-FACTS = ("dataset", "split", "scene", "view", "subject", "action")
+FACTS = ("dataset", "scene", "view", "subject", "action")
 
 
 def embed(
@@ -58,7 +58,8 @@ def embed(
 def export(run: OpenRun, catalog: Catalog, out: Path, *, batch: int = 64) -> Path:
     """The trained method's embeddings of every recording of any catalog, as one table in the file `out`.
 
-    "label" is null where the catalog has no phases; "split", "scene", "view" and the like are columns.
+    "label" is null where the catalog has no phases; "scene", "view" and the like are columns, and so is "split", null
+    where the catalog has several protocols.
     """
     table = _tables(_job(run, ordered(catalog), batch, baselines=False), out.parent)[TRAINED]
     write(table, out, {"row": TRAINED, "checkpoint": run.checkpoint.name})
@@ -125,6 +126,7 @@ def _table(catalog: Catalog, vectors: dict[int, np.ndarray]) -> pa.Table:
             "label": pa.concat_arrays(parts),
             "is_ego": pa.array(np.array([r.perspective == "ego" for r in recordings])[of]),
             "vector": pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1]),
+            "split": pa.array([catalog.split_of(r) for r in recordings], pa.string()).take(pa.array(of)),
             **{
                 fact: pa.array([getattr(r, fact) for r in recordings], pa.string()).take(pa.array(of)) for fact in FACTS
             },

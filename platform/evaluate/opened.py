@@ -13,6 +13,7 @@ from crossview.methods.method import Method, build
 from crossview.platform import checkpoint
 from crossview.platform.cluster.map_recordings import Where
 from crossview.platform.config import read
+from crossview.platform.data.plan_builder import load_catalog
 from crossview.platform.run_folder import require
 
 
@@ -34,8 +35,13 @@ class OpenRun:
 
     @cached_property
     def catalog(self) -> Catalog:
-        """All splits."""
-        return Catalog.load(self.experiment.data.catalog, self.experiment.data.root)
+        """All splits of the run's protocol."""
+        return load_catalog(self.experiment.data)
+
+    @property
+    def protocol(self) -> str:
+        """Name of the protocol that splits come from."""
+        return next(iter(self.catalog.protocols))
 
     @property
     def device(self) -> torch.device:

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 
 from crossview import storage
 from crossview.downstream import results
-from crossview.platform.config import Data
 from crossview.platform.report import score_table
 from crossview.platform.run_folder import write_json
 from crossview.storage.tables import read_table, write_table
@@ -29,11 +28,6 @@ class Text:
     notes: list[str] = field(default_factory=list)
     markdown: str = ""
     """Follows the table of scores."""
-
-
-def protocol_of(data: Data) -> str:
-    """Name of the split table that an experiment uses."""
-    return str(getattr(data, "protocol", None) or DEFAULT_PROTOCOL)
 
 
 def read_results(run: Path) -> pa.Table | None:

@@ -20,7 +20,6 @@ from crossview.platform.evaluate.result_store import (
     Text,
     append_results,
     notes_of,
-    protocol_of,
     write_details,
     write_page,
     write_texts,
@@ -125,7 +124,7 @@ def _tables(rows: dict[str, Row]) -> dict[str, pa.Table]:
 def _publish(run: OpenRun, facts: Facts, tasks: dict[str, Task[Any, Any]], answers: dict[str, Answer]) -> pa.Table:
     """Write the files, print the table."""
     lines = _lines(run, facts, tasks, answers)
-    split, protocol = facts.split, protocol_of(run.experiment.data)
+    split, protocol = facts.split, run.protocol
     table = append_results(run.path, lines)
     for name, answer in answers.items():
         write_details(run.path, split, name, answer.tables)
@@ -144,7 +143,7 @@ def _publish(run: OpenRun, facts: Facts, tasks: dict[str, Task[Any, Any]], answe
 def _lines(run: OpenRun, facts: Facts, tasks: dict[str, Task[Any, Any]], answers: dict[str, Answer]) -> pa.Table:
     known = {
         "dataset": "+".join(sorted({r.dataset for r in facts.test})),
-        "protocol": protocol_of(run.experiment.data),
+        "protocol": run.protocol,
         "split": facts.split,
         "views": results.view_set(None),
         "seed": run.experiment.seed,

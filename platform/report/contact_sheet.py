@@ -44,7 +44,7 @@ def contact_sheet(catalog: Catalog, scene: str, out: Path, instants: int = 8) ->
 
 
 def _recordings(catalog: Catalog, scene: str) -> list[Recording]:
-    """The scene's videos, ego first; of one split only, since a scene's name may come again in another."""
+    """The scene's videos, ego first."""
     found = [r for r in catalog.recordings if r.scene == scene and r.kind == "video"]
     if not found:
         known = list(dict.fromkeys(r.scene for r in catalog.recordings if r.kind == "video"))
@@ -52,7 +52,7 @@ def _recordings(catalog: Catalog, scene: str) -> list[Recording]:
         raise ValueError(
             f"catalog {catalog.root}: scene {scene!r} has no video; scenes here: {', '.join(known[:8]) or 'none'}{more}"
         )
-    return sorted((r for r in found if r.split == found[0].split), key=lambda r: (r.perspective != "ego", r.view))
+    return sorted(found, key=lambda r: (r.perspective != "ego", r.view))
 
 
 def common_instants(recordings: list[Recording], count: int) -> np.ndarray:

@@ -22,7 +22,7 @@ from crossview.methods.method import Batch, Method
 from crossview.platform import checkpoint
 from crossview.platform.config import read
 from crossview.platform.data.loader import Shard, Stream
-from crossview.platform.data.plan_builder import plan_for
+from crossview.platform.data.plan_builder import load_catalog, plan_for
 from crossview.platform.evaluate.embedding_store import RANDOM_INIT, TRAINED
 from crossview.platform.progress import Progress, console
 from crossview.platform.report import plots
@@ -47,7 +47,7 @@ def draw(run: Path, *, split: str = "val") -> list[Path]:
     """
     run = require(run)
     _, experiment = read(run)
-    catalog = Catalog.load(experiment.data.catalog, experiment.data.root)
+    catalog = load_catalog(experiment.data)
     folder = run / "figures"
     storage.make_folder(folder)
     steps: dict[str, Callable[[], dict[str, str]]] = {
@@ -181,7 +181,7 @@ def _sheet(catalog: Catalog, folder: Path, split: str) -> dict[str, str]:
     """The scene with the most cameras; nothing where no scene has two."""
     scenes: dict[str, int] = {}
     for recording in catalog.recordings:
-        if recording.kind == "video" and recording.split == split:
+        if recording.kind == "video" and catalog.split_of(recording) == split:
             scenes[recording.scene] = scenes.get(recording.scene, 0) + 1
     scene = max(scenes, key=lambda s: scenes[s], default=None)
     if scene is None or scenes[scene] < 2:

@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 
-from crossview.datasets import ae2
 from crossview.datasets.catalog import Catalog
-from crossview.datasets.synthetic.ae2_layout import export_ae2
+from crossview.datasets.synthetic.ae2_layout import export_ae2, exported_catalog
 from crossview.datasets.synthetic.parts import part_frames
 from crossview.datasets.synthetic.world import write
 from crossview.methods.recipe import Recipe
@@ -92,7 +91,7 @@ def _data(study: Study, out: Path) -> Path:
             write(study.world, out / "data", tick).save(folder)
             return folder
         export_ae2(study.world, out / "data", layout="csv", progress=tick)
-    ae2.catalog(out / "data", study.world.actions[0]).save(folder)
+    exported_catalog(out / "data", study.world.actions[0]).save(folder)
     return folder
 
 

@@ -72,15 +72,20 @@ class ResolvedRun:
 
     def with_recordings_noted(self) -> ResolvedRun:
         """Note in run.json which recordings the plan draws from; later, refuse others: samples would differ too."""
-        facts = [
-            {k: v for k, v in asdict(r).items() if k not in ("path", "kind")} for r in self.plan.catalog.recordings
-        ]
-        now = hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
+        catalog = self.plan.catalog
+        facts = [{k: v for k, v in asdict(r).items() if k not in ("path", "kind")} for r in catalog.recordings]
+        now = _hash(facts)
         if "recordings" not in self.info:
             noted = replace(self, info={**self.info, "recordings": now})
             run_folder.write_json(self.folder / "run.json", noted.info)
             return noted
-        if self.info["recordings"] != now:
+        splits = [catalog.split_of(r) for r in catalog.recordings]
+        # Crossview 0.3 counted the split among a recording's facts, in the second place.
+        before = [
+            {"dataset": f["dataset"], "split": split, **{k: v for k, v in f.items() if k != "dataset"}}
+            for f, split in zip(facts, splits, strict=True)
+        ]
+        if self.info["recordings"] not in (now, _hash(before)):
             raise ValueError(
                 f"{self.folder}: the recordings to train on now ({len(facts)}) are not those that the run started "
                 "with: the catalog was made again, or files were fixed or damaged in between. Restore them, or start a "
@@ -88,6 +93,10 @@ class ResolvedRun:
                 f"{self.folder}`"
             )
         return self
+
+
+def _hash(facts: list[dict[str, Any]]) -> str:
+    return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
 
 
 def check_new(method: str, experiment: Experiment[Any], tell: Callable[[str], None]) -> ResolvedRun:

@@ -1,0 +1,212 @@
+"""The catalog: which recordings exist and what is known about them, as Parquet tables in one folder."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from crossview import storage
+from crossview.datasets.catalog.classes import (
+    Classes,
+    check_frame_labels,
+    check_segments,
+    class_rows,
+    classes_from,
+    shown,
+)
+from crossview.datasets.catalog.format_1 import read_recordings
+from crossview.datasets.catalog.protocols import Protocols, choose, protocol_rows, protocols_from
+from crossview.datasets.catalog.recording import Quarantined, Recording, Segment
+from crossview.datasets.catalog.tables import (
+    CLASSES,
+    FRAME_LABELS,
+    PROTOCOLS,
+    QUARANTINED,
+    RECORDINGS,
+    SEGMENTS,
+    read_rows,
+    write_rows,
+)
+
+FORMAT = 2
+"""Of the tables, in catalog.json; format 1 is that of Crossview 0.1 to 0.3."""
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Recordings with their labels, the splits that protocols give them, and the numbers of classes.
+
+    `frame_labels[name][recording id]` is an int32 array of one label per frame, e.g. name="phase".
+    """
+
+    root: Path
+    """Folder that the recordings' paths are relative to."""
+    recordings: tuple[Recording, ...]
+    segments: tuple[Segment, ...] = ()
+    frame_labels: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    quarantined: tuple[Quarantined, ...] = ()
+    """Files that belong to the dataset and are no recordings, because they are unreadable."""
+    protocols: Protocols = field(default_factory=dict)
+    """By name, the split of each recording that takes part; the first is the dataset's own default."""
+    classes: Classes = field(default_factory=dict)
+    """The names of each kind that the dataset declares, by their number; see `all_classes`."""
+
+    def __post_init__(self) -> None:
+        seen: dict[str, str] = {}
+        for recording in self.recordings:
+            known = seen.setdefault(recording.file_stem, recording.id)
+            if known != recording.id:
+                raise ValueError(
+                    f"catalog {self.root}: recordings {known!r} and {recording.id!r} would have one file name, "
+                    f"{recording.file_stem}; rename a scene or a view"
+                )
+        if len(seen) < len(self.recordings):
+            raise ValueError(_twice(self))
+        where = f"catalog {self.root}"
+        check_segments(self.classes, self.segments, where)
+        for name, by_recording in self.frame_labels.items():
+            for recording in self.recordings:
+                labels = by_recording.get(recording.id)
+                if labels is None:
+                    continue
+                if len(labels) != recording.num_frames:
+                    raise ValueError(
+                        f"{self.root / recording.path}: {len(labels)} {name!r} labels for {recording.num_frames} "
+                        "decoded frames; there must be one label per frame: fix the label file or the video"
+                    )
+                check_frame_labels(self.classes, name, recording, labels, where)
+
+    def file(self, recording: Recording) -> Path:
+        """Where the recording's file is."""
+        return storage.as_path(recording.path) if "://" in recording.path else self.root / recording.path
+
+    def all_classes(self) -> Classes:
+        """Names by kind: what the dataset declares, and of other kinds what this catalog shows, in natural order."""
+        return shown(self.recordings, self.segments) | self.classes
+
+    def under(self, protocol: str | None) -> Catalog:
+        """The catalog with this protocol alone; None is the only one.
+
+        Raises ValueError for an unknown name, and for None where there are several, that lists the names.
+        """
+        if protocol is None and not self.protocols:
+            return self
+        name = choose(self.protocols, protocol, f"catalog {self.root}")
+        return replace(self, protocols={name: self.protocols[name]})
+
+    def select(self, split: str, protocol: str | None = None) -> Catalog:
+        """The recordings of one split, in their order; `protocol` as in `under`.
+
+        Raises ValueError where the split has none. Classes keep the numbers that they have in this catalog.
+        """
+        name = choose(self.protocols, protocol, f"catalog {self.root}")
+        of = self.protocols[name]
+        part = self.keep(lambda r: of.get(r.id) == split)
+        if not part.recordings:
+            known = sorted({of[r.id] for r in self.recordings if r.id in of})
+            which = f" in protocol {name!r}" if len(self.protocols) > 1 else ""
+            raise ValueError(
+                f"catalog {self.root}: split {split!r} holds no recording{which}; splits here: {', '.join(known)}"
+            )
+        return part.under(name)
+
+    def split_of(self, recording: Recording) -> str | None:
+        """Its split in the catalog's one protocol; None where it takes no part, or the catalog has several."""
+        (of,) = self.protocols.values() if len(self.protocols) == 1 else ({},)
+        return of.get(recording.id)
+
+    def keep(self, wanted: Callable[[Recording], bool]) -> Catalog:
+        """The recordings that are wanted, in their order, with their labels and the class numbers of this catalog."""
+        kept = tuple(r for r in self.recordings if wanted(r))
+        ids = {r.id for r in kept}
+        labels = {n: {k: v for k, v in by.items() if k in ids} for n, by in self.frame_labels.items()}
+        segments = tuple(s for s in self.segments if s.recording in ids)
+        splits = {n: {k: v for k, v in of.items() if k in ids} for n, of in self.protocols.items()}
+        return Catalog(self.root, kept, segments, labels, self.quarantined, splits, self.all_classes())
+
+    def save(self, folder: Path) -> None:
+        """Write the tables to `folder` and, last, catalog.json.
+
+        recordings, segments, frame_labels, protocols, classes, quarantine: each file is renamed into place once it is
+        whole, so that a reader never sees half of one.
+        """
+        labels = [
+            {"recording": recording, "name": name, "labels": values}
+            for name, by_recording in self.frame_labels.items()
+            for recording, values in by_recording.items()
+        ]
+        storage.make_folder(folder)
+        write_rows(folder / "recordings.parquet", [asdict(r) for r in self.recordings], RECORDINGS)
+        write_rows(folder / "segments.parquet", [asdict(s) for s in self.segments], SEGMENTS)
+        write_rows(folder / "frame_labels.parquet", labels, FRAME_LABELS)
+        write_rows(folder / "protocols.parquet", protocol_rows(self.protocols, self.recordings), PROTOCOLS)
+        write_rows(folder / "classes.parquet", class_rows(self.all_classes()), CLASSES)
+        write_rows(folder / "quarantine.parquet", [asdict(q) for q in self.quarantined], QUARANTINED)
+        facts = {"format": FORMAT, "root": str(self.root.resolve())}
+        storage.write_text(folder / "catalog.json", json.dumps(facts, indent=2) + "\n")
+
+    @staticmethod
+    def load(folder: Path, root: Path | None = None) -> Catalog:
+        """Read the tables that `save` wrote, here or in Crossview 0.3; `root` overrides where the files are."""
+        for name in ("catalog.json", "recordings.parquet"):
+            if not storage.is_file(folder / name):
+                raise ValueError(f"{folder}: no catalog here ({name} is missing); make one with `crossview prepare`")
+        facts = json.loads(storage.read_text(folder / "catalog.json"))
+        version = facts.get("format", 1)
+        if version > FORMAT:
+            raise ValueError(
+                f"{folder}: a newer Crossview wrote this catalog (format {version}; this one reads up to {FORMAT}); "
+                "update Crossview, or make the catalog again with `crossview prepare`"
+            )
+        root = root or storage.as_path(facts["root"])
+        if not root.is_dir():
+            raise ValueError(
+                f"{folder}: the catalog's files were under {root}, which is missing; make the catalog again with "
+                "`crossview prepare`, or train with --data.root"
+            )
+        return _read_1(folder, root) if version == 1 else _read(folder, root)
+
+
+def _read(folder: Path, root: Path) -> Catalog:
+    recordings = tuple(Recording(**row) for row in read_rows(folder / "recordings.parquet", RECORDINGS))
+    segments = tuple(Segment(**row) for row in read_rows(folder / "segments.parquet", SEGMENTS))
+    quarantined = tuple(Quarantined(**row) for row in read_rows(folder / "quarantine.parquet", QUARANTINED))
+    labels: dict[str, dict[str, np.ndarray]] = {}
+    for row in read_rows(folder / "frame_labels.parquet", FRAME_LABELS):
+        labels.setdefault(row["name"], {})[row["recording"]] = np.asarray(row["labels"], dtype=np.int32)
+    file = folder / "protocols.parquet"
+    splits = protocols_from(read_rows(file, PROTOCOLS), file)
+    file = folder / "classes.parquet"
+    names = classes_from(read_rows(file, CLASSES), file)
+    return Catalog(root, recordings, segments, labels, quarantined, splits, names)
+
+
+def _read_1(folder: Path, root: Path) -> Catalog:
+    """A catalog without protocols and classes, whose recordings' ids hold the split."""
+    recordings, new_ids, splits = read_recordings(folder, root)
+    segments = tuple(
+        Segment(**row | {"recording": new_ids[row["recording"]]})
+        for row in read_rows(folder / "segments.parquet", SEGMENTS)
+        if row["recording"] in new_ids
+    )
+    quarantined = tuple(Quarantined(**row) for row in read_rows(folder / "quarantine.parquet", QUARANTINED))
+    labels: dict[str, dict[str, np.ndarray]] = {}
+    for row in read_rows(folder / "frame_labels.parquet", FRAME_LABELS):
+        if row["recording"] in new_ids:
+            values = np.asarray(row["labels"], dtype=np.int32)
+            labels.setdefault(row["name"], {})[new_ids[row["recording"]]] = values
+    names = shown(recordings, segments)
+    return Catalog(root, recordings, segments, labels, quarantined, splits, names)
+
+
+def _twice(catalog: Catalog) -> str:
+    twice = Counter(r.id for r in catalog.recordings).most_common(1)[0][0]
+    return (
+        f"catalog {catalog.root}: recording {twice!r} appears twice; dataset, scene and view together must name one "
+        "file, in whatever splits: rename a scene or a view"
+    )

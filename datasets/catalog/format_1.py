@@ -1,0 +1,42 @@
+"""Catalogs of Crossview 0.1 to 0.3, whose recordings had a column "split" and ids split/scene/view."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from crossview.datasets.catalog.protocols import Protocols, one_protocol
+from crossview.datasets.catalog.recording import Recording
+from crossview.datasets.catalog.tables import RECORDINGS, read_rows
+
+_COLUMNS = pa.schema([RECORDINGS.field("dataset"), ("split", pa.string()), *list(RECORDINGS)[1:]])
+
+
+def read_recordings(folder: Path, root: Path) -> tuple[tuple[Recording, ...], dict[str, str], Protocols]:
+    """Recordings, their new ids by old ones, and the splits as the protocol "default".
+
+    Raises ValueError where two splits have a recording of one scene and view: its new id would name both.
+    """
+    new_ids: dict[str, str] = {}
+    taken: dict[str, str] = {}
+    members: list[tuple[Recording, str]] = []
+    for row in read_rows(folder / "recordings.parquet", _COLUMNS):
+        split = row.pop("split")
+        recording = Recording(**row)
+        old = old_id(recording, split)
+        if recording.id in taken:
+            raise ValueError(
+                f"{folder}: this catalog of Crossview 0.3 has {taken[recording.id]!r} and {old!r}; an id no longer "
+                "holds the split, so both would be one recording: give every take a scene of its own and make the "
+                f"catalog again with `crossview prepare DATASET --root {root} --out {folder}`"
+            )
+        taken[recording.id] = old
+        new_ids[old] = recording.id
+        members.append((recording, split))
+    return tuple(recording for recording, _ in members), new_ids, one_protocol(members)
+
+
+def old_id(recording: Recording, split: str) -> str:
+    """What such a catalog calls the recording."""
+    return f"{split}/{recording.scene}/{recording.view}"
