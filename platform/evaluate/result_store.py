@@ -17,7 +17,6 @@ from crossview.platform.run_folder import write_json
 from crossview.storage.tables import read_table, write_table
 
 FILE, FOLDER = "results.parquet", "evaluations"
-DEFAULT_PROTOCOL = "default"
 ONE_SEED = "One seed: a margin has no spread here, so it is no claim; crossview reproduce runs several seeds."
 
 
