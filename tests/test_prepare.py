@@ -88,7 +88,7 @@ def test_a_module_is_a_dataset_of_the_command(toy: Path, capsys: pytest.CaptureF
     assert not {"catalog", "sampling", "synthetic"} & set(dataset_names())
     prepare(toy)
     said = capsys.readouterr().out
-    assert "protocol x-view, val: 0 ego and 3 exo recordings, 27 frames" in said
+    assert "protocol x-view, val: 0 ego and 3 exo recordings, 26 frames" in said
     assert f"saved to {toy / 'catalog'}" in said.replace("\n", "")
     found = Catalog.load(toy / "catalog")
     assert [r.id for r in found.recordings] == ["toy/a/head", "toy/a/left", "toy/b/head", "toy/b/left", "toy/b/right"]

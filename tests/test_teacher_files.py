@@ -67,7 +67,7 @@ def test_object_arrays_hold_objects_first_and_pixels(tmp_path: Path) -> None:
     )
     save_objects(tmp_path / "v.npy", [(objects, None), (None, hands.astype(np.float32)), (None, None), (None, None)])
     found = object_arrays(tmp_path, catalog(tmp_path, "train/v.mp4", "train/w.mp4"))
-    assert list(found) == ["train/v/exo"]
+    assert list(found) == ["d/v/exo"]
     write_detections(tmp_path, found)
     boxes = Teachers.load(tmp_path).boxes("d/v/exo", np.arange(4), 2)
     assert boxes is not None
@@ -81,7 +81,7 @@ def test_frame_numbers_size_and_threshold_are_options(tmp_path: Path) -> None:
     rows = [None, *[(np.array([[5, 5, 10, 10, 0.1 * i, 0]]), None) for i in range(1, 9)]]
     save_objects(tmp_path / "v.npy", list(rows))
     found = object_arrays(tmp_path, catalog(tmp_path, "v.mp4"), first=1, fps=60.0, frame_px=(50, 25), min_score=0.25)[
-        "train/v/exo"
+        "d/v/exo"
     ]
     assert found.frame.tolist() == [1, 2, 3]
     np.testing.assert_allclose(found.score, [0.3, 0.5, 0.7], rtol=1e-6)
@@ -93,7 +93,7 @@ def test_arrays_of_other_videos_or_shapes_or_with_code_are_refused(tmp_path: Pat
     with pytest.raises(ValueError, match=r"such as v.npy"):
         object_arrays(tmp_path, known)
     save_objects(tmp_path / "v.npy", [(None, None)] * 9)
-    with pytest.raises(ValueError, match="9 frames, but train/v/exo has 4"):
+    with pytest.raises(ValueError, match="9 frames, but d/v/exo has 4"):
         object_arrays(tmp_path, known)
     save_objects(tmp_path / "v.npy", [(np.ones((1, 3)), None)] * 4)
     with pytest.raises(ValueError, match=r"entry 0: boxes of shape \(1, 3\)"):
@@ -141,11 +141,11 @@ def test_epic_messages_are_read_without_a_schema_compiler(tmp_path: Path) -> Non
     frames[200] += message((3, hand), (4, thing), (4, unsure))
     (tmp_path / "P01_01.pkl").write_bytes(pickle.dumps(frames))
     known = catalog(tmp_path, "P01/P01_01.MP4", fps=30.0, num_frames=150)
-    found = epic_pickles(tmp_path, known)["train/P01_01/exo"]
+    found = epic_pickles(tmp_path, known)["d/P01_01/exo"]
     assert (found.frame.tolist(), found.kind.tolist()) == ([100, 100], [HAND, OBJECT])
     np.testing.assert_allclose(found.box, [[0.25, 0.5, 0.75, 1], [0, 0, 0.5, 0.25]])
     np.testing.assert_allclose(found.score, [0.9, 0.6], rtol=1e-6)
-    assert len(epic_pickles(tmp_path, known, min_score=0.1)["train/P01_01/exo"].frame) == 3
+    assert len(epic_pickles(tmp_path, known, min_score=0.1)["d/P01_01/exo"].frame) == 3
 
 
 def test_damaged_epic_messages_are_named(tmp_path: Path) -> None:
