@@ -154,9 +154,11 @@ def test_the_platform_names_no_dataset() -> None:
     words = datasets - {"folder"}  # which is a key of other things too
     found = []
     for file in files("platform"):
-        for node in ast.walk(ast.parse(file.read_text(), str(file))):
-            if isinstance(node, ast.Constant) and node.value in words:
-                found.append(f"{file.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}")
+        found += [
+            f"{file.relative_to(ROOT)}:{node.lineno}"
+            for node in ast.walk(ast.parse(file.read_text(), str(file)))
+            if isinstance(node, ast.Constant) and node.value in words
+        ]
         found += [
             f"{file.relative_to(ROOT)}: {m}"
             for m in imported(file)
