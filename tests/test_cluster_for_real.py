@@ -46,6 +46,7 @@ time.sleep(3600)
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.long,
     pytest.mark.skipif(missing() is not None, reason=f"no hosts on this machine: {missing()}"),
 ]
 
