@@ -37,7 +37,7 @@ class Evaluate:
 
 
 def evaluate(args: Sequence[str]) -> None:
-    """Score a run by downstream tasks: crossview evaluate RUN [--tasks TASK ...] [options]."""
+    """Score a run by downstream tasks, beside its baselines."""
     kind: Any = make_dataclass("Evaluate", option_fields(), bases=(Evaluate,), frozen=True, kw_only=True)
     about = f"{Evaluate.__doc__} Tasks: {', '.join(task_names())}."
     given = parse(kind, args=args, prog="crossview evaluate", description=about)

@@ -20,18 +20,18 @@ Run = Annotated[Path, tyro.conf.Positional]
 
 
 def train(args: Sequence[str]) -> None:
-    """Train a method: crossview train METHOD [--preset P | --from RUN] [options]."""
+    """Train a method."""
     method, launch = parse_train(args)
     from crossview.platform.run_folder import free_folder
     from crossview.platform.train.launcher import start
 
     run = launch.runs / launch.name if launch.name else free_folder(launch.runs, method)
     start(run, method, launch.experiment, in_process=launch.debug)
-    print(f"Trained. The run lies in {run}; next: crossview evaluate {run}")
+    print(f"Training finished. The run is saved to {run}; next: crossview evaluate {run}")
 
 
 def tune(args: Sequence[str]) -> None:
-    """Search a method's options by a downstream metric: crossview tune METHOD [options] | --resume SEARCH."""
+    """Search a method's options by a downstream metric."""
     if args and args[0] == "--resume":
         parse(_resume_search, args=args[1:], prog="crossview tune --resume")
         return
@@ -44,34 +44,34 @@ def tune(args: Sequence[str]) -> None:
 
 
 def _resume_search(search: Run, /, runs: Path = Path("runs")) -> None:
-    """Go on with a search that was interrupted.
+    """Resume an interrupted search.
 
     Args:
         search: Its folder, or its name in --runs.
-        runs: Folder that searches lie in.
+        runs: Folder of searches.
 
     """
-    from crossview.platform.tune.runner import resume as go_on
+    from crossview.platform.tune.runner import resume as resume_search
 
-    go_on(search if search.is_dir() else runs / search)
+    resume_search(search if search.is_dir() else runs / search)
 
 
 def resume(run: Run, /, debug: bool = False) -> None:
-    """Go on with a run from its newest checkpoint.
+    """Resume a run from its latest checkpoint.
 
     Args:
         run: The run folder.
         debug: In this one process, without Ray.
 
     """
-    from crossview.platform.train.launcher import resume as go_on
+    from crossview.platform.train.launcher import resume as resume_run
 
-    go_on(run, in_process=debug)
-    print(f"Done. The run lies in {run}")
+    resume_run(run, in_process=debug)
+    print(f"Training finished. The run is saved to {run}")
 
 
 def report(run: Run, /) -> None:
-    """Draw a run's figures and write its page, report.html.
+    """Draw the figures of a run and write its HTML report.
 
     Args:
         run: The run folder.
@@ -81,11 +81,13 @@ def report(run: Run, /) -> None:
     from crossview.platform.report.run_report import report as write
 
     draw(run)
-    print(f"The page lies in {write(run)}")
+    print(f"The report is saved to {write(run)}")
 
 
 def reproduce(study: Annotated[str, tyro.conf.Positional], /, out: Path | None = None, jobs: int | None = None) -> None:
-    """Run a method's study with its baselines and seeds, and print the claim's table; goes on where it was stopped.
+    """Run a method's study over its variants, baselines and seeds, and print its table.
+
+    An interrupted study is resumed.
 
     Args:
         study: METHOD:STUDY, e.g. byov:synthetic.
@@ -101,7 +103,7 @@ def reproduce(study: Annotated[str, tyro.conf.Positional], /, out: Path | None =
 
 
 def view(catalog: Run, /, scene: str | None = None, out: Path = Path("contact_sheet.png"), instants: int = 8) -> None:
-    """Draw the cameras of a scene at common instants: a check of the clocks.
+    """Draw the cameras of a scene at common instants, to check their clocks.
 
     Args:
         catalog: Folder that `crossview prepare` wrote.
@@ -115,11 +117,11 @@ def view(catalog: Run, /, scene: str | None = None, out: Path = Path("contact_sh
 
     loaded = Catalog.load(catalog)
     contact_sheet(loaded, scene or loaded.recordings[0].scene, out, instants)
-    print(f"The picture lies in {out}")
+    print(f"The contact sheet is saved to {out}")
 
 
 def info() -> None:
-    """Versions, devices, methods and their presets."""
+    """Print versions, devices, methods and their presets."""
     import torch
 
     from crossview.platform.run_folder import provenance
@@ -134,7 +136,7 @@ def info() -> None:
 
 
 def prepare(args: Sequence[str]) -> None:
-    """Make a catalog: crossview prepare DATASET [options]."""
+    """Catalog a dataset, copy its videos, or add teachers' outputs."""
     from crossview.platform.cli.prepare import run
 
     run(args)
@@ -160,6 +162,14 @@ BY_HAND: dict[str, Callable[..., None]] = {
     "submit": submit,
 }
 COMMANDS: dict[str, Callable[..., None]] = {**BY_HAND, **PARSED}
+GROUPS = {
+    "Data": ("prepare", "view"),
+    "Training": ("train", "resume", "tune"),
+    "Evaluation": ("embed", "evaluate", "report", "reproduce"),
+    "Clusters": ("check-cluster", "submit", "status", "logs", "stop"),
+    "Other": ("info",),
+}
+"""Of the overview."""
 
 
 def _unknown(what: str, given: str, names: Sequence[str] | dict[str, Any]) -> ValueError:
@@ -169,12 +179,15 @@ def _unknown(what: str, given: str, names: Sequence[str] | dict[str, Any]) -> Va
 def _on_a_disk(out: Path) -> None:
     """A study renders videos and links weights in its folder."""
     if not is_local(out):
-        raise ValueError(f"--out {out}: a study lies on a disk or a mounted share; name such a folder")
+        raise ValueError(f"--out {out}: a study must be on a disk or a mounted share; choose such a folder")
 
 
 def _overview(*, ok: bool) -> None:
-    lines = ["usage: crossview COMMAND [options]   (crossview COMMAND --help tells a command's options)", ""]
-    lines += [f"  {name:13} {(function.__doc__ or '').splitlines()[0]}" for name, function in COMMANDS.items()]
+    lines = ["usage: crossview COMMAND [options]"]
+    for group, names in GROUPS.items():
+        lines += ["", f"{group}:"]
+        lines += [f"  {name:15} {(COMMANDS[name].__doc__ or '').splitlines()[0].rstrip('.')}" for name in names]
+    lines += ["", "Run `crossview COMMAND --help` for the options of a command."]
     print("\n".join(lines), file=sys.stdout if ok else sys.stderr)
     raise SystemExit(0 if ok else 2)
 
@@ -196,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except KeyboardInterrupt as stopped:
-        print(f"interrupted; {stopped or 'a run goes on with `crossview resume RUN`'}", file=sys.stderr)
+        print(f"interrupted; {stopped or 'resume a run with `crossview resume RUN`'}", file=sys.stderr)
         raise SystemExit(130) from None
     except (ValueError, OSError) as error:
         if os.environ.get("CROSSVIEW_TRACEBACK"):

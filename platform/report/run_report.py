@@ -22,7 +22,7 @@ from crossview.storage.tables import read_table
 
 
 def report(run: Path) -> Path:
-    """Write `run/report.html`, self-contained: figures lie inside it, and it loads nothing.
+    """Write `run/report.html`, self-contained: figures are embedded, and it loads nothing.
 
     It shows what the run's folder holds, and says how to get what is missing.
     """

@@ -176,7 +176,7 @@ def _page(run: Path, split: str) -> None:
     if not (run / "report.html").exists():
         draw(run, split=split)
         report(run)
-    console.print(f"The page with its figures lies in {run / 'report.html'}", highlight=False)
+    console.print(f"The report with its figures is saved to {run / 'report.html'}", highlight=False)
 
 
 def _side_by_side(spec: str, study: Study, planned: list[_Planned], at_a_time: int, out: Path) -> None:

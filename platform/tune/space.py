@@ -36,7 +36,7 @@ class Space:
     tasks: tuple[str, ...]
     scheduler: str
     reduction: int
-    """Of ASHA: one in so many trials goes on from rung to rung."""
+    """Of ASHA: one in so many trials is promoted from rung to rung."""
 
     def sample(self, seed: tuple[int, ...]) -> Options:
         """One random point; a pure function of the seed."""
@@ -95,7 +95,7 @@ def load(space: str, method: str) -> Space:
     if chosen not in ("asha", "pbt", "none"):
         raise ValueError(f"space {space}: SCHEDULER is {chosen!r}; choose from 'asha', 'pbt', 'none'")
     if not isinstance(reduction, int) or reduction < 2:
-        raise ValueError(f"space {space}: REDUCTION is {reduction!r}; one trial in so many goes on: 2 or more")
+        raise ValueError(f"space {space}: REDUCTION is {reduction!r}; one trial in so many is promoted: 2 or more")
     return Space(
         name=space if space in names() else str(Path(space).resolve()),
         domains=domains,

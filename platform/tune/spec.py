@@ -72,7 +72,7 @@ def write(folder: Path, search: Search) -> None:
         storage.make_folder(folder, exist_ok=False)
     except FileExistsError:
         raise ValueError(
-            f"--name {folder.name}: {folder} exists already; a name is used once. Choose another, or go on with that "
+            f"--name {folder.name}: {folder} exists already; a name is used once. Choose another, or resume that "
             f"search: crossview tune --resume {folder}"
         ) from None
     values = {k: v for k, v in vars(search).items() if k not in ("method", "experiment")}
