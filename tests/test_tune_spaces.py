@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,10 @@ from crossview.downstream.table import from_arrow
 from crossview.methods.method import build
 from crossview.platform.config import Data, Experiment, method_names, preset, presets
 from crossview.platform.evaluate.runner import evaluate
-from crossview.platform.evaluate.tasks import make, options_class
-from crossview.platform.tune import space, validate
+from crossview.platform.evaluate.tasks import make, options_class, options_from
+from crossview.platform.tune import space, spec, validate
 from crossview.platform.tune.overrides import known_paths, paths_of, with_options
-from crossview.platform.tune.settings import Settings
+from crossview.platform.tune.settings import Settings, with_task_options
 
 SAMPLES = 200
 SPACES = [(method, name) for method in method_names() for name in (method, "lr_batch")]
@@ -176,3 +177,14 @@ def test_a_metric_of_the_method_itself_is_known_from_noise(tmp_path: Path) -> No
     task = make(("measures",))["measures"]
     names = validate.metrics_on_noise(task, "mv2mae", experiment("mv2mae", "debug"))
     assert "measures/cross_view_gain" in names
+
+
+def test_options_of_tasks_decide_what_is_searched_by(tmp_path: Path) -> None:
+    catalog = write_feature_catalog(tmp_path)
+    settings = replace(with_task_options(), metric="map@5/ego2exo", phases=options_from("phases", {"k": 5}))
+    search, _ = validate.settle("byov", experiment("byov", "debug", catalog), settings)
+    assert search.options == {"phases": {"k": 5, "few_shot": False}}
+    spec.write(tmp_path / "search", search)
+    assert spec.read(tmp_path / "search").options == search.options
+    with pytest.raises(ValueError, match=r"metric 'map@10/ego2exo': no task of phases reports it.*map@5/ego2exo"):
+        validate.settle("byov", experiment("byov", "debug", catalog), replace(settings, metric="map@10/ego2exo"))
