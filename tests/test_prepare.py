@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from crossview.platform.data.feature_cache import cache
 from crossview.platform.data.frame_cache import frame_cache
 from crossview.platform.data.plan_builder import load_catalog
 from crossview.platform.evaluate.frame_embeddings import embed
+from crossview.platform.train.launcher import resume
 
 TOY = '''"""Toy takes that a test films.
 
@@ -188,3 +191,23 @@ def embed_table(run: Path) -> dict[str, list[str]]:
 
     file = embed(run, split="val", baselines=False, in_process=True)["trained"]
     return {name: pq.read_table(file)[name].to_pylist() for name in ("video", "split")}
+
+
+def test_a_run_of_0_3_resumes_on_the_same_recordings_alone(tmp_path: Path) -> None:
+    made = tiny_run.write_catalog(tmp_path)
+    run = tiny_run.train(tmp_path / "run", tmp_path)
+    facts = []
+    for r in made.select("train").recordings:
+        own = {k: v for k, v in dataclasses.asdict(r).items() if k not in ("path", "kind")}
+        facts.append({"dataset": own.pop("dataset"), "split": "train", **own})
+    assert list(facts[0])[:4] == ["dataset", "split", "scene", "view"]
+    info = json.loads((run / "run.json").read_text())
+    for changed in (False, True):
+        facts[1]["fps"] = 25.0 if changed else facts[1]["fps"]
+        info["recordings"] = hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
+        (run / "run.json").write_text(json.dumps(info))
+        if changed:
+            with pytest.raises(ValueError, match="are not those that the run started with"):
+                resume(run, in_process=True)
+        else:
+            resume(run, in_process=True)

@@ -234,7 +234,7 @@ def test_damaged_files_are_replaced_listed_and_counted(damaged: Catalog, tmp_pat
     assert whole["sample"].tolist() == list(range(12))
     assert source.quarantined == 2
     listed = pq.read_table(run / "quarantine.parquet").to_pylist()
-    assert [row["recording"] for row in listed] == ["train/s1/exo", "train/s3/ego"]
+    assert [row["recording"] for row in listed] == ["test/s1/exo", "test/s3/ego"]
     assert all(Path(row["path"]).name in row["reason"] for row in listed)
     for k in range(12):  # every picture is of the frame that its number says
         for view in ("ego", "exo"):

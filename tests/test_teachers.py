@@ -209,3 +209,12 @@ def test_a_million_boxes_are_indexed_once_and_found_quickly(tmp_path: Path) -> N
         assert teachers.boxes(f"r{i % recordings:04}", np.arange(i % 300, i % 300 + 64, 2), 4) is not None
     assert loaded - start < 5
     assert time.perf_counter() - loaded < 1
+
+
+def test_tables_that_name_other_recordings_are_refused(tmp_path: Path) -> None:
+    write_scores(tmp_path, "ego", {"train/a/v": np.array([2.0, -1.0])})
+    teachers = Teachers.load(tmp_path)
+    teachers.check_recordings(["train/a/v", "d/b/v"])
+    with pytest.raises(ValueError, match=r"none of the catalog's recordings \(but e\.g\. 'train/a/v'\).*0\.3.*again"):
+        teachers.check_recordings(["d/a/v", "d/b/v"])
+    Teachers.load(tmp_path / "empty").check_recordings(["d/a/v"])
