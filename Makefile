@@ -15,7 +15,7 @@ ARGS ?=
 # leaves wrong paths in the scripts.
 STALE := $(shell [ "$$(cat $(STAMP) 2>/dev/null)" = "$(CURDIR)" ] && $(BIN)/python -ISc "" 2>/dev/null || echo force)
 
-.PHONY: help setup quickstart test lint format types bench lock clean force
+.PHONY: help setup quickstart test longtest lint format types bench lock clean force
 
 help: ## List the targets.
 	@echo "Crossview: make TARGET [ARGS=...]"
@@ -77,9 +77,13 @@ $(STAMP): requirements.lock pyproject.toml $(wildcard $(VENV)/lib/python3*/site-
 quickstart: $(STAMP) ## Run the main job on a small synthetic set: render, train BYOV, embed, evaluate, draw.
 	@$(BIN)/crossview reproduce byov:quickstart --out runs/quickstart $(ARGS)
 
-test: $(STAMP) ## Run the tests in two processes; ARGS="-k plan -x" goes to pytest, ARGS="-n 0 --pdb" runs them in one.
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+test: $(STAMP) ## Run all but the long tests in two processes; ARGS="-k plan -x" goes to pytest, ARGS="-n 0 --pdb" runs them in one.
+	@$(BIN)/python -m pytest -n 2 -m "not long" $(ARGS)
 	@echo "test: passed (pytest $(ARGS))"
+
+longtest: $(STAMP) ## Run the long tests: clusters of several nodes, a real `ray up`, whole searches; ARGS as for test.
+	@$(BIN)/python -m pytest -n 2 -m long $(ARGS)
+	@echo "longtest: passed (pytest $(ARGS))"
 
 lint: $(STAMP) ## Check style and formatting with ruff; changes nothing.
 	@$(BIN)/ruff check .

@@ -15,16 +15,16 @@ from scipy.stats import kendalltau
 from sklearn.neighbors import NearestNeighbors
 from sklearn.svm import SVC
 
-from crossview.downstream.ae2 import evaluate
-from crossview.downstream.embeddings import Embeddings
-from crossview.downstream.frame_retrieval import retrieval_map
-from crossview.downstream.kendall_tau import kendall_tau
-from crossview.downstream.svm import predict
+from crossview.downstream.frame_table import FrameTable
+from crossview.downstream.phases.ae2 import evaluate
+from crossview.downstream.phases.frame_retrieval import retrieval_map
+from crossview.downstream.phases.kendall_tau import kendall_tau
+from crossview.downstream.phases.svm import predict
 
 FRAMES, VIDEOS, WIDTH, TRAIN_VIDEOS = 1642, 10, 256, 24
 
 
-def embeddings(videos: int, frames: int, seed: int) -> Embeddings:
+def embeddings(videos: int, frames: int, seed: int) -> FrameTable:
     """Videos of four phases with a direction per phase, an offset per view and noise of four times their size."""
     rng = np.random.default_rng(seed)
     cuts = np.sort(rng.choice(np.arange(20, frames - 20, 20), videos - 1, replace=False))
@@ -35,10 +35,10 @@ def embeddings(videos: int, frames: int, seed: int) -> Embeddings:
     directions = np.random.default_rng(0).normal(size=(5, WIDTH))
     vectors = 0.5 * directions[labels] + directions[4] * is_ego[:, None] + 2 * rng.normal(size=(frames, WIDTH))
     frame = np.concatenate([np.arange(length) for length in lengths])
-    return Embeddings(vectors, labels, video, frame, is_ego, tuple(f"video-{i}" for i in range(videos)))
+    return FrameTable(vectors, labels, video, frame, is_ego, tuple(f"video-{i}" for i in range(videos)))
 
 
-def loop_retrieval(e: Embeddings, k: int = 10) -> dict[str, float]:
+def loop_retrieval(e: FrameTable, k: int = 10) -> dict[str, float]:
     """For each query, all frames sorted by distance with scikit-learn, then walked until k allowed ones are found."""
     index = NearestNeighbors(n_neighbors=len(e), algorithm="brute").fit(e.vectors)
     regular: list[float] = []
@@ -65,7 +65,7 @@ def loop_retrieval(e: Embeddings, k: int = 10) -> dict[str, float]:
     }
 
 
-def loop_tau(e: Embeddings) -> dict[str, float]:
+def loop_tau(e: FrameTable) -> dict[str, float]:
     """For each pair of videos and each query, the distances to the other video's frames; SciPy's tau."""
     sampled = [e.vectors[rows][::5].astype(np.float64) for rows in e.video_slices()]
     taus = []

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from crossview.downstream.embeddings import Embeddings
+from crossview.downstream.frame_table import FrameTable
 
 Value = float | Sequence[float]
 """A score, or one per seed."""
@@ -16,7 +16,7 @@ Rows = Mapping[str, Mapping[str, Value]]
 """Scores by row ("trained", "time only", ...) and metric."""
 
 
-def time_only(e: Embeddings) -> Embeddings:
+def time_only(e: FrameTable) -> FrameTable:
     """The same frames embedded by position alone: the 1-d vector t / L, with L the frames of the video.
 
     It knows nothing of the content, yet Kendall's tau, progression and retrieval reward it (a clock).
@@ -27,11 +27,12 @@ def time_only(e: Embeddings) -> Embeddings:
 
 @dataclass(frozen=True)
 class Margin:
-    """How far the trained row lies above the best baseline in one metric."""
+    """How much better the trained row is than the best baseline in one metric."""
 
     baseline: str
-    """The baseline with the highest mean."""
+    """The baseline with the best mean."""
     mean: float
+    """Above 0 where the trained row is better."""
     spread: float
     """Sample standard deviation over seeds; NaN with one seed."""
 
@@ -41,8 +42,10 @@ class Margin:
         return self.mean > self.spread
 
 
-def margin(rows: Rows, *, trained: str = "trained") -> dict[str, Margin]:
+def margin(rows: Rows, *, trained: str = "trained", lower: Collection[str] = ()) -> dict[str, Margin]:
     """The trained row minus the best baseline, by metric, over the metrics of the trained row.
+
+    In the metrics `lower`, of which less is better, the best baseline minus the trained row.
 
     With equally many seeds the rows are paired by seed, else each trained seed is compared with the baseline's mean.
     The best baseline is chosen by metric; one without the metric, or whose mean is NaN, does not compete.
@@ -53,17 +56,17 @@ def margin(rows: Rows, *, trained: str = "trained") -> dict[str, Margin]:
             f"margin: rows {list(rows)} hold no pair of {trained!r} and a baseline; evaluate the trained model and at "
             "least one baseline"
         )
-    return {metric: _margin(metric, value, baselines) for metric, value in rows[trained].items()}
+    return {m: _margin(m, value, baselines, -1 if m in lower else 1) for m, value in rows[trained].items()}
 
 
-def _margin(metric: str, trained: Value, baselines: Rows) -> Margin:
+def _margin(metric: str, trained: Value, baselines: Rows, sign: int) -> Margin:
     scored = {name: per_seed(scores[metric]) for name, scores in baselines.items() if metric in scores}
     means = {name: float(values.mean()) for name, values in scored.items() if not math.isnan(values.mean())}
     if not means:
         raise ValueError(f"margin: no baseline has a score for {metric!r}; evaluate the baselines with the same tasks")
-    best = max(means, key=lambda name: means[name])
+    best = max(means, key=lambda name: sign * means[name])
     values, baseline = per_seed(trained), scored[best]
-    differences = values - (baseline if len(baseline) == len(values) else means[best])
+    differences = sign * (values - (baseline if len(baseline) == len(values) else means[best]))
     return Margin(best, float(differences.mean()), spread(differences))
 
 

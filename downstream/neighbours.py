@@ -7,6 +7,8 @@ from scipy.spatial.distance import cdist
 
 SPARE = 6
 CHUNK_ENTRIES = 1 << 22
+DECIMALS = 10
+"""Cosines are rounded to so many, so that equal vectors tie whatever the order of summation."""
 
 
 def nearest(
@@ -62,3 +64,10 @@ def _nearest(queries: np.ndarray, gallery: np.ndarray, squares: np.ndarray, bann
             found[row] = np.argsort(whole, kind="stable")[: found.shape[1]]
             distance[row] = whole[found[row]]
     return np.where(np.isinf(distance), -1, found)
+
+
+def unit_length(vectors: np.ndarray) -> np.ndarray:
+    """float64 (N, D) of length 1; a zero vector stays, and is as near to all."""
+    wide = vectors.astype(np.float64)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    return wide / np.where(lengths > 0, lengths, 1.0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.manifold import TSNE
 
-from crossview.downstream.embeddings import Embeddings
+from crossview.downstream.frame_table import FrameTable
 from crossview.downstream.neighbours import nearest
 
 
@@ -21,7 +21,7 @@ class Projection:
     """int64 (n,), rows of the embedding table, rising."""
 
 
-def tsne(e: Embeddings, *, frames: int = 1000, perplexity: float = 30.0, seed: int = 0) -> Projection:
+def tsne(e: FrameTable, *, frames: int = 1000, perplexity: float = 30.0, seed: int = 0) -> Projection:
     """t-SNE of at most `frames` frames drawn without replacement, half from each perspective where there are enough.
 
     Perplexity is lowered to (n - 1) / 3 where fewer frames are left. The same seed draws the same frames of equal
@@ -38,7 +38,7 @@ def tsne(e: Embeddings, *, frames: int = 1000, perplexity: float = 30.0, seed: i
     return Projection(model.fit_transform(vectors / (scale or 1.0)).astype(np.float32), rows)
 
 
-def subsample(e: Embeddings, frames: int, seed: int) -> np.ndarray:
+def subsample(e: FrameTable, frames: int, seed: int) -> np.ndarray:
     """At most `frames` rows, rising; the smaller perspective gives all that it has up to half."""
     ego, exo = np.flatnonzero(e.is_ego), np.flatnonzero(~e.is_ego)
     few, many = sorted((ego, exo), key=len)
@@ -48,7 +48,7 @@ def subsample(e: Embeddings, frames: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(drawn))
 
 
-def nearest_across_views(e: Embeddings, rows: np.ndarray, *, k: int = 1) -> np.ndarray:
+def nearest_across_views(e: FrameTable, rows: np.ndarray, *, k: int = 1) -> np.ndarray:
     """Rows of the k frames of the other perspective nearest to each of `rows`: int64 (n, k), -1 where there is none."""
     e.require_both_perspectives("retrieval across views")
     out = np.full((len(rows), k), -1, dtype=np.int64)

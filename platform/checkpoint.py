@@ -30,7 +30,7 @@ MODEL, FROZEN = "model.safetensors", "frozen.safetensors"
 
 
 def folder(run: Path, step: int) -> Path:
-    """Where the checkpoint after `step` optimiser steps lies."""
+    """The folder of the checkpoint after `step` optimiser steps."""
     return run / "checkpoints" / f"step-{step:08d}"
 
 
@@ -43,12 +43,12 @@ def all_of(run: Path) -> list[Path]:
 
 
 def is_complete(target: Path) -> bool:
-    """Whether a checkpoint lies there whole; asked again where the storage fails."""
+    """Whether the checkpoint there is complete; retried where the storage fails."""
     return storage.patiently((target / "run.json").exists, target)
 
 
 def latest(run: Path) -> Path | None:
-    """The newest complete checkpoint of a run."""
+    """The latest complete checkpoint of a run."""
     found = all_of(run)
     return found[-1] if found else None
 
@@ -58,7 +58,7 @@ def _frozen_names(model: Method) -> set[str]:
 
 
 def frozen_state(model: Method) -> dict[str, Tensor]:
-    """Frozen parameters, and buffers that stand beside no trained one, such as a frozen part's running statistics."""
+    """Frozen parameters, and buffers of modules without trained ones, such as a frozen part's running statistics."""
     frozen = _frozen_names(model)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     modules = {name.rpartition(".")[0] for name in trained}
@@ -72,7 +72,7 @@ def frozen_state(model: Method) -> dict[str, Tensor]:
 def save(
     target: Path, model: Method, weights: dict[str, Tensor], train_state: dict[str, Any], run: dict[str, Any], keep: int
 ) -> None:
-    """Write one checkpoint and drop all but the newest `keep`.
+    """Write one checkpoint and delete all but the latest `keep`.
 
     `weights` are those to evaluate (the moving average where there is one). Frozen parameters do not change: their file
     is written once and hard-linked, or copied by the object store, from then on. Where the storage fails, all is tried
@@ -173,7 +173,7 @@ def _build(file: Path, content: dict[str, Any]) -> None:
 
 @contextmanager
 def needs_space(file: Path, run: Path) -> Iterator[None]:
-    """Say what could not be written of a run, and how to go on, where the disk is full or unwritable (OSError)."""
+    """Say what could not be written of a run, and how to resume it, where the disk is full or unwritable (OSError)."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:  # each library reports a full disk in its own way
@@ -184,7 +184,7 @@ def needs_space(file: Path, run: Path) -> Iterator[None]:
         except Exception:  # a store that cannot be reached cannot be asked
             left = f"complete checkpoints are those in {run / 'checkpoints'}"
         else:
-            left = f"the newest complete checkpoint is {before}" if before else "there is no complete checkpoint yet"
+            left = f"the latest complete checkpoint is {before}" if before else "there is no complete checkpoint yet"
         raise OSError(
             errno.ENOSPC,
             f"{file} could not be written: {error}. Training needs free, writable space ({left}); free some, then "
@@ -246,7 +246,7 @@ def _named(file: Path) -> Iterator[None]:
 
 
 def resolve(path: Path) -> Path:
-    """The checkpoint folder meant by `path`: itself, or the newest of a run; raises ValueError where there is none."""
+    """The checkpoint folder meant by `path`: itself, or the latest of a run; raises ValueError where there is none."""
     if (path / MODEL).exists() and (path / "run.json").exists():
         return path
     found = latest(path)
@@ -259,7 +259,12 @@ def load(path: Path | str, device: str | torch.device = "cpu") -> Method:
     """The trained method of a run or checkpoint folder, in eval mode; needs neither Ray nor the training data."""
     checkpoint = resolve(storage.as_path(path))
     name, experiment = read(checkpoint)
-    model = build(name, without_pretrained(experiment.method))
+    return restore(checkpoint, name, experiment.method, device)
+
+
+def restore(checkpoint: Path, name: str, config: Any, device: str | torch.device) -> Method:
+    """The model of a checkpoint folder whose method and configuration are known, in eval mode."""
+    model = build(name, without_pretrained(config))
     model.load_state_dict(read_weights(checkpoint), strict=True)
     return model.to(device).eval()
 

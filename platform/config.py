@@ -36,7 +36,7 @@ class Source:
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
-            raise ValueError(f"data.mix: share is {self.share} for {self.catalog}; it must lie between 0 and 1")
+            raise ValueError(f"data.mix: share is {self.share} for {self.catalog}; it must be between 0 and 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +46,14 @@ class Data:
     catalog: Location
     """Folder that `crossview prepare` wrote."""
     root: Location | None = None
-    """Where the catalog's files lie now, if not where they lay when it was made."""
+    """Where the catalog's files are now, if they were moved since it was made."""
     split: str = "train"
     protocol: str | None = None
     """Which of the catalog's protocols makes the splits, in training and evaluations; None is the only one."""
     views: tuple[str, ...] | None = None
-    """Cameras that train, by name; None takes all. One that is left out is a held-out camera in evaluations."""
+    """Training cameras, by name; None takes all. One that is left out is a held-out camera in evaluations."""
     actions: tuple[str, ...] | None = None
-    """Actions that train, by name; None takes all. Evaluations see the others too, as new tasks."""
+    """Training actions, by name; None takes all. Evaluations see the others too, as new tasks."""
     mix: tuple[Source, ...] = ()
     """Further catalogs to draw rows from, each with its share of them."""
     cache_frames: bool = False
@@ -82,7 +82,7 @@ class Data:
                 "their sum must be below 1"
             )
         if not 0 <= self.max_quarantined <= 1:
-            raise ValueError(f"data.max_quarantined is {self.max_quarantined}; it is a share and must lie in [0, 1]")
+            raise ValueError(f"data.max_quarantined is {self.max_quarantined}; it is a share and must be in [0, 1]")
 
     def limit_s(self, num_frames: int) -> float:
         """Seconds that reading all of a recording may take; a longer one has more."""
@@ -96,7 +96,7 @@ class Compute:
     workers: int = 1
     """Training processes (ranks)."""
     min_workers: int | None = None
-    """Go on with as few as these while nodes are missing, at the same global batch; None waits for all `workers`."""
+    """Continue with as few as these while nodes are missing, at the same global batch; None waits for all `workers`."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """ddp keeps the whole model on each worker; fsdp a part of each trained parameter, its gradient and its moments."""
     micro_batch: int | None = None
@@ -129,7 +129,7 @@ class Cadence:
     log: int = 10
     checkpoint: int = 200
     keep: int = 3
-    """Newest checkpoints to keep."""
+    """Latest checkpoints to keep."""
 
     def __post_init__(self) -> None:
         for name in ("log", "checkpoint", "keep"):

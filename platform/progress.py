@@ -40,7 +40,7 @@ class Progress:
         return self
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Count `count` more units as done; `note` stands at the end of the line."""
+        """Count `count` more units as done; `note` is shown at the end of the line."""
         self.update(self.done + count, note)
 
     def update(self, done: int, note: str = "") -> None:

@@ -29,7 +29,7 @@ def create(run: Path, method: str, experiment: Experiment[Any]) -> dict[str, Any
         storage.make_folder(run, exist_ok=False)
     except FileExistsError:
         raise ValueError(
-            f"--name {run.name}: {run} exists already; a name is used once. Choose another, or continue that run with "
+            f"--name {run.name}: {run} exists already; a name is used once. Choose another, or resume that run with "
             f"`crossview resume {run}`"
         ) from None
     info = {"experiment": to_dict(method, experiment), **record()}

@@ -1,4 +1,4 @@
-"""Files wherever they lie: `as_path` makes the paths, and the functions here tell a local path from a URI."""
+"""Local files and object stores behind one interface; `as_path` makes the paths."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from crossview.storage.retry import patiently
 def staged(folder: Path) -> Iterator[Path]:
     """A local folder for many files that belong in `folder`: itself, or one that is uploaded and removed at the end.
 
-    After an error it stays in the cache, so that the same call on this node goes on from there.
+    After an error it stays in the cache, so that the same call on this node continues from there.
     """
     if is_local(folder):
         yield folder

@@ -1,4 +1,4 @@
-"""What a file or folder is, wherever it lies."""
+"""What a file or folder is, on a disk or in an object store."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def remove(folder: Path) -> None:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file lies there; where the storage fails to tell, it is asked again, for PATIENCE_S, then OSError."""
+    """Whether there is a file; retried for PATIENCE_S where the storage fails, then raises OSError."""
     if is_local(path):
         return path.is_file()
     try:

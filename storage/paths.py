@@ -1,4 +1,4 @@
-"""Where files lie: a local path, or the URI of any store that fsspec reaches, such as s3://bucket/folder."""
+"""Paths: local ones, and URIs of any store that fsspec reaches, such as s3://bucket/folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Storage that fails is tried again, and its errors, whatever library they come from, name the path."""
+"""Retries of failing storage, and its errors, whatever library they come from, with the path named."""
 
 from __future__ import annotations
 

@@ -17,5 +17,5 @@ def write_table(table: pa.Table, file: Path) -> None:
 
 
 def read_table(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """A table, wherever it lies."""
+    """A table from a local file or an object store."""
     return pq.read_table(storage.local(file), columns=columns and list(columns))

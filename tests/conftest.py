@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import ast
+import logging
 import os
 import socket
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from moto.server import ThreadedMotoServer
 
+logging.raiseExceptions = False  # libraries bind handlers to a stream that pytest captures and then closes
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # read when ray is imported
 os.environ["CROSSVIEW_PATIENCE_S"] = "1"  # storage that a test breaks stays broken
@@ -32,19 +36,40 @@ os.environ |= {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that start Ray come first, most of a file first: they take longest, and so none of them is the last."""
+    count = Counter(item.path for item in items if item.get_closest_marker("ray"))
+    items.sort(key=lambda item: -count[item.path] if item.get_closest_marker("ray") else 1)
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With several processes (-n 2) one has all files that start Ray, and so starts one cluster at a time."""
+    """With several processes (-n 2), each takes the next unit of tests; each has at most one cluster of its own.
+
+    A unit is a file, whose tests share its fixtures, without its single tests that start Ray: these are a unit beside
+    it, and of these a long one is a unit of its own.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
-    here = Path(__file__).parent
-    starts_ray = {file.name for file in here.glob("test_*.py") if "pytest.mark.ray" in file.read_text()}
+    units = {test: unit for file in Path(__file__).parent.glob("test_*.py") for test, unit in _units(file)}
 
-    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+    class ByUnit(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            name = nodeid.partition("::")[0].rpartition("/")[2]
-            return "ray" if name in starts_ray else name
+            path, _, test = nodeid.partition("::")
+            name = path.rpartition("/")[2]
+            return units.get(f"{name}::{test.partition('[')[0]}", name)
 
-    return ByFile(config, log)
+    config.option.loadscopereorder = False
+    return ByUnit(config, log)
+
+
+def _units(file: Path) -> Iterator[tuple[str, str]]:
+    """The tests with Ray of a file and their units; read off the decorators, as the scheduler gets names alone."""
+    for test in ast.parse(file.read_text()).body:
+        if isinstance(test, ast.FunctionDef):
+            marks = {ast.unparse(mark) for mark in test.decorator_list}
+            if "pytest.mark.ray" in marks:
+                name = f"{file.name}::{test.name}"
+                yield name, name if "pytest.mark.long" in marks else f"{file.name}::ray"
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from crossview.downstream.embeddings import Embeddings
+from crossview.downstream.frame_table import FrameTable
 
 
-def table(lengths, labels, vectors, ego_videos, names=None) -> Embeddings:
+def table(lengths, labels, vectors, ego_videos, names=None) -> FrameTable:
     videos = np.repeat(np.arange(len(lengths)), lengths)
-    return Embeddings(
+    return FrameTable(
         vectors=vectors,
         labels=labels,
         video=videos,
@@ -17,7 +17,7 @@ def table(lengths, labels, vectors, ego_videos, names=None) -> Embeddings:
     )
 
 
-def phased(videos: int, seed: int, *, low: int = 100, high: int = 250, phases: int = 4) -> Embeddings:
+def phased(videos: int, seed: int, *, low: int = 100, high: int = 250, phases: int = 4) -> FrameTable:
     """Content-free videos of all phases in turn with uniformly random boundaries; the first half is ego."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(low, high, videos)
@@ -28,7 +28,7 @@ def phased(videos: int, seed: int, *, low: int = 100, high: int = 250, phases: i
     return table(lengths, np.concatenate(labels), np.zeros((lengths.sum(), 1)), range(videos // 2))
 
 
-def random_table(seed: int, *, ties: bool, videos: int = 6, dim: int = 8, phases: int = 3) -> Embeddings:
+def random_table(seed: int, *, ties: bool, videos: int = 6, dim: int = 8, phases: int = 3) -> FrameTable:
     """Random labels and vectors; with ties they are small integers, so that many distances are equal and exact."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(7, 40, videos)
@@ -37,7 +37,7 @@ def random_table(seed: int, *, ties: bool, videos: int = 6, dim: int = 8, phases
     return table(lengths, rng.integers(0, phases, total), vectors, rng.permutation(videos)[: videos // 2])
 
 
-def with_content(e: Embeddings, seed: int, *, dim: int = 16, noise: float = 1.0) -> Embeddings:
+def with_content(e: FrameTable, seed: int, *, dim: int = 16, noise: float = 1.0) -> FrameTable:
     """Vectors that share a direction per phase, carry an offset per perspective, and noise."""
     shared = np.random.default_rng(1)
     phase, view = shared.normal(size=(int(e.labels.max()) + 1, dim)), shared.normal(size=dim)

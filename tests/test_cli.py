@@ -108,7 +108,7 @@ def test_unknown_names_and_missing_folders(
         ("--compute.workers 0", "compute.workers is 0; it must be at least 1"),
         ("--compute.device cpu --compute.precision float16", "compute.precision float16 needs a GPU; pass"),
         ("--data.split holdout", "split 'holdout' holds no recording; splits here: train, val"),
-        ("--data.max-quarantined 2", "data.max_quarantined is 2.0; it is a share and must lie in [0, 1]"),
+        ("--data.max-quarantined 2", "data.max_quarantined is 2.0; it is a share and must be in [0, 1]"),
         ("--data.decode-actors 0", "data.decode_actors is 0; it must be at least 1"),
         ("--data.time-limit-s 0", "data.time_limit_s is 0.0; it must be above 0"),
         ("--every.checkpoint 0", "every.checkpoint is 0; it must be at least 1"),
@@ -157,7 +157,7 @@ def test_a_used_name(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = ("train", "byov", "--from", trained, "--debug", "--runs", trained.parent, "--name", "first")
     said = refused(capsys, *args)
     assert "--name first:" in said
-    assert "a name is used once. Choose another, or continue that run with `crossview resume" in said
+    assert "a name is used once. Choose another, or resume that run with `crossview resume" in said
     assert contents(trained) == before
 
 
@@ -165,7 +165,8 @@ def test_evaluation_needs_labels_and_another_split(trained: Path, capsys: pytest
     before = contents(trained)
     assert "have no frame labels named 'phase'" in refused(capsys, "evaluate", trained, "--debug")
     assert "split is 'train'" in refused(capsys, "evaluate", trained, "--split", "train", "--debug")
-    assert "k is 0; retrieval needs at least 1" in refused(capsys, "evaluate", trained, "--k", "0", "--debug")
+    said = refused(capsys, "evaluate", trained, "--phases.k", "0", "--debug")
+    assert "k is 0; frame retrieval needs at least 1" in said
     assert "split 'dev' holds no recording" in refused(capsys, "embed", trained, "--split", "dev", "--debug")
     assert contents(trained) == before
 
@@ -258,7 +259,7 @@ def test_a_video_that_breaks_after_it_was_catalogued(capsys: pytest.CaptureFixtu
     assert [f["path"] for f in unreadable.read(tmp_path / "runs" / "tolerant").values()] == [str(broken)]
     assert "1 files quarantined" in capsys.readouterr().out
     said = refused(capsys, *args, "--name", "strict")
-    assert "1 of 4 recordings are unreadable, at most 5% may be (--data.max-quarantined): mend or remove" in said
+    assert "1 of 4 recordings are unreadable, at most 5% may be (--data.max-quarantined): fix or remove" in said
     assert str(broken) in said
     assert unreadable.read(tmp_path / "runs" / "strict")
     info = json.loads((tmp_path / "runs" / "strict" / "run.json").read_text())

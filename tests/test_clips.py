@@ -19,18 +19,32 @@ from tiny_run import train
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.sampling.evaluation_clips import evaluation_clips
 from crossview.datasets.sampling.spec import Sampling, View
-from crossview.downstream.clip_retrieval import clip_retrieval
-from crossview.downstream.clips import ClipEmbeddings
+from crossview.downstream.action_probe.config import Options as ProbeOptions
+from crossview.downstream.clip_table import ClipTable
+from crossview.downstream.retrieval.clip_retrieval import clip_retrieval
+from crossview.downstream.retrieval.config import Options as RetrievalOptions
 from crossview.downstream.table import from_arrow
 from crossview.methods.byov.model import Model
 from crossview.platform import checkpoint
 from crossview.platform.config import Data
 from crossview.platform.data.video_reader import video
 from crossview.platform.evaluate import clip_embeddings as module
-from crossview.platform.evaluate.clip_embeddings import clip_views, embed_clips
+from crossview.platform.evaluate.clip_embeddings import clip_windows
+from crossview.platform.evaluate.opened import open_run
 from crossview.platform.evaluate.runner import evaluate
 from crossview.platform.report.run_report import report
 from crossview.platform.report.score_table import terminal
+
+
+def embed_clips(run: Path, *, per_scene: int = 4, actors: int | None = None, **options) -> dict[str, Path]:
+    opened = open_run(run, in_process=actors is None, actors=actors or 1)
+    return module.embed_clips(opened, per_scene=per_scene, **options)
+
+
+def views(*found: View) -> Sampling:
+    """A method's views, named 0, 1, ..."""
+    pairing = {1: "single", 2: "unpaired"}.get(len(found), "group")
+    return Sampling(views={str(k): view for k, view in enumerate(found)}, pairing=pairing)
 
 
 def both(**facts) -> dict:
@@ -84,9 +98,27 @@ def test_a_clip_of_a_perspective_is_the_first_view_that_fits() -> None:
         View(perspective="exo", frames=3),
         View(perspective="any", frames=4),
     )
-    assert clip_views(Sampling(views={"x": exo, "e": ego}, pairing="unpaired")) == {"ego": ego, "exo": exo}
-    assert clip_views(Sampling(views={"v": any_}, pairing="single")) == {"ego": any_, "exo": any_}
-    assert clip_views(Sampling(views={"v": ego}, pairing="single")) == {"ego": ego, "exo": ego}
+    for given, expected in (
+        ((exo, ego), (ego, exo)),
+        ((any_,), (any_, any_)),
+        ((ego,), (ego, ego)),
+        ((any_, exo), (any_, exo)),  # its own before "any", wherever that is
+        ((ego, any_), (ego, any_)),
+    ):
+        assert tuple(views(*given).view_for(p) for p in ("ego", "exo")) == expected
+
+
+def test_views_that_fit_a_perspective_must_have_one_size() -> None:
+    small, large = (View(perspective="exo", frames=2, size_px=size) for size in (32, 64))
+    with pytest.raises(ValueError, match=r"exo views have sizes \[32, 64\]; exo recordings are embedded at one size"):
+        views(small, large).view_for("exo")
+    with pytest.raises(ValueError, match="ego recordings are embedded at one size"):
+        views(small, large).view_for("ego")
+    ego = View(perspective="ego", frames=2, size_px=64)
+    assert views(small, ego).view_for("ego") is ego
+
+
+TWO = {"retrieval": RetrievalOptions(clips_per_scene=2), "action_probe": ProbeOptions(clips_per_scene=2)}
 
 
 @pytest.fixture(scope="module")
@@ -99,12 +131,12 @@ def run(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(tmp_path_factory.mktemp("runs") / "tiny", root, views=SEEN)
 
 
-def read(file: Path) -> ClipEmbeddings:
-    return ClipEmbeddings.from_table(pq.read_table(file))
+def read(file: Path) -> ClipTable:
+    return ClipTable.from_table(pq.read_table(file))
 
 
 def test_every_row_holds_every_clip_and_the_trained_one_is_the_loaded_methods(run: Path, root: Path) -> None:
-    files = embed_clips(run, split="val", per_scene=2, in_process=True)
+    files = embed_clips(run, split="val", per_scene=2)
     assert set(files) == {"trained", "frozen features", "frozen mean", "no time code", "random init"}
     catalog = Catalog.load(root / "catalog").select("val")
     for row, file in files.items():
@@ -116,8 +148,8 @@ def test_every_row_holds_every_clip_and_the_trained_one_is_the_loaded_methods(ru
         assert e.perspective.tolist() == sorted(e.perspective.tolist())
     model = checkpoint.load(run)
     recording = catalog.recordings[2]
-    windows = evaluation_clips(catalog.recordings, clip_views(model.config.sampling()), 2)[2]
-    pixels = next(video(catalog.file(recording), recording, 32, Data(catalog=root), 64))
+    windows = clip_windows(catalog, model.config.sampling(), 2)[recording.id]
+    pixels = next(video(catalog.file(recording), recording.num_frames, 32, Data(catalog=root), 64))
     with torch.no_grad():
         frozen = model.frozen_features(pixels[None])[0]
         expected = model.embed_clip(frozen[torch.from_numpy(windows.frames)])
@@ -131,17 +163,15 @@ def test_every_row_holds_every_clip_and_the_trained_one_is_the_loaded_methods(ru
 
 
 def test_clips_are_kept_until_what_they_come_from_changes(run: Path, root: Path) -> None:
-    first = {
-        row: f.stat().st_mtime_ns for row, f in embed_clips(run, split="val", per_scene=2, in_process=True).items()
-    }
-    again = embed_clips(run, split="val", per_scene=2, in_process=True)
+    first = {row: f.stat().st_mtime_ns for row, f in embed_clips(run, split="val", per_scene=2).items()}
+    again = embed_clips(run, split="val", per_scene=2)
     assert {row: f.stat().st_mtime_ns for row, f in again.items()} == first
-    assert list(embed_clips(run, split="val", per_scene=2, baselines=False, in_process=True)) == ["trained"]
-    assert len(read(embed_clips(run, split="val", per_scene=3, in_process=True)["trained"])) == 3 * 12
+    assert list(embed_clips(run, split="val", per_scene=2, baselines=False)) == ["trained"]
+    assert len(read(embed_clips(run, split="val", per_scene=3)["trained"])) == 3 * 12
     file = root / Catalog.load(root / "catalog").select("val").recordings[0].path
     os.utime(file, ns=(0, 0))
     key = json.loads((run / "embeddings" / "val" / "clips" / "rows.json").read_text())["key"]
-    embed_clips(run, split="val", per_scene=3, in_process=True)
+    embed_clips(run, split="val", per_scene=3)
     assert json.loads((run / "embeddings" / "val" / "clips" / "rows.json").read_text())["key"] != key
 
 
@@ -152,7 +182,7 @@ def test_a_damaged_recording_is_left_out_and_its_scene_still_answers(run: Path, 
     good = file.read_bytes()
     try:
         videos.truncate(file)
-        e = read(embed_clips(tolerant, split="val", in_process=True)["trained"])
+        e = read(embed_clips(tolerant, split="val")["trained"])
     finally:
         file.write_bytes(good)
     assert whole.recordings[1].id not in set(e.recording)
@@ -163,22 +193,22 @@ def test_a_damaged_recording_is_left_out_and_its_scene_still_answers(run: Path, 
 def test_frozen_features_cached_or_not_and_kept_frames_give_the_same_clips(
     run: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = read(embed_clips(run, split="val", in_process=True)["random init"])
+    plain = read(embed_clips(run, split="val")["random init"])
     cached = train(tmp_path / "cached", root, views=SEEN, cache_features=True)
     monkeypatch.setattr(module, "decode", None)  # nothing is decoded here
-    e = read(embed_clips(cached, split="val", in_process=True)["random init"])
+    e = read(embed_clips(cached, split="val")["random init"])
     np.testing.assert_allclose(e.vectors, plain.vectors, rtol=2e-3, atol=2e-3)
     kept = train(tmp_path / "kept", root, views=SEEN, cache_frames=True)
-    e = read(embed_clips(kept, split="val", in_process=True)["random init"])
+    e = read(embed_clips(kept, split="val")["random init"])
     np.testing.assert_array_equal(e.vectors, plain.vectors)
 
 
 def test_evaluate_joins_the_tasks_and_leaves_cells_empty_where_a_row_has_no_score(run: Path) -> None:
-    table = evaluate(run, split="val", tasks=("retrieval", "actions"), clips_per_scene=2, in_process=True)
+    table = evaluate(run, split="val", tasks=("retrieval", "action_probe"), options=TWO, in_process=True)
     rows = from_arrow(table)
     shown = [f"retrieval/R@{k}/{c}" for k in (1, 5, 10) for c in ("seen", "held_out")]
     shown += [f"retrieval/R@1/within_scene/{c}" for c in ("seen", "held_out")]
-    probed = [f"actions/{p}/{c}" for p in ("linear", "knn") for c in ("seen", "held_out")]
+    probed = [f"action_probe/{p}/{c}" for p in ("linear", "knn") for c in ("seen", "held_out")]
     assert set(rows) == {
         "trained",
         "frozen features",
@@ -194,11 +224,11 @@ def test_evaluate_joins_the_tasks_and_leaves_cells_empty_where_a_row_has_no_scor
     assert rows["majority"] == {name: [0.5] for name in probed}
     folder = run / "evaluations"
     text = (folder / "val.md").read_text()
-    line = next(x for x in text.splitlines() if x.startswith("| actions/knn/seen |"))
+    line = next(x for x in text.splitlines() if x.startswith("| action_probe/knn/seen |"))
     assert line.split("|")[2 + list(rows).index("chance")].strip() == ""
     assert "| ego | exo1 | seen | 8 | 8 |" in text
     assert "held-out cameras: exo2" in text
-    pairs = pq.read_table(folder / "val-retrieval.parquet").to_pylist()
+    pairs = pq.read_table(folder / "val-retrieval-pairs.parquet").to_pylist()
     assert len(pairs) == 6 * 5
     mine = [p["R@1"] for p in pairs if p["row"] == "trained" and p["seen"]]
     assert rows["trained"]["retrieval/R@1/seen"] == [pytest.approx(np.mean(mine))]
@@ -210,12 +240,13 @@ def test_evaluate_joins_the_tasks_and_leaves_cells_empty_where_a_row_has_no_scor
 def test_the_command_takes_several_tasks(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from crossview.platform.cli.main import main
 
-    main(["evaluate", str(run), "--tasks", "actions", "retrieval", "--clips-per-scene", "2", "--debug"])
-    assert "actions/linear/seen" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="tasks is retrieval, retrieval; name some of phases, retrieval"):
+    options = ["--action-probe.clips-per-scene", "2", "--retrieval.clips-per-scene", "2"]
+    main(["evaluate", str(run), "--tasks", "action_probe", "retrieval", *options, "--debug"])
+    assert "action_probe/linear/seen" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="tasks is retrieval, retrieval; name some of action_probe, few_clips"):
         evaluate(run, tasks=("retrieval", "retrieval"), in_process=True)
     with pytest.raises(ValueError, match="fit_split is 'val'"):
-        evaluate(run, tasks=("actions",), fit_split="val", in_process=True)
+        evaluate(run, tasks=("action_probe",), fit_split="val", in_process=True)
     with pytest.raises(ValueError, match="phases needs a phase of every frame"):
         evaluate(run, tasks=("phases",), in_process=True)
 
@@ -246,7 +277,7 @@ def test_measures_are_taken_on_seen_cameras_of_the_split(
     assert "measures/gain" in report(run).read_text()
 
 
-@pytest.mark.parametrize("width", [80, 140])
+@pytest.mark.parametrize("width", [80, 150])
 def test_the_terminal_shows_every_margin_however_narrow_it_is(width: int) -> None:
     rows = {row: {"retrieval/R@1/within_scene/held_out": score} for row, score in (("trained", 0.5), ("chance", 0.25))}
     rows |= {f"some long baseline {k}": {"retrieval/R@1/within_scene/held_out": k / 100} for k in range(8)}
@@ -255,14 +286,14 @@ def test_the_terminal_shows_every_margin_however_narrow_it_is(width: int) -> Non
     text = shown.export_text()
     assert "retrieval/R@1/within_scene/held_out" in text
     assert "+0.250" in text
-    assert ("0.040" in text) == (width == 140)
+    assert ("0.040" in text) == (width == 150)
     assert max(len(line) for line in text.splitlines()) <= width
 
 
 @pytest.mark.ray
 def test_ray_actors_give_the_same_clips(run: Path, tmp_path: Path, ray_cluster: None) -> None:
     torch.set_num_threads(1)
-    here = pq.read_table(embed_clips(run, split="train", in_process=True)["trained"])
+    here = pq.read_table(embed_clips(run, split="train")["trained"])
     (run / "embeddings" / "train" / "clips" / "rows.json").unlink()
     there = pq.read_table(embed_clips(run, split="train", actors=1)["trained"])
     assert here.equals(there)

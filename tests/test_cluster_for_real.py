@@ -46,6 +46,7 @@ time.sleep(3600)
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.long,
     pytest.mark.skipif(missing() is not None, reason=f"no hosts on this machine: {missing()}"),
 ]
 
@@ -167,7 +168,7 @@ def test_a_job_submitted_with_ray_trains_on_both_hosts(cluster: Cluster, configu
     command = f"crossview train byov --from {configuration} --runs {runs} --name spans"
     done = cluster.laptop.run("ray", "job", "submit", "--address", URL, "--", *command.split(), env=TOKEN)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Trained. The run lies in" in done.stdout
+    assert "Training finished. The run is saved to" in done.stdout
     assert len(read_metrics(runs / "spans")) == STEPS
     on_each = [host.run("sh", "-c", f"ls {cluster.folder}/tmp/ray/session_latest/logs/train") for host in cluster.hosts]
     workers = [re.findall(r"ray-train-app-worker-\w+\.log", found.stdout) for found in on_each]

@@ -53,4 +53,4 @@ def test_a_breakpoint_in_a_methods_forward_is_hit_and_the_run_goes_on(tmp_path: 
     assert done.stdout.count("'ego': (2, 6, 3, 32, 32)") == STEPS
     assert done.stdout.count("('workers', False)") == STEPS
     assert len(read_metrics(tmp_path / "run")) == STEPS
-    assert "Trained. The run lies in" in done.stdout
+    assert "Training finished. The run is saved to" in done.stdout

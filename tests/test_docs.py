@@ -1,4 +1,4 @@
-"""What docs/adding-a-method.md and docs/adding-a-dataset.md print works as it stands there."""
+"""What docs/adding-a-method.md, adding-a-dataset.md and adding-a-task.md print works as it stands there."""
 
 from __future__ import annotations
 
@@ -10,17 +10,25 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 import videos
+from tiny_run import train, write_catalog
 
 import crossview.datasets
+import crossview.downstream
 import crossview.methods
 from crossview.datasets import folder
 from crossview.datasets.catalog import Catalog
+from crossview.downstream import results
+from crossview.downstream.frame_table import FrameTable
 from crossview.methods import method as contract
 from crossview.platform.cli.main import main
 from crossview.platform.config import config_class, method_names, preset, presets
+from crossview.platform.evaluate.runner import evaluate
+from crossview.platform.evaluate.tasks import options_from
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "adding-a-method.md"
 
@@ -93,6 +101,37 @@ def test_printed_tune_space_uses_options_that_exist(printed: Path) -> None:
         assert isinstance(value, float), path
     assert space.MODE in ("min", "max")
     assert space.METRIC
+
+
+def test_printed_task_is_found_by_its_folder_and_scores_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (PAGE.parent / "adding-a-task.md").read_text()
+    files = re.findall(r"^`(downstream/\S+\.py)`\n```python\n(.*?)```", page, re.MULTILINE | re.DOTALL)
+    assert [Path(name).name for name, _ in files] == ["__init__.py", "config.py", "task.py"]
+    for name, text in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    paths = [*crossview.downstream.__path__, str(tmp_path / "downstream")]
+    monkeypatch.setattr(crossview.downstream, "__path__", paths)
+    importlib.invalidate_caches()
+    write_catalog(tmp_path / "clips")
+    run = train(tmp_path / "run", tmp_path / "clips")
+    try:
+        options = {"smoothness": options_from("smoothness", {"stride": 2})}
+        table = evaluate(run, tasks=("smoothness",), options=options, in_process=True)
+    finally:
+        for name in [n for n in sys.modules if n.startswith("crossview.downstream.smoothness")]:
+            del sys.modules[name]
+    scores = results.scores(table)
+    frames = FrameTable.from_table(pq.read_table(run / "embeddings" / "val" / "trained.parquet"))
+    ratios = []
+    for rows in frames.video_slices():
+        v, order = frames.vectors[rows], np.random.default_rng(0).permutation(rows.stop - rows.start)
+        steps, pairs = np.linalg.norm(v[2:] - v[:-2], axis=1), np.linalg.norm(v - v[order], axis=1)
+        ratios.append(steps.mean() / pairs.mean())
+    assert scores["trained"]["smoothness/step"] == pytest.approx(np.mean(ratios), rel=1e-5)
+    assert scores["shuffled"]["smoothness/step"] != scores["trained"]["smoothness/step"]
+    assert set(table["mode"].to_pylist()) == {"min"}
+    assert table["n"][0].as_py() == 4
 
 
 def blocks(language: str) -> list[str]:

@@ -11,16 +11,16 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import f1_score, r2_score
 from sklearn.svm import SVC
 
-from crossview.downstream.ae2 import evaluate
 from crossview.downstream.baselines import time_only
-from crossview.downstream.embeddings import Embeddings
-from crossview.downstream.few_shot import few_shot
-from crossview.downstream.frame_retrieval import average_precision, retrieval_map
-from crossview.downstream.kendall_tau import kendall_tau, tau_b
+from crossview.downstream.frame_table import FrameTable
 from crossview.downstream.neighbours import nearest
-from crossview.downstream.phase_classification import phase_f1
-from crossview.downstream.phase_progression import progression_r2, targets
-from crossview.downstream.svm import fit_predict
+from crossview.downstream.phases.ae2 import evaluate
+from crossview.downstream.phases.classification import phase_f1
+from crossview.downstream.phases.few_shot import few_shot
+from crossview.downstream.phases.frame_retrieval import average_precision, retrieval_map
+from crossview.downstream.phases.kendall_tau import kendall_tau, tau_b
+from crossview.downstream.phases.progression import progression_r2, targets
+from crossview.downstream.phases.svm import fit_predict
 
 SEEDS = range(4)
 TIES = [False, True]
@@ -31,7 +31,7 @@ def plain_f1(train, test, fitted, scored) -> float:
     return f1_score(test.labels[scored], model.predict(test.vectors[scored]), average="weighted")
 
 
-def plain_map(e: Embeddings, k: int, query_rows, cross: bool) -> float:
+def plain_map(e: FrameTable, k: int, query_rows, cross: bool) -> float:
     precisions = []
     x = e.vectors.astype(np.float64)
     for q in query_rows:
@@ -74,7 +74,7 @@ def plain_r2(train, test, time_column: bool) -> float:
     return float(np.mean(scores))
 
 
-def plain_tau(e: Embeddings) -> float:
+def plain_tau(e: FrameTable) -> float:
     taus = []
     x = e.vectors.astype(np.float64)
     for i in range(len(e.videos)):
@@ -156,7 +156,7 @@ def test_progression_targets():
 def test_progression_equals_one_regression_per_phase(seed, time_column):
     train, test = with_content(phased(8, seed), 1), with_content(phased(6, seed + 50), 2)
     gone = (train.video == 2) & (train.labels == 1)  # a phase that one video does not show
-    train = Embeddings(
+    train = FrameTable(
         train.vectors, np.where(gone, 0, train.labels), train.video, train.frame, train.is_ego, train.videos
     )
     expected = plain_r2(train, test, time_column)
@@ -168,7 +168,7 @@ def test_progression_scores_phases_that_both_splits_show():
     assert progression_r2(train, test) == pytest.approx(plain_r2(train, test, False), abs=1e-9)
 
 
-def ramp_pair(backwards: bool) -> Embeddings:
+def ramp_pair(backwards: bool) -> FrameTable:
     ramp = np.arange(23.0)
     return table([23, 23], np.zeros(46), np.r_[ramp, ramp[::-1] if backwards else ramp][:, None], [0])
 
@@ -237,7 +237,7 @@ def test_keys_of_evaluate():
 def test_perspective_does_not_come_from_names():
     train, test = with_content(phased(6, 0, low=40, high=60), 1), with_content(phased(4, 1, low=40, high=60), 2)
     renamed = [
-        Embeddings(e.vectors, e.labels, e.video, e.frame, e.is_ego, tuple(f"/data/ego/exo/{v}" for v in e.videos))
+        FrameTable(e.vectors, e.labels, e.video, e.frame, e.is_ego, tuple(f"/data/ego/exo/{v}" for v in e.videos))
         for e in (train, test)
     ]
     assert evaluate(*renamed) == evaluate(train, test)

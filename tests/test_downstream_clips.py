@@ -7,13 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from crossview.downstream import action_probe as probes
-from crossview.downstream.action_probe import action_probe, balanced, majority
-from crossview.downstream.clip_retrieval import KS, clip_retrieval
-from crossview.downstream.clips import NAMES, ClipEmbeddings
+from crossview.downstream.action_probe import probes
+from crossview.downstream.action_probe.probes import accuracies, balanced, fit_probes, to_fit
+from crossview.downstream.clip_table import NAMES, ClipTable
+from crossview.downstream.retrieval.clip_retrieval import KS, clip_retrieval
 
 
-def clips(vectors, cameras, *, per_scene=1, subjects=None, actions=None) -> ClipEmbeddings:
+def clips(vectors, cameras, *, per_scene=1, subjects=None, actions=None) -> ClipTable:
     """Vectors in the order scene, instant, camera; each scene has its own subject unless told otherwise."""
     count = len(vectors)
     at = np.arange(count)
@@ -21,7 +21,7 @@ def clips(vectors, cameras, *, per_scene=1, subjects=None, actions=None) -> Clip
     instant = at // len(cameras) % per_scene
     scene = at // (len(cameras) * per_scene)
     view = np.array(cameras)[camera]
-    return ClipEmbeddings(
+    return ClipTable(
         vectors=vectors,
         recording=np.array([f"val/s{s}/{v}" for s, v in zip(scene, view, strict=True)]),
         scene=np.array([f"s{s}" for s in scene]),
@@ -33,26 +33,34 @@ def clips(vectors, cameras, *, per_scene=1, subjects=None, actions=None) -> Clip
     )
 
 
-def parts(e: ClipEmbeddings) -> dict:
+def action_probe(fit: ClipTable, test: ClipTable, seen: set[str]) -> dict[str, float]:
+    return accuracies(fit_probes(fit, seen).predict(test), test, seen)
+
+
+def majority(fit: ClipTable, test: ClipTable, seen: set[str]) -> dict[str, float]:
+    return accuracies(probes.majority(to_fit(fit, seen), test), test, seen)
+
+
+def parts(e: ClipTable) -> dict:
     return {name: getattr(e, name).copy() for name in (*NAMES, "vectors", "instant")}
 
 
-def shuffled(e: ClipEmbeddings, seed: int) -> ClipEmbeddings:
+def shuffled(e: ClipTable, seed: int) -> ClipTable:
     order = np.random.default_rng(seed).permutation(len(e))
-    return ClipEmbeddings(**{name: values[order] for name, values in parts(e).items()})
+    return ClipTable(**{name: values[order] for name, values in parts(e).items()})
 
 
 def test_the_table_survives_a_file(tmp_path):
     e = clips(np.random.default_rng(0).normal(size=(12, 5)), ("ego", "exo1"), per_scene=2)
     pq.write_table(e.to_table(), tmp_path / "clips.parquet", row_group_size=5)
-    back = ClipEmbeddings.from_table(pq.read_table(tmp_path / "clips.parquet"))
+    back = ClipTable.from_table(pq.read_table(tmp_path / "clips.parquet"))
     for name, values in parts(e).items():
         assert np.array_equal(getattr(back, name), values), name
     assert back.vectors.dtype == np.float32
     with pytest.raises(ValueError, match=r"columns \['subject'\] are missing"):
-        ClipEmbeddings.from_table(e.to_table().drop(["subject"]))
+        ClipTable.from_table(e.to_table().drop(["subject"]))
     with pytest.raises(ValueError, match="no rows"):
-        ClipEmbeddings.from_table(e.to_table().slice(0, 0))
+        ClipTable.from_table(e.to_table().slice(0, 0))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +80,7 @@ def test_a_broken_table_is_refused(change, message):
     p["subject"] = p["subject"].astype("U8")
     change(p)
     with pytest.raises(ValueError, match=message):
-        ClipEmbeddings(**p)
+        ClipTable(**p)
 
 
 def test_retrieval_of_a_case_worked_by_hand():
@@ -93,7 +101,7 @@ def test_retrieval_of_a_case_worked_by_hand():
     assert not any("held_out" in name for name in found.scores)
 
 
-def brute(e: ClipEmbeddings, a: str, b: str, within: bool) -> list[int]:
+def brute(e: ClipTable, a: str, b: str, within: bool) -> list[int]:
     """Place of the right clip for each query, by loops and exact sums."""
     ranks = []
     for i in range(len(e)):
@@ -113,7 +121,7 @@ def brute(e: ClipEmbeddings, a: str, b: str, within: bool) -> list[int]:
 
 @pytest.mark.parametrize("ties", [False, True])
 def test_retrieval_equals_plain_loops_with_missing_cameras_and_ties(ties, monkeypatch):
-    monkeypatch.setattr("crossview.downstream.clip_retrieval.CHUNK_ENTRIES", 50)  # several chunks
+    monkeypatch.setattr("crossview.downstream.retrieval.clip_retrieval.CHUNK_ENTRIES", 50)  # several chunks
     rng = np.random.default_rng(1)
     cameras = ("ego", "exo1", "exo2")
     vectors = rng.integers(1, 3, (90, 3)) if ties else rng.normal(size=(90, 3))
@@ -159,14 +167,14 @@ def test_a_constant_embedding_gains_nothing_from_ties():
 
 def test_cameras_without_a_common_instant_are_refused():
     e = clips(np.ones((4, 2)), ("ego", "exo"))
-    apart = ClipEmbeddings(**{**parts(e), "instant": (e.view == "exo").astype(int)})
+    apart = ClipTable(**{**parts(e), "instant": (e.view == "exo").astype(int)})
     with pytest.raises(ValueError, match="no instant is shown by two of them"):
         clip_retrieval(apart)
     with pytest.raises(ValueError, match="none of 4 is of cameras"):
         e.of_views({"top"})
 
 
-def acted(seed: int, scenes: int, shift: float = 0.0) -> ClipEmbeddings:
+def acted(seed: int, scenes: int, shift: float = 0.0) -> ClipTable:
     """Three actions by direction, half a scale per subject, a third camera that mirrors the first channel."""
     rng = np.random.default_rng(seed)
     cameras = ("ego", "exo1", "exo2")
@@ -180,12 +188,15 @@ def acted(seed: int, scenes: int, shift: float = 0.0) -> ClipEmbeddings:
 def test_both_probes_read_the_action_of_new_people_and_fail_on_a_camera_that_shows_another_world():
     fit, test = acted(1, 12), acted(2, 9, shift=2.0)
     scores = action_probe(fit, test, {"ego", "exo1"})
-    assert set(scores) == {f"actions/{p}/{c}" for p in ("linear", "knn") for c in ("seen", "held_out")}
-    assert scores["actions/linear/seen"] == scores["actions/knn/seen"] == 1.0
-    assert max(scores["actions/linear/held_out"], scores["actions/knn/held_out"]) < 0.5
+    assert set(scores) == {f"action_probe/{p}/{c}" for p in ("linear", "knn") for c in ("seen", "held_out")}
+    assert scores["action_probe/linear/seen"] == scores["action_probe/knn/seen"] == 1.0
+    assert max(scores["action_probe/linear/held_out"], scores["action_probe/knn/held_out"]) < 0.5
     base = majority(fit, test, {"ego", "exo1"})
     assert base == dict.fromkeys(scores, pytest.approx(1 / 3))
-    assert set(action_probe(fit, test, {"ego", "exo1", "exo2"})) == {"actions/linear/seen", "actions/knn/seen"}
+    assert set(action_probe(fit, test, {"ego", "exo1", "exo2"})) == {
+        "action_probe/linear/seen",
+        "action_probe/knn/seen",
+    }
 
 
 def test_balanced_accuracy_is_scikit_learns():
@@ -225,7 +236,7 @@ def test_the_strength_is_chosen_on_people_that_were_held_out(monkeypatch):
     monkeypatch.setattr(probes, "_held_out_score", watched)
     e = acted(1, 12)
     people = e.subject
-    probes.linear(e.vectors, e.action, e.subject, e.vectors)
+    probes.fit_linear(e.vectors, e.action, e.subject)
     assert {strength for *_, strength in asked} == set(probes.STRENGTHS)
     assert len(asked) == probes.FOLDS * len(probes.STRENGTHS)
     assert all(not kept & left for kept, left, _ in asked)

@@ -7,36 +7,36 @@ import pyarrow.parquet as pq
 import pytest
 from downstream_samples import phased, random_table, table, with_content
 
-from crossview.downstream.ae2 import evaluate
 from crossview.downstream.baselines import margin, time_only
-from crossview.downstream.embeddings import Embeddings
-from crossview.downstream.frame_retrieval import retrieval_map
+from crossview.downstream.frame_table import FrameTable
+from crossview.downstream.phases.ae2 import evaluate
+from crossview.downstream.phases.frame_retrieval import retrieval_map
 from crossview.downstream.projection import nearest_across_views, subsample, tsne
 from crossview.downstream.table import from_arrow, markdown, to_arrow
 
 
-def parts(e: Embeddings) -> dict:
+def parts(e: FrameTable) -> dict:
     return {name: getattr(e, name) for name in ("vectors", "labels", "video", "frame", "is_ego", "videos")}
 
 
-def same(a: Embeddings, b: Embeddings) -> bool:
+def same(a: FrameTable, b: FrameTable) -> bool:
     return a.videos == b.videos and all(np.array_equal(x, parts(b)[k]) for k, x in parts(a).items() if k != "videos")
 
 
 def test_table_round_trip_through_parquet(tmp_path):
     e = random_table(0, ties=False)
     pq.write_table(e.to_table(), tmp_path / "e.parquet", row_group_size=20)
-    back = Embeddings.from_table(pq.read_table(tmp_path / "e.parquet"))
+    back = FrameTable.from_table(pq.read_table(tmp_path / "e.parquet"))
     assert same(e, back)
     assert back.vectors.dtype == np.float32
-    assert same(Embeddings.from_table(e.to_table().slice(int(e.video_slices()[1].start))), split(e, range(1, 6)))
+    assert same(FrameTable.from_table(e.to_table().slice(int(e.video_slices()[1].start))), split(e, range(1, 6)))
 
 
-def split(e: Embeddings, videos) -> Embeddings:
+def split(e: FrameTable, videos) -> FrameTable:
     kept = np.isin(e.video, list(videos))
     renumbered = np.searchsorted(list(videos), e.video[kept])
     names = tuple(e.videos[i] for i in videos)
-    return Embeddings(e.vectors[kept], e.labels[kept], renumbered, e.frame[kept], e.is_ego[kept], names)
+    return FrameTable(e.vectors[kept], e.labels[kept], renumbered, e.frame[kept], e.is_ego[kept], names)
 
 
 def test_slices_are_the_videos():
@@ -62,27 +62,27 @@ def test_broken_tables_name_the_video(change, message):
     fields = {k: np.copy(v) if k != "videos" else v for k, v in parts(random_table(2, ties=False)).items()}
     change(fields)
     with pytest.raises(ValueError, match=message):
-        Embeddings(**fields)
+        FrameTable(**fields)
 
 
 def test_missing_columns_and_rows_are_named():
     e = random_table(0, ties=False)
     with pytest.raises(ValueError, match="label"):
-        Embeddings.from_table(e.to_table().drop_columns(["label"]))
+        FrameTable.from_table(e.to_table().drop_columns(["label"]))
     with pytest.raises(ValueError, match="no rows"):
-        Embeddings.from_table(e.to_table().slice(0, 0))
+        FrameTable.from_table(e.to_table().slice(0, 0))
 
 
 def test_evaluate_refuses_what_it_cannot_score():
     e = random_table(0, ties=False)
-    only_ego = Embeddings(e.vectors, e.labels, e.video, e.frame, np.ones(len(e)), e.videos)
+    only_ego = FrameTable(e.vectors, e.labels, e.video, e.frame, np.ones(len(e)), e.videos)
     with pytest.raises(ValueError, match="width 8, evaluated ones 3"):
         evaluate(e, e.replace_vectors(e.vectors[:, :3]))
     with pytest.raises(ValueError, match=r"evaluated split: all 6 videos .* are ego"):
         evaluate(e, only_ego)
     with pytest.raises(ValueError, match=r"train split: all 6 videos .* are ego"):
         evaluate(only_ego, e)
-    other = Embeddings(e.vectors, e.labels + 5, e.video, e.frame, e.is_ego, e.videos)
+    other = FrameTable(e.vectors, e.labels + 5, e.video, e.frame, e.is_ego, e.videos)
     with pytest.raises(ValueError, match="no phase occurs both"):
         evaluate(e, other)
     with pytest.raises(ValueError, match="k is 0"):

@@ -14,6 +14,7 @@ from tiny_run import SIZE, method_config, train, write_catalog
 
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.video.decode import UnreadableVideo, sequential
+from crossview.downstream.phases.config import Options
 from crossview.downstream.table import from_arrow
 from crossview.methods.byov.model import Model
 from crossview.methods.method import build
@@ -22,8 +23,18 @@ from crossview.platform.config import Data
 from crossview.platform.data import feature_cache as features
 from crossview.platform.data import video_reader as recording
 from crossview.platform.data.feature_cache import cache
-from crossview.platform.evaluate.frame_embeddings import embed, export
+from crossview.platform.evaluate import frame_embeddings
+from crossview.platform.evaluate.opened import open_run
 from crossview.platform.evaluate.runner import evaluate
+
+
+def embed(run: Path, **options: Any) -> dict[str, Path]:
+    return frame_embeddings.embed(open_run(run, in_process=True), **options)
+
+
+def export(run: Path, catalog: Catalog, out: Path, *, actors: int | None = None, **options: Any) -> Path:
+    opened = open_run(run, in_process=actors is None, actors=actors or 1)
+    return frame_embeddings.export(opened, catalog, out, **options)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +55,7 @@ def vectors(file: Path) -> np.ndarray:
 
 
 def test_embed_writes_every_frame_of_every_row(run: Path, root: Path) -> None:
-    files = embed(run, split="val", in_process=True)
+    files = embed(run, split="val")
     assert set(files) == {"trained", "frozen features", "frozen mean", "no time code", "random init"}
     catalog = Catalog.load(root / "catalog")
     for row, file in files.items():
@@ -61,7 +72,7 @@ def test_embed_writes_every_frame_of_every_row(run: Path, root: Path) -> None:
 
 
 def test_trained_row_is_what_the_loaded_method_embeds(run: Path, root: Path) -> None:
-    table = pq.read_table(embed(run, split="val", in_process=True)["trained"])
+    table = pq.read_table(embed(run, split="val")["trained"])
     catalog = Catalog.load(root / "catalog").select("val")
     recording = next(r for r in catalog.recordings if r.perspective == "exo")
     one = Catalog(catalog.root, (recording,))
@@ -80,7 +91,7 @@ def cache_file(catalog: Catalog) -> Path:
 def test_random_init_has_the_seed_of_the_run(run: Path, root: Path) -> None:
     torch.manual_seed(3)
     fresh = build("byov", method_config()).eval()
-    exported = vectors(embed(run, split="val", in_process=True)["random init"])
+    exported = vectors(embed(run, split="val")["random init"])
     catalog = Catalog.load(root / "catalog").select("val")
     first = min((r for r in catalog.recordings if r.perspective == "ego"), key=lambda r: r.path)
     stored = cache("byov", method_config(), Catalog(root, (first,)), run / "own", in_process=True)
@@ -90,29 +101,29 @@ def test_random_init_has_the_seed_of_the_run(run: Path, root: Path) -> None:
 
 def test_result_depends_neither_on_the_batch_nor_on_the_other_recordings(run: Path, root: Path, tmp_path: Path) -> None:
     catalog = Catalog.load(root / "catalog")
-    whole = pq.read_table(export(run, catalog, tmp_path / "whole.parquet", in_process=True))
+    whole = pq.read_table(export(run, catalog, tmp_path / "whole.parquet"))
     backwards = dataclasses.replace(catalog, recordings=catalog.recordings[::-1])
-    again = pq.read_table(export(run, backwards, tmp_path / "again.parquet", in_process=True))
+    again = pq.read_table(export(run, backwards, tmp_path / "again.parquet"))
     assert whole.equals(again)
     alone = Catalog(root, catalog.recordings[3:4])
-    single = pq.read_table(export(run, alone, tmp_path / "single.parquet", in_process=True))
+    single = pq.read_table(export(run, alone, tmp_path / "single.parquet"))
     name = catalog.recordings[3].id
     same = whole.filter([v == name for v in whole["video"].to_pylist()])
     assert same["vector"].to_pylist() == single["vector"].to_pylist()
     assert single["label"].null_count == single.num_rows  # this catalog has no phases
-    other = pq.read_table(export(run, alone, tmp_path / "other.parquet", in_process=True, batch=5))
+    other = pq.read_table(export(run, alone, tmp_path / "other.parquet", batch=5))
     np.testing.assert_allclose(np.array(other["vector"].to_pylist()), np.array(single["vector"].to_pylist()), atol=2e-3)
 
 
 def test_what_is_there_is_kept_until_the_checkpoint_or_the_labels_change(run: Path, root: Path) -> None:
-    first = {row: file.stat().st_mtime_ns for row, file in embed(run, split="val", in_process=True).items()}
-    assert {r: f.stat().st_mtime_ns for r, f in embed(run, split="val", in_process=True).items()} == first
-    only = embed(run, split="val", baselines=False, in_process=True)
+    first = {row: file.stat().st_mtime_ns for row, file in embed(run, split="val").items()}
+    assert {r: f.stat().st_mtime_ns for r, f in embed(run, split="val").items()} == first
+    only = embed(run, split="val", baselines=False)
     assert list(only) == ["trained"]
     catalog = Catalog.load(root / "catalog")
     changed = {r.id: np.zeros(r.num_frames, np.int32) for r in catalog.recordings}
     relabelled = dataclasses.replace(catalog, frame_labels={"phase": changed})
-    table = pq.read_table(embed(run, split="val", catalog=relabelled, in_process=True)["trained"])
+    table = pq.read_table(embed(run, split="val", catalog=relabelled)["trained"])
     assert set(table["label"].to_pylist()) == {0}
 
 
@@ -120,29 +131,29 @@ def test_a_mended_or_changed_video_is_embedded_anew(tmp_path: Path) -> None:
     catalog = write_catalog(tmp_path / "clips")
     run = train(tmp_path / "run", tmp_path / "clips", max_quarantined=0.5)
     video = catalog.select("val").recordings[0]
-    whole = embed(run, split="val", baselines=False, in_process=True)["trained"]
+    whole = embed(run, split="val", baselines=False)["trained"]
     before = vectors(whole)
     videos.write(catalog.file(video), frames=video.num_frames, gop=5)
-    changed = vectors(embed(run, split="val", baselines=False, in_process=True)["trained"])
+    changed = vectors(embed(run, split="val", baselines=False)["trained"])
     assert changed.shape == before.shape
     assert not np.array_equal(changed, before)
     facts = catalog.file(video).stat()
     good = catalog.file(video).read_bytes()
     catalog.file(video).write_bytes(bytes(len(good)))
     os.utime(catalog.file(video), ns=(facts.st_atime_ns, facts.st_mtime_ns))
-    assert len(vectors(embed(run, split="val", baselines=False, in_process=True)["trained"])) == len(before)  # kept
+    assert len(vectors(embed(run, split="val", baselines=False)["trained"])) == len(before)  # kept
     os.utime(catalog.file(video), ns=(0, 0))
-    assert len(vectors(embed(run, split="val", baselines=False, in_process=True)["trained"])) < len(before)
+    assert len(vectors(embed(run, split="val", baselines=False)["trained"])) < len(before)
     catalog.file(video).write_bytes(good)
     os.utime(catalog.file(video), ns=(0, 0))  # as after a failure that lies not in the file
-    assert np.array_equal(vectors(embed(run, split="val", baselines=False, in_process=True)["trained"]), changed)
+    assert np.array_equal(vectors(embed(run, split="val", baselines=False)["trained"]), changed)
 
 
 def test_a_base_that_float16_cannot_hold_is_embedded_from_video(
     run: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     catalog = Catalog.load(root / "catalog").select("val")
-    expected = vectors(export(run, catalog, tmp_path / "cached.parquet", in_process=True))
+    expected = vectors(export(run, catalog, tmp_path / "cached.parquet"))
     calls: list[int] = []
 
     def overflow(self: Model, video: torch.Tensor) -> torch.Tensor:
@@ -152,7 +163,7 @@ def test_a_base_that_float16_cannot_hold_is_embedded_from_video(
         raise ValueError("its tokens exceed float16")
 
     monkeypatch.setattr(Model, "frozen_features", overflow)
-    found = vectors(export(run, catalog, tmp_path / "video.parquet", in_process=True, batch=5))
+    found = vectors(export(run, catalog, tmp_path / "video.parquet", batch=5))
     assert len(calls) == 2 * len(catalog.recordings)  # the second chunk of each recording failed
     np.testing.assert_allclose(found, expected, atol=2e-3)
     with pytest.raises(ValueError, match="its tokens exceed float16"):
@@ -173,15 +184,15 @@ def test_a_recording_is_read_in_chunks_and_its_time_limit_grows_with_it(
 
     monkeypatch.setattr(recording, "sequential", opened)
     data = Data(catalog=root, decoder=decoder, time_limit_s=20.0)
-    chunks = list(recording.video(catalog.file(one), one, 64, data, 4))
+    chunks = list(recording.video(catalog.file(one), one.num_frames, 64, data, 4))
     assert [len(c) for c in chunks] == [4, 4, 4, 2]
     assert [videos.barcode(p.permute(1, 2, 0).numpy()) for p in torch.cat(chunks)] == list(range(14))
     monkeypatch.setattr(config, "FRAMES_PER_LIMIT", 7)
-    list(recording.video(catalog.file(one), one, 64, data, 4))
+    list(recording.video(catalog.file(one), one.num_frames, 64, data, 4))
     assert limits == ([20.0, 40.0] if decoder == "pyav" else [])  # one opening of the file each
     longer = dataclasses.replace(one, num_frames=20)
-    with pytest.raises(UnreadableVideo, match=r"14 (of the catalog's 20 )?frames"):
-        list(recording.video(catalog.file(one), longer, 64, data, 4))
+    with pytest.raises(UnreadableVideo, match=r"14 (of the 20 )?frames"):
+        list(recording.video(catalog.file(one), longer.num_frames, 64, data, 4))
 
 
 def test_features_are_computed_once_and_a_cut_file_is_rebuilt(
@@ -239,8 +250,8 @@ def test_a_changed_video_is_computed_anew(tmp_path: Path) -> None:
 
 def test_training_on_cached_features_embeds_as_training_on_video(root: Path, run: Path, tmp_path: Path) -> None:
     cached = train(tmp_path / "cached", root, cache_features=True)
-    plain = embed(run, split="val", in_process=True)
-    for row, file in embed(cached, split="val", in_process=True).items():
+    plain = embed(run, split="val")
+    for row, file in embed(cached, split="val").items():
         if row in ("frozen features", "frozen mean", "random init"):
             np.testing.assert_array_equal(vectors(file), vectors(plain[row]))
     assert len(list((root / "catalog" / "features").iterdir())) == 1  # embedding read what training had computed
@@ -261,7 +272,7 @@ def test_an_unreadable_video_is_quarantined_and_too_many_stop(tmp_path: Path) ->
 
 
 def test_evaluate_scores_every_row_and_stores_it(run: Path) -> None:
-    table = evaluate(run, split="val", in_process=True, few_shot=True)
+    table = evaluate(run, split="val", in_process=True, options={"phases": Options(few_shot=True)})
     rows = from_arrow(table)
     assert next(iter(rows)) == "trained"
     assert set(rows) == {"trained", "frozen features", "frozen mean", "no time code", "random init", "time only"}
@@ -269,12 +280,15 @@ def test_evaluate_scores_every_row_and_stores_it(run: Path) -> None:
     # All clips here are cut into equal thirds: the clock knows every phase.
     assert rows["time only"]["phase_f1/regular"][0] > 0.9
     folder = run / "evaluations"
-    assert from_arrow(pq.read_table(folder / "val.parquet")) == rows
+    assert pq.read_table(run / "results.parquet").equals(table)
+    assert not (folder / "val.parquet").exists()
     text = (folder / "val.md").read_text()
     assert "| phase_f1/ego2exo |" in text
     assert "4 videos (2 ego, 2 exo), 58 frames" in text
     assert "This is small" in text
-    assert pq.read_table(folder / "val-few-shot.parquet").num_rows == 6 * 5  # shots 1, 2, 3, half and all of 4 videos
+    assert (
+        pq.read_table(folder / "val-phases-few-shot.parquet").num_rows == 6 * 5
+    )  # shots 1, 2, 3, half and all of 4 videos
 
 
 def test_classifiers_are_never_fitted_on_what_is_evaluated(run: Path) -> None:
@@ -285,8 +299,8 @@ def test_classifiers_are_never_fitted_on_what_is_evaluated(run: Path) -> None:
 
 
 def test_each_evaluation_on_test_is_counted(run: Path) -> None:
-    evaluate(run, split="test", in_process=True, k=5)
-    evaluate(run, split="test", in_process=True, k=5)
+    evaluate(run, split="test", in_process=True, options={"phases": Options(k=5)})
+    evaluate(run, split="test", in_process=True, options={"phases": Options(k=5)})
     assert "scored on it 2 time(s)" in (run / "evaluations" / "test.md").read_text()
 
 
@@ -294,7 +308,7 @@ def test_actions_are_scored_apart(tmp_path: Path) -> None:
     write_catalog(tmp_path / "clips", actions=("wave", "nod"))
     run = train(tmp_path / "run", tmp_path / "clips")
     rows = from_arrow(evaluate(run, in_process=True))
-    parts = pq.read_table(run / "evaluations" / "val-actions.parquet").to_pylist()
+    parts = pq.read_table(run / "evaluations" / "val-phases-actions.parquet").to_pylist()
     mine = [p["value"] for p in parts if p["row"] == "trained" and p["metric"] == "kendall_tau"]
     assert sorted({p["action"] for p in parts}) == ["nod", "wave"]
     assert rows["trained"]["kendall_tau"][0] == pytest.approx(np.mean(mine))
@@ -311,7 +325,7 @@ def test_a_catalog_without_phases_is_refused(tmp_path: Path) -> None:
 def test_ray_actors_give_the_same_bits(run: Path, root: Path, tmp_path: Path, ray_cluster: None) -> None:
     catalog = Catalog.load(root / "catalog").select("val")
     torch.set_num_threads(1)
-    here = export(run, catalog, tmp_path / "here.parquet", in_process=True)
+    here = export(run, catalog, tmp_path / "here.parquet")
     there = export(run, catalog, tmp_path / "there.parquet", actors=2)
     assert pq.read_table(here).equals(pq.read_table(there))
     stored = cache("byov", method_config(), catalog, tmp_path / "one", in_process=True)

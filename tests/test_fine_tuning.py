@@ -17,9 +17,12 @@ from tiny_run import train
 from torch import Tensor, nn
 
 from crossview.datasets.catalog import Catalog, one_protocol
-from crossview.downstream.fine_tuning import Classifier, FineTuning, accuracy, embed_all, fine_tune
+from crossview.downstream.few_clips.config import Options
+from crossview.downstream.few_clips.fine_tuning import Classifier, FineTuning, accuracy, embed_all, fine_tune
 from crossview.downstream.table import from_arrow
 from crossview.platform.evaluate.runner import evaluate
+
+TWO = {"few_clips": Options(clips_per_scene=2)}
 
 
 class Toy(nn.Module):
@@ -143,20 +146,20 @@ def run(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(tmp_path_factory.mktemp("runs") / "tiny", root, views=SEEN)
 
 
-def test_a_run_is_tuned_beside_its_controls_on_ego_clips(run: Path) -> None:
-    table = evaluate(run, tasks=("fine_tuning",), clips_per_scene=2, in_process=True)
+def test_a_run_is_tuned_beside_its_baselines_on_ego_clips(run: Path) -> None:
+    table = evaluate(run, tasks=("few_clips",), options=TWO, in_process=True)
     rows = from_arrow(table)
     assert set(rows) == {"trained", "frozen head only", "random init"}
-    assert all(set(scores) == {"fine_tuning/accuracy/ego"} for scores in rows.values())
-    draws = pq.read_table(run / "evaluations" / "val-fine-tuning.parquet").to_pylist()
+    assert all(set(scores) == {"few_clips/accuracy/ego"} for scores in rows.values())
+    draws = pq.read_table(run / "evaluations" / "val-few_clips-draws.parquet").to_pylist()
     assert len(draws) == 3 * 3
     assert {d["clips"] for d in draws} == {8}  # two recordings per action, two clips each, fewer than asked for
     mine = [d["accuracy"] for d in draws if d["row"] == "trained"]
-    assert rows["trained"]["fine_tuning/accuracy/ego"] == [pytest.approx(np.mean(mine))]
+    assert rows["trained"]["few_clips/accuracy/ego"] == [pytest.approx(np.mean(mine))]
     assert "scored on 8 of split val" in (run / "evaluations" / "val.md").read_text()
-    again = from_arrow(evaluate(run, tasks=("fine_tuning",), clips_per_scene=2, in_process=True))
+    again = from_arrow(evaluate(run, tasks=("few_clips",), options=TWO, in_process=True))
     assert again == rows
-    alone = from_arrow(evaluate(run, tasks=("fine_tuning",), clips_per_scene=2, baselines=False, in_process=True))
+    alone = from_arrow(evaluate(run, tasks=("few_clips",), options=TWO, baselines=False, in_process=True))
     assert alone == {row: rows[row] for row in ("trained", "frozen head only")}
 
 
@@ -173,8 +176,8 @@ def test_a_damaged_recording_is_passed_over(
     dataclasses.replace(whole, root=tmp_path).save(folder)
     damaged = train(tmp_path / "run", tmp_path, views=SEEN, max_quarantined=0.5)
     videos.truncate(tmp_path / broken.path, 0.5)
-    evaluate(damaged, tasks=("fine_tuning",), clips_per_scene=2, baselines=False, in_process=True)
-    draws = pq.read_table(damaged / "evaluations" / "val-fine-tuning.parquet").to_pylist()
+    evaluate(damaged, tasks=("few_clips",), options=TWO, baselines=False, in_process=True)
+    draws = pq.read_table(damaged / "evaluations" / "val-few_clips-draws.parquet").to_pylist()
     assert {d["clips"] for d in draws} == {6}
 
 
@@ -191,8 +194,8 @@ def test_a_catalog_without_ego_clips_or_with_one_action_is_refused(tmp_path: Pat
     Catalog(tmp_path, tuple(recordings), protocols=protocols).save(tmp_path / "catalog")
     single = train(tmp_path / "run", tmp_path)
     with pytest.raises(ValueError, match="all ego recordings to tune on show the action 'wave'"):
-        evaluate(single, tasks=("fine_tuning",), in_process=True)
+        evaluate(single, tasks=("few_clips",), in_process=True)
     exo = tuple(r for r in recordings if "train" in r.scene or r.perspective == "exo")
     Catalog(tmp_path, exo, protocols=protocols).save(tmp_path / "catalog")
     with pytest.raises(ValueError, match="split 'val' has no ego recording of the cameras ego, exo1"):
-        evaluate(single, tasks=("fine_tuning",), in_process=True)
+        evaluate(single, tasks=("few_clips",), in_process=True)

@@ -26,7 +26,7 @@ INWARD = {
     "storage": {"storage"},
     "datasets": {"datasets", "storage"},
     "methods": {"datasets", "methods"},
-    "downstream": {"datasets", "downstream", "storage"},
+    "downstream": {"downstream"},
     "platform": set(PACKAGES),
     "tune_spaces": {"tune_spaces"},
 }
@@ -104,10 +104,9 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert not graph, "these import each other, or something that does"
 
 
-def test_the_platform_names_no_method() -> None:
-    """Neither imported nor as a string or an identifier: a method is found by the name that the user types."""
-    methods = {p.parent.name for p in (ROOT / "methods").glob("*/config.py")}
-    assert "byov" in methods
+def named_in_the_platform(folder: str, *, identifiers: bool) -> tuple[set[str], list[str]]:
+    """The plugins of a folder, and where the platform imports one or names it as a string, or as an identifier."""
+    plugins = {p.parent.name for p in (ROOT / folder).glob("*/config.py")}
     found = []
     for file in files("platform"):
         tree = ast.parse(file.read_text(), str(file))
@@ -122,15 +121,29 @@ def test_the_platform_names_no_method() -> None:
             words: set[str] = set()
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
                 words = {node.value.lower()}
-            elif isinstance(node, ast.Name):
+            elif identifiers and isinstance(node, ast.Name):
                 words = {node.id.lower()}
-            if words & methods:
+            if words & plugins:
                 found.append(f"{file.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}")
         found += [
             f"{file.relative_to(ROOT)}: {m}"
             for m in imported(file)
-            if m.startswith("crossview.methods.") and m.split(".")[2] in methods
+            if m.startswith(f"crossview.{folder}.") and m.split(".")[2] in plugins
         ]
+    return plugins, found
+
+
+def test_the_platform_names_no_method() -> None:
+    """A method is found by the name that the user types."""
+    methods, found = named_in_the_platform("methods", identifiers=True)
+    assert "byov" in methods
+    assert not found
+
+
+def test_the_platform_names_no_task() -> None:
+    """Tasks have ordinary words as names, which variables may have too."""
+    tasks, found = named_in_the_platform("downstream", identifiers=False)
+    assert "phases" in tasks
     assert not found
 
 
@@ -168,6 +181,12 @@ def test_no_init_file_is_directly_in_a_package(package: str) -> None:
     assert not (ROOT / package / "__init__.py").exists(), (
         f"{package}/__init__.py would shadow another module named {package}"
     )
+
+
+@pytest.mark.parametrize("folder", sorted({p.parent for p in (ROOT / "downstream").glob("*/config.py")}))
+def test_every_task_has_its_files(folder: Path) -> None:
+    for name in ("__init__.py", "config.py", "task.py"):
+        assert (folder / name).is_file(), f"{folder.relative_to(ROOT)}/{name} is missing"
 
 
 @pytest.mark.parametrize("folder", sorted({p.parent for p in (ROOT / "methods").glob("*/config.py")}))
@@ -216,7 +235,14 @@ def test_the_standard_librarys_platform_is_not_shadowed_in_a_worker(ray_cluster:
 
 def configuration_modules() -> list[str]:
     methods = sorted(p.parent.name for p in (ROOT / "methods").glob("*/config.py"))
-    return [f"crossview.methods.{name}.config" for name in methods] + ["crossview.platform.config"]
+    tasks = sorted(p.parent.name for p in (ROOT / "downstream").glob("*/config.py"))
+    return [
+        *(f"crossview.methods.{name}.config" for name in methods),
+        *(f"crossview.downstream.{name}.config" for name in tasks),
+        "crossview.platform.config",
+        "crossview.platform.evaluate.tasks",
+        "crossview.platform.cli.main",
+    ]
 
 
 @pytest.mark.parametrize("module", configuration_modules())

@@ -16,7 +16,7 @@ from tiny_run import train, write_catalog
 
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.sampling.windows import frames_at
-from crossview.downstream.embeddings import Embeddings
+from crossview.downstream.frame_table import FrameTable
 from crossview.platform.data import unreadable
 from crossview.platform.evaluate.runner import evaluate
 from crossview.platform.report import plots
@@ -42,7 +42,7 @@ def run(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_page_holds_the_scores_the_figures_and_how_to_repeat_it(run: Path) -> None:
     page = report(run).read_text()
-    scores = pq.read_table(run / "evaluations" / "val.parquet").to_pylist()
+    scores = pq.read_table(run / "results.parquet").to_pylist()
     assert len(scores) == 6 * 8
     for score in scores:
         value = f"{score['value']:.3f}" if abs(score["value"]) < 100 else f"{score['value']:.0f}"
@@ -121,7 +121,7 @@ def test_queries_cover_both_views_and_several_phases() -> None:
     video = np.repeat(np.arange(4), 20)
     frames = np.tile(np.arange(20), 4)
     vectors = np.zeros((80, 2), np.float32)
-    e = Embeddings(vectors, labels, video, frames, video < 2, ("a", "b", "c", "d"))
+    e = FrameTable(vectors, labels, video, frames, video < 2, ("a", "b", "c", "d"))
     rows = queries(e, 3)
     assert e.is_ego[rows].tolist() == [True] * 3 + [False] * 3
     assert [sorted(set(e.labels[rows[:3]])), sorted(set(e.labels[rows[3:]]))] == [[0, 2, 3], [0, 2, 3]]
@@ -184,6 +184,6 @@ def test_damaged_videos_cost_their_figures_and_not_the_page(tmp_path: Path) -> N
             videos.truncate(catalog.file(recording))
     assert {f.name for f in draw(run)} == {"losses.png", "tsne.png"}
     page = report(run).read_text()
-    for name in ("retrieval", "contact sheet", "figures of the method"):
+    for name in ("nearest frames", "contact sheet", "figures of the method"):
         assert f"Not drawn: {name}. " in page
     assert "val/wave_ego_0.mp4" in page

@@ -78,7 +78,7 @@ def test_a_study_trains_scores_and_goes_on(tmp_path: Path, monkeypatch: pytest.M
     assert base == str(out / "base.safetensors")
 
     before = {p: p.stat().st_mtime_ns for p in out.glob("*/checkpoints/*/model.safetensors")}
-    (out / "MSM-alone-seed1" / "evaluations" / "test.parquet").unlink()
+    (out / "MSM-alone-seed1" / "results.parquet").unlink()
     runner.reproduce("byov:tiny", out, 1)
     assert {p: p.stat().st_mtime_ns for p in out.glob("*/checkpoints/*/model.safetensors")} == before
     assert from_arrow(pq.read_table(out / "table.parquet")) == scores

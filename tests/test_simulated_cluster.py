@@ -33,7 +33,11 @@ from crossview.platform.train.metrics import read_metrics
 from crossview.platform.train.resolve import saved
 from crossview.platform.train.state import Worker
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800)]  # many processes start, on whatever cores there are
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.long,
+    pytest.mark.timeout(1800),
+]  # many processes start, on whatever cores there are
 
 STEPS, BATCH = 56, 8
 Note = dict[str, Any]

@@ -61,6 +61,7 @@ def experiment(catalog: Path, **compute: Any) -> Experiment[Any]:
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_trials_are_ordinary_runs_that_share_features(ratios: str, tmp_path: Path, ray_cluster: None) -> None:
     """From videos to the page: every trial is scored beside its baselines, and none computes a feature again."""
     tiny_run.write_catalog(tmp_path)
@@ -115,6 +116,7 @@ def test_trials_are_ordinary_runs_that_share_features(ratios: str, tmp_path: Pat
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_population_based_training_copies_better_trials(
     catalog: Path, ratios: str, tmp_path: Path, ray_cluster: None
 ) -> None:
@@ -140,6 +142,7 @@ def test_population_based_training_copies_better_trials(
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_more_groups_of_workers_than_fit_wait_for_each_other(
     catalog: Path, ratios: str, tmp_path: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -167,6 +170,7 @@ def test_a_search_whose_trials_all_fail_ends_and_says_why(ratios: str, tmp_path:
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_a_search_killed_at_random_times_ends_as_if_nothing_had_happened(
     catalog: Path, ratios: str, tmp_path: Path, ray_cluster: None
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,10 @@ from crossview.downstream.table import from_arrow
 from crossview.methods.method import build
 from crossview.platform.config import Data, Experiment, method_names, preset, presets
 from crossview.platform.evaluate.runner import evaluate
-from crossview.platform.evaluate.task import METRICS, Task
-from crossview.platform.tune import space, validate
+from crossview.platform.evaluate.tasks import make, options_class, options_from
+from crossview.platform.tune import space, spec, validate
 from crossview.platform.tune.overrides import known_paths, paths_of, with_options
-from crossview.platform.tune.settings import Settings
+from crossview.platform.tune.settings import Settings, with_task_options
 
 SAMPLES = 200
 SPACES = [(method, name) for method in method_names() for name in (method, "lr_batch")]
@@ -64,7 +65,7 @@ def test_a_sampled_model_builds_and_its_metric_is_reported(method: str) -> None:
         config = with_options(method, experiment(method, "debug"), found.sample((1, k))).method
         assert sum(p.numel() for p in build(method, config).parameters() if p.requires_grad) > 0
     assert found.mode in ("max", "min")
-    assert found.metric in {metric for task in found.tasks for metric in METRICS[task]}
+    assert found.metric in {metric for task in found.tasks for metric in options_class(task)().metrics()}
 
 
 def test_a_space_of_no_single_method_is_scored_as_the_method_is() -> None:
@@ -78,9 +79,9 @@ def test_a_space_of_no_single_method_is_scored_as_the_method_is() -> None:
 def test_the_tasks_report_the_metrics_that_are_told_of_them(tmp_path: Path) -> None:
     tiny_run.write_catalog(tmp_path, actions=("wave", "nod"))
     run = tiny_run.train(tmp_path / "run", tmp_path)
-    tasks: tuple[Task, ...] = ("phases", "retrieval", "actions", "fine_tuning")
+    tasks = ("phases", "retrieval", "action_probe", "few_clips")
     found = from_arrow(evaluate(run, tasks=tasks, baselines=False, in_process=True))["trained"]
-    told = {metric for task in tasks for metric in METRICS[task] if not metric.endswith("held_out")}
+    told = {m for task in tasks for m in options_class(task)().metrics() if not m.endswith("held_out")}
     assert set(found) == told
 
 
@@ -173,5 +174,17 @@ def test_settings_that_contradict_are_refused(changes: dict, said: str) -> None:
 
 def test_a_metric_of_the_method_itself_is_known_from_noise(tmp_path: Path) -> None:
     """`measures` has no fixed metrics: they are what the method names."""
-    names = validate._measures("mv2mae", experiment("mv2mae", "debug"))
+    task = make(("measures",))["measures"]
+    names = validate.metrics_on_noise(task, "mv2mae", experiment("mv2mae", "debug"))
     assert "measures/cross_view_gain" in names
+
+
+def test_options_of_tasks_decide_what_is_searched_by(tmp_path: Path) -> None:
+    catalog = write_feature_catalog(tmp_path)
+    settings = replace(with_task_options(), metric="map@5/ego2exo", phases=options_from("phases", {"k": 5}))
+    search, _ = validate.settle("byov", experiment("byov", "debug", catalog), settings)
+    assert search.options == {"phases": {"k": 5, "few_shot": False}}
+    spec.write(tmp_path / "search", search)
+    assert spec.read(tmp_path / "search").options == search.options
+    with pytest.raises(ValueError, match=r"metric 'map@10/ego2exo': no task of phases reports it.*map@5/ego2exo"):
+        validate.settle("byov", experiment("byov", "debug", catalog), replace(settings, metric="map@10/ego2exo"))

@@ -12,6 +12,6 @@ SPACE = {
     "method.object_temperature": tune.loguniform(0.5, 4.0),
     "optim.lr": tune.loguniform(1e-2, 1.0),
 }
-METRIC, MODE = "fine_tuning/accuracy/ego", "max"
-TASKS = ("fine_tuning",)
+METRIC, MODE = "few_clips/accuracy/ego", "max"
+TASKS = ("few_clips",)
 SCHEDULER, REDUCTION = "asha", 2

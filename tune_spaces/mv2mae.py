@@ -11,6 +11,6 @@ SPACE = {
     "optim.lr": tune.loguniform(3e-4, 1e-2),
     "optim.weight_decay": tune.loguniform(1e-2, 0.3),
 }
-METRIC, MODE = "actions/linear/seen", "max"
-TASKS = ("actions",)
+METRIC, MODE = "action_probe/linear/seen", "max"
+TASKS = ("action_probe",)
 SCHEDULER, REDUCTION = "asha", 2

@@ -119,3 +119,22 @@ class Sampling:
     def max_frames(self, view: View) -> int:
         """Frames that a clip of the view has in the batch (T)."""
         return math.ceil(view.frames * self.window_scale[1]) if self.window_length == "true" else view.frames
+
+    def view_for(self, perspective: str) -> View:
+        """What one clip of this perspective is to the method: its first view of it, else an "any" view, else its first.
+
+        Raises ValueError where views that are alike in that have different sizes.
+        """
+        views = list(self.views.values())
+        fitting = (
+            [view for view in views if view.perspective == perspective]
+            or [view for view in views if view.perspective == "any"]
+            or views
+        )
+        sizes = {view.size_px for view in fitting}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"sampling: the method's {fitting[0].perspective} views have sizes {sorted(sizes)}; {perspective} "
+                "recordings are embedded at one size: give these views one size_px"
+            )
+        return fitting[0]

@@ -263,6 +263,12 @@ def yuv420(frame: VideoFrame, size: tuple[int, int] | None) -> np.ndarray:
     return np.concatenate(planes).reshape(-1, width if turns % 2 == 0 else height)
 
 
+def yuv420_of_rgb(picture: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+    """What `yuv420` gives of a file whose displayed frame this is: uint8 RGB (H, W, 3) -> (H * 3 // 2, W)."""
+    frame = VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+    return yuv420(frame, size)
+
+
 def _check_decord_can(path: Path) -> None:
     try:
         with av.open(str(on_this_node(path))) as container:

@@ -60,13 +60,13 @@ def _synthetic() -> Study:
             ALONE: Recipe(method=replace(method, weights=ACTIONS_ALONE), optim=optim),
         },
         seeds=3,
-        tasks=("measures", "fine_tuning"),
+        tasks=("measures", "few_clips"),
         claims=(
             Claim(metric="measures/ego_score", at_least=0.25),
             Claim(metric="measures/object_score", at_least=0.4),
             Claim(metric="measures/hand_map", at_least=0.25),
             Claim(metric="measures/object_map", at_least=0.25),
-            Claim(metric="fine_tuning/accuracy/ego", over=(ALONE, "random init")),
+            Claim(metric="few_clips/accuracy/ego", over=(ALONE, "random init")),
         ),
         cache="frames",
     )

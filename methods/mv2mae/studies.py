@@ -54,12 +54,12 @@ def _synthetic() -> Study:
             NO_MOTION: variant(motion=Motion(temperature=None)),
         },
         seeds=3,
-        tasks=("measures", "actions"),
+        tasks=("measures", "action_probe"),
         claims=(
             Claim(metric="measures/cross_view_gain", at_least=0.10),
             Claim(metric="measures/cross_view_gain", over=(NO_MOTION,)),
             Claim(metric="measures/cross_view_gain/moving", over=(NO_MOTION,)),
-            Claim(metric="actions/linear/held_out"),
+            Claim(metric="action_probe/linear/held_out"),
         ),
         cache="frames",
     )

@@ -20,7 +20,7 @@ SUBMITTED = ("train", "tune", "resume", "embed", "evaluate", "report", "reproduc
 
 
 def submit(args: Sequence[str]) -> None:
-    """Run a command on a cluster, with this code: crossview submit COMMAND [options] [--address URL] [--follow]."""
+    """Run a command on a cluster, with this checkout's code."""
     own = argparse.ArgumentParser("crossview submit", add_help=False, allow_abbrev=False)
     own.add_argument("--address")
     own.add_argument("--follow", action="store_true")
@@ -38,7 +38,7 @@ def submit(args: Sequence[str]) -> None:
     jobs.submit(job, shlex.join(["crossview", *command]), {"CROSSVIEW_COMMIT": provenance()["commit"] or "unknown"})
     at = f" --address {given.address}" if given.address else ""
     print(f"Submitted {job}: {shlex.join(['crossview', *command])}")
-    print(f"follow: crossview logs {job} --follow{at}\nend:    crossview stop {job}{at}")
+    print(f"follow: crossview logs {job} --follow{at}\nstop:   crossview stop {job}{at}")
     if given.follow:
         _follow(jobs, job)
 
@@ -48,7 +48,7 @@ def named(command: Sequence[str]) -> tuple[str, list[str]]:
     verb, rest = command[0], list(command[1:])
     now = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
     new = verb in ("train", "tune") and "--resume" not in rest
-    # What --from names lies on the cluster: there alone its options can be read.
+    # What --from names is on the cluster: only there can its options be read.
     if new and not any(word.split("=")[0] == "--from" for word in rest):
         parse_train(rest) if verb == "train" else parse_tune(rest)
     words = [word for word in rest if not word.startswith("-")]
@@ -60,7 +60,7 @@ def named(command: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def status(job: Annotated[str | None, tyro.conf.Positional] = None, /, address: str | None = None) -> None:
-    """List a cluster's jobs, or tell of one.
+    """List the jobs of a cluster, or show one.
 
     Args:
         job: Its name; without one, all are listed.
@@ -78,11 +78,11 @@ def status(job: Annotated[str | None, tyro.conf.Positional] = None, /, address: 
 
 
 def logs(job: Job, /, follow: bool = False, address: str | None = None) -> None:
-    """Print what a job has printed.
+    """Print the output of a job.
 
     Args:
         job: Its name, as `crossview submit` or `crossview status` shows it.
-        follow: Go on until it ends; the exit status is 1 if it fails.
+        follow: Keep printing until it ends; the exit status is 1 if it fails.
         address: The dashboard, http://HOST:PORT; by default where `ray dashboard` puts it.
 
     """
@@ -96,7 +96,7 @@ def logs(job: Job, /, follow: bool = False, address: str | None = None) -> None:
 
 
 def stop(job: Job, /, address: str | None = None) -> None:
-    """End a job; its run keeps its checkpoints.
+    """Stop a job; its run keeps its checkpoints.
 
     Args:
         job: Its name, as `crossview submit` or `crossview status` shows it.
@@ -106,13 +106,13 @@ def stop(job: Job, /, address: str | None = None) -> None:
     from crossview.platform.cluster.job_client import Jobs
 
     print(
-        f"{job}: {Jobs(address).stop(job)}; a run goes on with `crossview submit resume RUN`, a search "
+        f"{job}: {Jobs(address).stop(job)}; resume a run with `crossview submit resume RUN`, a search "
         "with `crossview submit tune --resume SEARCH`"
     )
 
 
 def check_cluster(file: Annotated[Path, tyro.conf.Positional], /) -> None:
-    """Say what `ray up` would stumble over in a cluster's description.
+    """Validate a cluster YAML before `ray up`.
 
     Args:
         file: Such as cluster.yaml; run this where you will run `ray up`.
@@ -128,7 +128,7 @@ def _follow(jobs: Any, job: str) -> None:
     try:
         _require_success(job, jobs.follow(job))
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"the job goes on; `crossview stop {job}` ends it") from None
+        raise KeyboardInterrupt(f"the job keeps running; stop it with `crossview stop {job}`") from None
 
 
 def _line(info: Any) -> str:

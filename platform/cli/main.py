@@ -6,32 +6,32 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
+from crossview.platform.cli.evaluate import embed, evaluate
 from crossview.platform.cli.jobs import check_cluster, logs, status, stop, submit
 from crossview.platform.cli.options import parse, parse_train, parse_tune
-from crossview.platform.config import Data, method_names, presets
-from crossview.platform.evaluate.task import Task
+from crossview.platform.config import method_names, presets
 from crossview.storage import is_local, named
 
 Run = Annotated[Path, tyro.conf.Positional]
 
 
 def train(args: Sequence[str]) -> None:
-    """Train a method: crossview train METHOD [--preset P | --from RUN] [options]."""
+    """Train a method."""
     method, launch = parse_train(args)
     from crossview.platform.run_folder import free_folder
     from crossview.platform.train.launcher import start
 
     run = launch.runs / launch.name if launch.name else free_folder(launch.runs, method)
     start(run, method, launch.experiment, in_process=launch.debug)
-    print(f"Trained. The run lies in {run}; next: crossview evaluate {run}")
+    print(f"Training finished. The run is saved to {run}; next: crossview evaluate {run}")
 
 
 def tune(args: Sequence[str]) -> None:
-    """Search a method's options by a downstream metric: crossview tune METHOD [options] | --resume SEARCH."""
+    """Search a method's options by a downstream metric."""
     if args and args[0] == "--resume":
         parse(_resume_search, args=args[1:], prog="crossview tune --resume")
         return
@@ -44,157 +44,34 @@ def tune(args: Sequence[str]) -> None:
 
 
 def _resume_search(search: Run, /, runs: Path = Path("runs")) -> None:
-    """Go on with a search that was interrupted.
+    """Resume an interrupted search.
 
     Args:
         search: Its folder, or its name in --runs.
-        runs: Folder that searches lie in.
+        runs: Folder of searches.
 
     """
-    from crossview.platform.tune.runner import resume as go_on
+    from crossview.platform.tune.runner import resume as resume_search
 
-    go_on(search if search.is_dir() else runs / search)
+    resume_search(search if search.is_dir() else runs / search)
 
 
 def resume(run: Run, /, debug: bool = False) -> None:
-    """Go on with a run from its newest checkpoint.
+    """Resume a run from its latest checkpoint.
 
     Args:
         run: The run folder.
         debug: In this one process, without Ray.
 
     """
-    from crossview.platform.train.launcher import resume as go_on
+    from crossview.platform.train.launcher import resume as resume_run
 
-    go_on(run, in_process=debug)
-    print(f"Done. The run lies in {run}")
-
-
-def embed(
-    run: Run,
-    /,
-    split: str = "val",
-    baselines: bool = False,
-    catalog: Path | None = None,
-    out: Path | None = None,
-    weights: str = "hub",
-    size_px: int | None = None,
-    actors: int = 1,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    debug: bool = False,
-) -> None:
-    """Write the embeddings of every frame of a split as Parquet, or a backbone's features as a catalog.
-
-    Args:
-        run: The run folder; or timm:NAME, any timm model, which makes of --catalog a catalog of features in --out.
-        split: Split of the run's catalog.
-        baselines: Also the embeddings that the trained one has to beat.
-        catalog: All recordings of this catalog in place of a split of the run's own.
-        out: The table of `catalog`, by default RUN/embeddings/CATALOG.parquet; the folder of a backbone's features.
-        weights: Of a backbone: "hub", "random", or a .safetensors or .pt file.
-        size_px: Of a backbone: frame size; by default what its weights were trained with.
-        actors: Ray actors that decode and embed, each of one CPU, and of one GPU on cuda.
-        device: What they compute on; auto takes a GPU where there is one.
-        debug: In this one process, without Ray.
-
-    """
-    from crossview.platform.evaluate.frame_embeddings import embed as write
-    from crossview.platform.evaluate.frame_embeddings import export
-
-    if str(run).startswith("timm:"):
-        _embed_backbone(str(run).removeprefix("timm:"), weights, size_px, catalog, out, actors, device, debug)
-        return
-    if weights != "hub" or size_px is not None:
-        raise ValueError("--weights and --size-px: they are a backbone's; a run has its own: leave them out")
-    if catalog is None:
-        if out is not None:
-            raise ValueError(f"--out {out}: it names the table of another catalog; give --catalog with it")
-        for row, path in write(
-            run, split=split, baselines=baselines, actors=actors, device=device, in_process=debug
-        ).items():
-            print(f"{row}: {path}")
-        return
-    if baselines:
-        raise ValueError(
-            "--baselines: they are of a split of the run's own catalog; leave out --catalog or --baselines"
-        )
-    from crossview.datasets.catalog import Catalog
-
-    file = out or run / "embeddings" / f"{catalog.resolve().name}.parquet"
-    loaded = Catalog.load(catalog)
-    print(f"trained: {export(run, loaded, file, actors=actors, device=device, in_process=debug)}")
-
-
-def _embed_backbone(
-    name: str,
-    weights: str,
-    size_px: int | None,
-    catalog: Path | None,
-    out: Path | None,
-    actors: int,
-    device: str,
-    debug: bool,
-) -> None:
-    """`crossview embed timm:NAME`."""
-    if catalog is None or out is None:
-        raise ValueError(f"timm:{name}: say which videos and where to with --catalog CATALOG --out FOLDER")
-    from crossview.datasets.catalog import Catalog
-    from crossview.platform.cluster.map_recordings import Where
-    from crossview.platform.data.backbone_features import backbone, write_features
-    from crossview.platform.evaluate.embedding_store import device_name
-
-    where = Where(debug, actors, device_name(device))
-    found = write_features(backbone(name, weights, size_px), Catalog.load(catalog), out, where, Data(catalog=catalog))
-    print(f"Features of {len(found.recordings)} recordings lie in {out}; train on them with --data.catalog {out}")
-
-
-def evaluate(
-    run: Run,
-    /,
-    split: str = "val",
-    fit_split: str = "train",
-    tasks: tuple[Task, ...] = ("phases",),
-    few_shot: bool = False,
-    k: int = 10,
-    clips_per_scene: int = 4,
-    actors: int = 1,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    debug: bool = False,
-) -> None:
-    """Score a run's embeddings by the downstream tasks, beside its baselines.
-
-    Args:
-        run: The run folder.
-        split: Choose models on val; run test once.
-        fit_split: Split that classifiers and regressions are fitted on.
-        tasks: AE2's phases; retrieval of an instant between cameras; probes of actions; fine_tuning on few labelled
-            clips; what the method measures of itself.
-        few_shot: Also phase classification from few labelled videos.
-        k: Neighbours in frame retrieval.
-        clips_per_scene: Clips of each recording in retrieval, actions and fine_tuning.
-        actors: Ray actors that decode and embed, each of one CPU, and of one GPU on cuda.
-        device: What they compute on; auto takes a GPU where there is one.
-        debug: In this one process, without Ray.
-
-    """
-    from crossview.platform.evaluate.runner import evaluate as score
-
-    score(
-        run,
-        split=split,
-        fit_split=fit_split,
-        tasks=tasks,
-        few_shot=few_shot,
-        k=k,
-        clips_per_scene=clips_per_scene,
-        actors=actors,
-        device=device,
-        in_process=debug,
-    )
+    resume_run(run, in_process=debug)
+    print(f"Training finished. The run is saved to {run}")
 
 
 def report(run: Run, /) -> None:
-    """Draw a run's figures and write its page, report.html.
+    """Draw the figures of a run and write its HTML report.
 
     Args:
         run: The run folder.
@@ -204,11 +81,13 @@ def report(run: Run, /) -> None:
     from crossview.platform.report.run_report import report as write
 
     draw(run)
-    print(f"The page lies in {write(run)}")
+    print(f"The report is saved to {write(run)}")
 
 
 def reproduce(study: Annotated[str, tyro.conf.Positional], /, out: Path | None = None, jobs: int | None = None) -> None:
-    """Run a method's study with its baselines and seeds, and print the claim's table; goes on where it was stopped.
+    """Run a method's study over its variants, baselines and seeds, and print its table.
+
+    An interrupted study is resumed.
 
     Args:
         study: METHOD:STUDY, e.g. byov:synthetic.
@@ -224,7 +103,7 @@ def reproduce(study: Annotated[str, tyro.conf.Positional], /, out: Path | None =
 
 
 def view(catalog: Run, /, scene: str | None = None, out: Path = Path("contact_sheet.png"), instants: int = 8) -> None:
-    """Draw the cameras of a scene at common instants: a check of the clocks.
+    """Draw the cameras of a scene at common instants, to check their clocks.
 
     Args:
         catalog: Folder that `crossview prepare` wrote.
@@ -238,11 +117,11 @@ def view(catalog: Run, /, scene: str | None = None, out: Path = Path("contact_sh
 
     loaded = Catalog.load(catalog)
     contact_sheet(loaded, scene or loaded.recordings[0].scene, out, instants)
-    print(f"The picture lies in {out}")
+    print(f"The contact sheet is saved to {out}")
 
 
 def info() -> None:
-    """Versions, devices, methods and their presets."""
+    """Print versions, devices, methods and their presets."""
     import torch
 
     from crossview.platform.run_folder import provenance
@@ -257,7 +136,7 @@ def info() -> None:
 
 
 def prepare(args: Sequence[str]) -> None:
-    """Make a catalog: crossview prepare DATASET [options]."""
+    """Catalog a dataset, copy its videos, or add teachers' outputs."""
     from crossview.platform.cli.prepare import run
 
     run(args)
@@ -267,7 +146,6 @@ PARSED: dict[str, Callable[..., None]] = {
     "view": view,
     "resume": resume,
     "embed": embed,
-    "evaluate": evaluate,
     "report": report,
     "reproduce": reproduce,
     "info": info,
@@ -276,8 +154,22 @@ PARSED: dict[str, Callable[..., None]] = {
     "stop": stop,
     "check-cluster": check_cluster,
 }
-BY_HAND: dict[str, Callable[..., None]] = {"prepare": prepare, "train": train, "tune": tune, "submit": submit}
+BY_HAND: dict[str, Callable[..., None]] = {
+    "prepare": prepare,
+    "train": train,
+    "tune": tune,
+    "evaluate": evaluate,
+    "submit": submit,
+}
 COMMANDS: dict[str, Callable[..., None]] = {**BY_HAND, **PARSED}
+GROUPS = {
+    "Data": ("prepare", "view"),
+    "Training": ("train", "resume", "tune"),
+    "Evaluation": ("embed", "evaluate", "report", "reproduce"),
+    "Clusters": ("check-cluster", "submit", "status", "logs", "stop"),
+    "Other": ("info",),
+}
+"""Of the overview."""
 
 
 def _unknown(what: str, given: str, names: Sequence[str] | dict[str, Any]) -> ValueError:
@@ -287,12 +179,15 @@ def _unknown(what: str, given: str, names: Sequence[str] | dict[str, Any]) -> Va
 def _on_a_disk(out: Path) -> None:
     """A study renders videos and links weights in its folder."""
     if not is_local(out):
-        raise ValueError(f"--out {out}: a study lies on a disk or a mounted share; name such a folder")
+        raise ValueError(f"--out {out}: a study must be on a disk or a mounted share; choose such a folder")
 
 
 def _overview(*, ok: bool) -> None:
-    lines = ["usage: crossview COMMAND [options]   (crossview COMMAND --help tells a command's options)", ""]
-    lines += [f"  {name:13} {(function.__doc__ or '').splitlines()[0]}" for name, function in COMMANDS.items()]
+    lines = ["usage: crossview COMMAND [options]"]
+    for group, names in GROUPS.items():
+        lines += ["", f"{group}:"]
+        lines += [f"  {name:15} {(COMMANDS[name].__doc__ or '').splitlines()[0].rstrip('.')}" for name in names]
+    lines += ["", "Run `crossview COMMAND --help` for the options of a command."]
     print("\n".join(lines), file=sys.stdout if ok else sys.stderr)
     raise SystemExit(0 if ok else 2)
 
@@ -314,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except KeyboardInterrupt as stopped:
-        print(f"interrupted; {stopped or 'a run goes on with `crossview resume RUN`'}", file=sys.stderr)
+        print(f"interrupted; {stopped or 'resume a run with `crossview resume RUN`'}", file=sys.stderr)
         raise SystemExit(130) from None
     except (ValueError, OSError) as error:
         if os.environ.get("CROSSVIEW_TRACEBACK"):

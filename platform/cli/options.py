@@ -13,7 +13,7 @@ import tyro
 
 from crossview.methods.recipe import MethodConfig
 from crossview.platform.config import Data, Experiment, config_class, method_names, preset, presets, read
-from crossview.platform.tune.settings import Settings
+from crossview.platform.tune.settings import Settings, with_task_options
 from crossview.storage import Location, as_path
 
 M = TypeVar("M", bound=MethodConfig)
@@ -59,10 +59,10 @@ def parse_train(args: Sequence[str]) -> tuple[str, Launch[Any]]:
 
 def parse_tune(args: Sequence[str]) -> tuple[str, LaunchSearch[Any]]:
     """The method and what to search."""
-    return _parse(LaunchSearch, "tune", args)
+    return _parse(LaunchSearch, "tune", args, settings=with_task_options())
 
 
-def _parse(kind: Any, command: str, args: Sequence[str]) -> tuple[str, Any]:
+def _parse(kind: Any, command: str, args: Sequence[str], **defaults: Any) -> tuple[str, Any]:
     if not args or args[0].startswith("-"):
         usage(f"crossview {command} METHOD [options]", "methods", method_names(), ok=bool({"--help", "-h"} & set(args)))
     method, rest = args[0], list(args[1:])
@@ -83,7 +83,7 @@ def _parse(kind: Any, command: str, args: Sequence[str]) -> tuple[str, Any]:
         default = Experiment(data=Data(catalog=tyro.MISSING), method=recipe.method, optim=recipe.optim)
     launch = parse(
         kind[config_class(method)],
-        default=kind(experiment=default, preset=chosen.preset, from_=begin),
+        default=kind(experiment=default, preset=chosen.preset, from_=begin, **defaults),
         args=rest,
         prog=f"crossview {command} {method}",
         description=f"Presets: {', '.join(known)}.",

@@ -109,7 +109,7 @@ def synthetic(
     workers: int | None = None,
     teachers: bool = False,
 ) -> None:
-    """Render the synthetic world and catalogue it; goes on where it was stopped.
+    """Render the synthetic world and catalog it; an interrupted export is resumed.
 
     Args:
         out: Folder for the videos, their truth and the catalog (out/catalog, or out/catalog-ACTION in an AE2 layout).
@@ -285,7 +285,7 @@ def _import(what: Import, catalog: Catalog, folder: Path) -> None:
 
 
 def _tell(count: int, total: int, what: str, folder: Path) -> None:
-    console.print(f"{count} of {total} recordings: {what}\nThe teachers lie in {folder}", highlight=False)
+    console.print(f"{count} of {total} recordings: {what}\nTeacher tables are saved to {folder}", highlight=False)
 
 
 def _reach(out: Path) -> None:

@@ -44,7 +44,7 @@ def connect() -> None:
 
 
 def _quieten() -> None:
-    """Keep Ray's accounts of its own work off the terminal, where our progress lines stand."""
+    """Keep Ray's own progress output off the terminal, which shows ours."""
     import ray.data  # its import sets its loggers up
 
     ray.data.DataContext.get_current().enable_progress_bars = False

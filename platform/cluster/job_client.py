@@ -55,7 +55,7 @@ class Jobs:
         found = {one.submission_id: one for one in self.all()}
         if job not in found:
             known = ", ".join(list(found)[-5:]) or "none yet"
-            raise ValueError(f"job {job!r} is unknown at {self.address}; the newest there: {known}")
+            raise ValueError(f"job {job!r} is unknown at {self.address}; the latest there: {known}")
         return found[job]
 
     def logs(self, job: str) -> str:
@@ -90,7 +90,7 @@ class Jobs:
         raise TimeoutError(f"job {job}: still {info.status.value} after 30 s; see `crossview status {job}`")
 
     def _ask(self, question: Callable[[], T]) -> T:
-        """A request to the head, its failures told in our words."""
+        """A request to the head; its errors become ours."""
         import aiohttp
         import requests
         from ray.exceptions import AuthenticationError
@@ -120,7 +120,7 @@ def _refusal(address: str, reason: str) -> str:
     if "Authentication failed" in reason:
         return (
             f"{address}: the cluster refuses this token ({_token_source()}); use the one that the cluster was started "
-            "with: on its head it lies in ~/.ray/auth_token"
+            "with: it is in ~/.ray/auth_token on the head"
         )
     return f"{address}: {reason}"
 

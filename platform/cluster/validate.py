@@ -1,4 +1,4 @@
-"""`crossview check-cluster`: what `ray up` would stumble over, told before it begins, by field and fix."""
+"""`crossview check-cluster`: problems that `ray up` would run into, by field and fix."""
 
 from __future__ import annotations
 

@@ -36,8 +36,8 @@ def backbone(name: str, weights: str = "hub", size_px: int | None = None, chunk:
 def write_features(base: Base, catalog: Catalog, out: Path, where: Where, data: Data) -> Catalog:
     """The pooled features of every frame as float16 (L, 1, D) files in `out/files`, and their catalog in `out`.
 
-    Ids, labels, protocols and classes stay. Files that are there and whole are kept, so a stopped command goes on; a
-    folder holds one backbone. Unreadable videos are quarantined in `out` and left out; raises ValueError above
+    Ids, labels, protocols and classes stay. Complete files are kept, so an interrupted command can be resumed; a folder
+    holds one backbone. Unreadable videos are quarantined in `out` and left out; raises ValueError above
     `data.max_quarantined`.
     """
     _claim(out, base)
@@ -54,7 +54,7 @@ def write_features(base: Base, catalog: Catalog, out: Path, where: Where, data: 
 
 
 def _claim(out: Path, base: Base) -> None:
-    """Mark the folder as this backbone's; raises ValueError where another's features lie."""
+    """Mark the folder as this backbone's; raises ValueError where it holds another's features."""
     file = out / "backbone.json"
     mine = {k: v for k, v in json.loads(json.dumps(vars(base))).items() if k != "chunk"}
     if file.exists() and (theirs := json.loads(file.read_text())) != mine:
@@ -90,7 +90,7 @@ class _Writer:
     def __call__(self, index: int) -> Arrays:
         job, recording = self.job, self.job.todo.recordings[index]
         source = job.todo.file(recording)
-        chunks = video(source, recording, job.base.size_px, job.data, job.base.chunk)
+        chunks = video(source, recording.num_frames, job.base.size_px, job.data, job.base.chunk)
         write_file(job.files[index], recording, source, (self._features(chunk) for chunk in chunks))
         return {}
 

@@ -24,7 +24,7 @@ from crossview.platform.cluster.map_recordings import Arrays, Where, Work, each
 from crossview.platform.config import Data
 from crossview.platform.data.feature_files import feature_shape
 from crossview.platform.data.unreadable import Quarantine
-from crossview.platform.data.video_reader import clips, size_px
+from crossview.platform.data.video_reader import clips
 from crossview.platform.progress import Progress
 
 
@@ -41,6 +41,7 @@ def cache(
     data: Data | None = None,
     seed: int = 0,
     weights: Path | None = None,
+    model: Method | None = None,
 ) -> Catalog:
     """The catalog of the method's frozen features, with the same ids, labels, protocols and classes.
 
@@ -51,12 +52,12 @@ def cache(
     nothing stale is ever read, and catalogs that overlap share files. A cut file is rebuilt. Unreadable videos are
     quarantined in that folder and left out. Raises ValueError above `data.max_quarantined`, and for a method without
     frozen features. Actors must see `out` under the same path. Frozen parts come from the checkpoint `weights`,
-    else from the config.
+    else from the config; this process uses `model`, where it has them built already.
     """
     data = data or Data(catalog=out)
     nothing = Catalog(catalog.root, ())
     job = _Job(method_name, method_config, nothing, [], data, batch, seed, weights)
-    folder = out.resolve() / _key(method_name, method_config, job.model(torch.device("cpu")), data)
+    folder = out.resolve() / _key(method_name, method_config, model or job.model(torch.device("cpu")), data)
     storage.make_folder(folder)
     kept = [replace(r, kind="features", path=_file_name(catalog.file(r), r)) for r in catalog.recordings]
     missing = [i for i, r in enumerate(kept) if not is_complete(folder / r.path, r)]
@@ -64,6 +65,8 @@ def cache(
         todo = Catalog(catalog.root, tuple(catalog.recordings[i] for i in missing))
         files = [folder / kept[i].path for i in missing]
         options = {"job": replace(job, todo=todo, files=files), "device": device}
+        if in_process and model is not None:
+            options["model"] = model
         lost = compute(todo, _Writer, options, folder, len(kept), data, Where(in_process, actors, device))
         kept = [r for r in kept if r.id not in lost]
     _check_shapes(folder, kept)
@@ -104,7 +107,7 @@ def compute(
     Raises ValueError where more than `data.max_quarantined` of `total` recordings are.
     """
     quarantine = Quarantine(out, total, data.max_quarantined)
-    quarantine.files = {}  # what failed before is tried again: the file may have been mended
+    quarantine.files = {}  # what failed before is tried again: the file may have been fixed
     lost: set[str] = set()
     with Progress("frozen features", sum(r.num_frames for r in todo.recordings), "frames") as line:
         for done in each(len(todo.recordings), make, options, where):
@@ -120,13 +123,13 @@ def compute(
 class _Writer:
     """Computes and writes one recording's features."""
 
-    def __init__(self, job: _Job, device: str) -> None:
+    def __init__(self, job: _Job, device: str, model: Method | None = None) -> None:
         self.job, self.device = job, torch.device(device)
-        self.model = job.model(self.device)
+        self.model = model or job.model(self.device)
 
     def __call__(self, index: int) -> Arrays:
         job, recording = self.job, self.job.todo.recordings[index]
-        source, size = job.todo.file(recording), size_px(job.config, recording)
+        source, size = job.todo.file(recording), job.config.sampling().view_for(recording.perspective).size_px
         parts = clips(self.model, source, recording, size, job.data, batch=job.batch, device=self.device)
         write_file(job.files[index], recording, source, (self._checked(part) for part in parts))
         return {}

@@ -62,7 +62,7 @@ class Stream:
     ) -> None:
         if not plan.catalog.root.is_dir():
             raise ValueError(
-                f"{plan.catalog.root}: the catalog's files lay here, but it is missing; put it back, or make the "
+                f"{plan.catalog.root}: it held the files of the catalog, but is missing; restore it, or make the "
                 "catalog again with `crossview prepare` (`crossview train` also takes --data.root)"
             )
         self.shard, self.device, self.in_process, self.prefetch = shard, device, in_process, prefetch
@@ -204,7 +204,7 @@ def _positions(start: int, stop: int) -> pa.Table:
 
 
 def _tensor(array: np.ndarray) -> Tensor:
-    """A view, of memory that must not be written: blocks lie in the object store."""
+    """A view, of memory that must not be written: blocks are in the object store."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)

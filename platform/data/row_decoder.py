@@ -31,7 +31,7 @@ class Shard:
     """The rows of the plan that one worker executes.
 
     Global step g consists of rows [g * batch, (g + 1) * batch), cut into micro batches that are dealt to the ranks in
-    turn: so what stands together in a pass is the same for any number of ranks. The shard's k-th row is yielded k-th.
+    turn: so what is together in a pass is the same for any number of ranks. The shard's k-th row is yielded k-th.
     """
 
     start_step: int
@@ -225,7 +225,7 @@ class RowDecoder:
                 if logits.shape != (count,):
                     raise ValueError(
                         f"{self.data.catalog}/teachers: {len(logits)} scores of task {task!r} for {recording.id}, but "
-                        f"the method is configured for {count}; import that teacher's scores anew, or set the number"
+                        f"the method is configured for {count}; import that teacher's scores again, or set the number"
                     )
                 out[f"{name}/scores/{task}"][at] = logits
                 out[f"{name}/scores/{task}/mask"][at] = 1

@@ -21,8 +21,8 @@ FILE = "quarantine.parquet"
 class Quarantine:
     """Unreadable recordings of one run, in `quarantine.parquet` of its folder, shared by all ranks.
 
-    The list only informs: whether a row is replaced follows from the file alone, so a mended file is used again. The
-    limit is on what this process found unreadable, so that a resumed run whose files were mended goes on.
+    The list only informs: whether a row is replaced follows from the file alone, so a fixed file is used again. The
+    limit is on what this process found unreadable, so that a resumed run whose files were fixed continues.
     """
 
     def __init__(self, run_dir: Path | None, recordings: int, max_share: float) -> None:
@@ -57,8 +57,8 @@ class Quarantine:
             rule = f"sample {lost[0]} has no readable row to take its place"
         where = f"; all are listed in {self.run_dir / FILE}" if self.run_dir else ""
         return (
-            f"{len(self._found)} of {self.recordings} recordings are unreadable, {rule}: mend or remove the files and "
-            f"make the catalog again with `crossview prepare`, or train anew with a higher limit{where}\n  "
+            f"{len(self._found)} of {self.recordings} recordings are unreadable, {rule}: fix or remove the files and "
+            f"make the catalog again with `crossview prepare`, or start a new run with a higher limit{where}\n  "
             + "\n  ".join(shown)
             + more
         )

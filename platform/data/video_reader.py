@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,6 @@ from torch import Tensor
 from crossview.datasets.catalog import Recording
 from crossview.datasets.video.decode import UnreadableVideo, decode, sequential, yuv420
 from crossview.methods.method import Method
-from crossview.methods.recipe import MethodConfig
 from crossview.platform.config import Data
 from crossview.platform.data.color import yuv420_to_rgb
 from crossview.platform.data.feature_files import read_features
@@ -21,28 +20,15 @@ MAX_DECODED_BYTES = 512 * 1024**2
 """Pictures of a pass of decord, which holds them all."""
 
 
-def size_px(config: MethodConfig, recording: Recording) -> int:
-    """The frame size at which the method was trained on recordings of this perspective."""
-    views = list(config.sampling().views.values())
-    fitting = [v for v in views if v.perspective in (recording.perspective, "any")] or views
-    sizes = {v.size_px for v in fitting}
-    if len(sizes) > 1:
-        raise ValueError(
-            f"recording {recording.id}: the method's {recording.perspective} views have sizes {sorted(sizes)}; "
-            "whole recordings are embedded at one size: give these views one size_px"
-        )
-    return sizes.pop()
-
-
-def video(file: Path, recording: Recording, size: int, data: Data, frames: int) -> Iterator[Tensor]:
-    """All frames in chunks of `frames`, as in training: uint8 (n, 3, H, W); raises UnreadableVideo.
+def video(file: Path, num_frames: int, size: int, data: Data, frames: int) -> Iterator[Tensor]:
+    """The first `num_frames` frames in chunks of `frames`, as in training: uint8 (n, 3, H, W); raises UnreadableVideo.
 
     PyAV reads the file forward once, decord in passes of MAX_DECODED_BYTES; `data.limit_s` says how
     long that may take.
     """
-    limit_s = data.limit_s(recording.num_frames)
+    limit_s = data.limit_s(num_frames)
     if data.decoder == "decord":
-        for pixels in _by_decord(file, recording, size, frames, limit_s):
+        for pixels in _by_decord(file, num_frames, size, frames, limit_s):
             yield torch.from_numpy(pixels).permute(0, 3, 1, 2)
         return
     planes: list[np.ndarray] = []
@@ -50,19 +36,19 @@ def video(file: Path, recording: Recording, size: int, data: Data, frames: int) 
     for frame, _ in sequential(file, limit_s):
         planes.append(yuv420(frame, (size, size)))
         count += 1
-        if len(planes) == frames or count == recording.num_frames:
+        if len(planes) == frames or count == num_frames:
             yield yuv420_to_rgb(torch.from_numpy(np.stack(planes)))
             planes = []
-        if count == recording.num_frames:
+        if count == num_frames:
             return
-    raise UnreadableVideo(f"{file}: a sequential decode finds {count} of the catalog's {recording.num_frames} frames")
+    raise UnreadableVideo(f"{file}: a sequential decode finds {count} of the {num_frames} frames expected")
 
 
-def _by_decord(file: Path, recording: Recording, size: int, frames: int, limit_s: float) -> Iterator[np.ndarray]:
+def _by_decord(file: Path, num_frames: int, size: int, frames: int, limit_s: float) -> Iterator[np.ndarray]:
     """uint8 (n, H, W, 3): its child process is started once per pass, which holds many chunks."""
     per_pass = max(frames, MAX_DECODED_BYTES // (size * size * 3) // frames * frames)
-    for first in range(0, recording.num_frames, per_pass):
-        wanted = np.arange(first, min(first + per_pass, recording.num_frames))
+    for first in range(0, num_frames, per_pass):
+        wanted = np.arange(first, min(first + per_pass, num_frames))
         pixels = decode(file, wanted, size_px=size, pixels="rgb", decoder="decord", time_limit_s=limit_s)
         pixels = np.array(pixels)  # torch wants memory that could be written
         yield from (pixels[k : k + frames] for k in range(0, len(pixels), frames))
@@ -73,15 +59,12 @@ class UnusableFeatures(ValueError):  # noqa: N818 - it says what they are
 
 
 @torch.inference_mode()
-def clips(
-    model: Method, file: Path, recording: Recording, size: int, data: Data, *, batch: int, device: torch.device
-) -> Iterator[Tensor]:
-    """All frames in order: frozen features float16 (1, n, N, D) where the method has some, else uint8 (1, n, 3, H, W).
+def frozen_parts(model: Method, chunks: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:
+    """Chunks uint8 (n, 3, H, W) as frozen features float16 (1, n, N, D), where the method has some, else (1, n, ...).
 
-    Chunks of `batch` frames are cut from frame 0 on, so that they do not depend on who computes them. Raises
-    UnusableFeatures where the method cannot give its frozen features as float16.
+    Raises UnusableFeatures where the method cannot give its frozen features as float16.
     """
-    for chunk in video(file, recording, size, data, batch):
+    for chunk in chunks:
         clip = chunk.unsqueeze(0).to(device)
         try:
             frozen = model.frozen_features(clip)
@@ -90,16 +73,32 @@ def clips(
         yield clip if frozen is None else frozen.to(torch.float16)
 
 
+def clips(
+    model: Method, file: Path, recording: Recording, size: int, data: Data, *, batch: int, device: torch.device
+) -> Iterator[Tensor]:
+    """`frozen_parts` of all frames in order.
+
+    Chunks of `batch` frames are cut from frame 0 on, so that they do not depend on who computes them.
+    """
+    return frozen_parts(model, video(file, recording.num_frames, size, data, batch), device)
+
+
+def whole_input(model: Method, chunks: Callable[[], Iterable[Tensor]], device: torch.device) -> Tensor:
+    """What `Method.embed` takes of one recording: frozen features (1, T, N, D), else video (1, T, 3, H, W).
+
+    It is video where the method has no frozen features, or where they cannot be cached. `chunks` gives the frames from
+    the first on, anew at each call.
+    """
+    try:
+        return torch.cat(list(frozen_parts(model, chunks(), device)), dim=1)
+    except UnusableFeatures:
+        return torch.cat(list(chunks())).unsqueeze(0).to(device)
+
+
 def model_input(
     model: Method, file: Path, recording: Recording, size: int, data: Data, *, batch: int, device: torch.device
 ) -> Tensor:
-    """What `Method.embed` takes: features (1, T, N, D), read where they are cached, or video (1, T, 3, H, W).
-
-    It is video where the method has no frozen features, or its features cannot be cached.
-    """
+    """`whole_input` of a recording of a catalog; cached features are read."""
     if recording.kind == "features":
         return torch.from_numpy(read_features(file, recording)).unsqueeze(0).to(device)
-    try:
-        return torch.cat(list(clips(model, file, recording, size, data, batch=batch, device=device)), dim=1)
-    except UnusableFeatures:
-        return torch.cat(list(video(file, recording, size, data, batch))).unsqueeze(0).to(device)
+    return whole_input(model, lambda: video(file, recording.num_frames, size, data, batch), device)

@@ -11,112 +11,87 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from crossview.datasets.catalog import Perspective, Recording
+from crossview.datasets.catalog import Catalog, Perspective, Recording
 from crossview.datasets.sampling.evaluation_clips import Windows, evaluation_clips
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.datasets.video.decode import UnreadableVideo, decode
-from crossview.downstream.clips import ClipEmbeddings
+from crossview.downstream.clip_table import ClipTable
 from crossview.methods.method import Method
-from crossview.platform import checkpoint
-from crossview.platform.cluster.map_recordings import Arrays, Where
-from crossview.platform.config import Data, read
+from crossview.platform.cluster.map_recordings import Arrays
+from crossview.platform.config import Data
 from crossview.platform.data.color import yuv420_to_rgb
 from crossview.platform.data.feature_files import read_features
 from crossview.platform.data.frame_cache import frame_cache
-from crossview.platform.data.plan_builder import load_catalog
 from crossview.platform.evaluate.embedding_store import (
     RANDOM_INIT,
     TRAINED,
-    Job,
-    device_name,
+    RunJob,
     embedded,
     kept,
     key_of,
     on_features,
-    ordered,
-    random_init,
     store,
 )
-from crossview.platform.run_folder import require
-
-PER_SCENE = 4
-"""Clips of a scene's span; more of them overlap where recordings are short."""
+from crossview.platform.evaluate.facts import ordered
+from crossview.platform.evaluate.opened import OpenRun
 
 
 def embed_clips(
-    run: Path,
-    *,
-    split: str,
-    per_scene: int = PER_SCENE,
-    baselines: bool = True,
-    in_process: bool = False,
-    actors: int = 1,
-    device: str = "auto",
-    batch: int = 64,
+    run: OpenRun, *, split: str, per_scene: int, baselines: bool = True, batch: int = 64
 ) -> dict[str, Path]:
-    """Tables of `ClipEmbeddings` of a split by row name in `run/embeddings/<split>/clips`.
+    """Tables of `ClipTable` of a split by row name in the run's `embeddings/<split>/clips`.
 
-    Rows and order are those of `embed.embed`, and tables are kept in the same way; a baseline is its frame embedding
-    averaged over the clip. "start_s" says where on the scene's clock a clip starts. Each recording is decoded once for
-    all of its clips and rows. `batch` is the frames per pass of a frozen part.
+    Rows and order are those of `frame_embeddings.embed`, and tables are kept in the same way; a baseline is its frame
+    embedding averaged over the clip. "start_s" says where on the scene's clock a clip starts. Each recording is decoded
+    once for all of its clips and rows. `batch` is the frames per pass of a frozen part.
     """
-    run = require(run)
-    name, experiment = read(run)
-    chosen = ordered(load_catalog(experiment.data).select(split))
-    source, folder = checkpoint.resolve(run).resolve(), run / "embeddings" / split / "clips"
-    key, wanted = key_of(source, chosen, per_scene), len(chosen.recordings)
+    chosen = ordered(run.catalog.select(split))
+    folder = run.path / "embeddings" / split / "clips"
+    key, wanted = key_of(run.checkpoint, chosen, per_scene), len(chosen.recordings)
     found = kept(folder, key, baselines)
     if found:
         return found
-    where = Where(in_process, actors, device_name(device))
-    views = clip_views(experiment.method.sampling())
-    windows = {
-        r.id: w for r, w in zip(chosen.recordings, evaluation_clips(chosen.recordings, views, per_scene), strict=True)
-    }
-    chosen = on_features(name, experiment, chosen, where, batch, source)
-    job = _Job(source, chosen, experiment.data, batch, where.device, baselines, windows, views)
-    arrays = embedded(job, _Embedder, folder, where, "embedding clips")
+    windows = clip_windows(chosen, run.experiment.method.sampling(), per_scene)
+    chosen = on_features(run, chosen, batch)
+    job = _Job(chosen, run.experiment.data, batch, run.where.device, run, baselines, windows)
+    arrays = embedded(job, _Embedder, folder, run.where, "embedding clips")
     recordings = [chosen.recordings[i] for i in arrays]
     rows = next(iter(arrays.values()))
     tables = {row: _table(recordings, windows, [found[row] for found in arrays.values()]) for row in rows}
     complete = len(recordings) == wanted
-    return store(folder, tables, key if complete else None, {"checkpoint": source.name, "split": split})
+    return store(folder, tables, key if complete else None, {"checkpoint": run.checkpoint.name, "split": split})
 
 
-def clip_views(sampling: Sampling) -> dict[Perspective, View]:
-    """What a clip of each perspective is to the method: its first view that fits, else its first."""
-    views = list(sampling.views.values())
-
-    def fitting(perspective: Perspective) -> View:
-        return next((v for v in views if v.perspective in (perspective, "any")), views[0])
-
-    return {"ego": fitting("ego"), "exo": fitting("exo")}
+def clip_windows(catalog: Catalog, sampling: Sampling, per_scene: int) -> dict[str, Windows]:
+    """The evaluation clips of every recording, by its id, of the length and rate that the method trains on."""
+    views: dict[Perspective, View] = {r.perspective: sampling.view_for(r.perspective) for r in catalog.recordings}
+    found = evaluation_clips(catalog.recordings, views, per_scene)
+    return {r.id: windows for r, windows in zip(catalog.recordings, found, strict=True)}
 
 
 @dataclass(frozen=True)
-class _Job(Job):
+class _Job(RunJob):
     windows: dict[str, Windows]
     """By recording id."""
-    views: dict[Perspective, View]
 
 
 class _Embedder:
     """Every row's embeddings of one recording's clips."""
 
     def __init__(self, job: _Job) -> None:
-        self.job, self.device = job, torch.device(job.device)
-        self.model = checkpoint.load(job.checkpoint, self.device)
+        self.job, self.device, self.model = job, torch.device(job.device), job.run.trained
+        self.sampling = job.run.experiment.method.sampling()
         self.rows: dict[str, Callable[[Tensor], Tensor]] = {TRAINED: self.model.embed_clip}
         if job.baselines:
             for row, baseline in self.model.baselines().items():
                 self.rows[row] = lambda clips, baseline=baseline: baseline(clips).mean(1)  # type: ignore[misc]
-            self.rows[RANDOM_INIT] = random_init(*read(job.checkpoint), self.model).embed_clip
+            self.rows[RANDOM_INIT] = job.run.random_init.embed_clip
 
     @torch.inference_mode()
     def __call__(self, index: int) -> Arrays:
         job, recording = self.job, self.job.catalog.recordings[index]
         file, frames = job.catalog.file(recording), job.windows[recording.id].frames
-        size = job.views[recording.perspective].size_px
+        size = self.sampling.view_for(recording.perspective).size_px
         clips = clip_tensor(self.model, file, recording, frames, size, job.data, job.batch, self.device)
         return {row: _vectors(function(clips), row, recording, len(frames)) for row, function in self.rows.items()}
 
@@ -204,7 +179,7 @@ def _table(recordings: list[Recording], windows: dict[str, Windows], vectors: li
     def column(values: list[str]) -> np.ndarray:
         return np.asarray(values, np.str_)[of]
 
-    clips = ClipEmbeddings(
+    clips = ClipTable(
         vectors=np.concatenate(vectors),
         recording=column([r.id for r in recordings]),
         scene=column([r.scene for r in recordings]),

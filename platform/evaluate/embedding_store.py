@@ -5,22 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import torch
 
 from crossview import storage
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.video.decode import file_state
-from crossview.methods.method import Method, build
 from crossview.platform import checkpoint
 from crossview.platform.cluster.map_recordings import Arrays, Where, Work, each
-from crossview.platform.config import Data, Experiment
+from crossview.platform.config import Data
 from crossview.platform.data.feature_cache import cache
 from crossview.platform.data.unreadable import Quarantine
+from crossview.platform.evaluate.opened import OpenRun
 from crossview.platform.progress import Progress
 from crossview.platform.run_folder import write_json
 from crossview.storage.tables import write_table
@@ -32,26 +30,21 @@ LABELS = "phase"
 
 @dataclass(frozen=True)
 class Job:
-    """What every process needs in order to embed the same recordings."""
+    """What every process needs in order to work on the same recordings."""
 
-    checkpoint: Path
     catalog: Catalog
     data: Data
     batch: int
     """Frames per pass of a frozen part."""
     device: str
+
+
+@dataclass(frozen=True)
+class RunJob(Job):
+    """The same for a run's models."""
+
+    run: OpenRun
     baselines: bool
-
-
-def random_init(name: str, experiment: Experiment[Any], trained: Method) -> Method:
-    """The run's method as it was before its first step, with the trained one's frozen parameters and statistics."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(experiment.seed)
-        model = build(name, checkpoint.without_pretrained(experiment.method))
-    frozen = checkpoint.frozen_state(trained)
-    device = next(trained.parameters()).device
-    model.load_state_dict({n: frozen.get(n, value) for n, value in model.state_dict().items()})
-    return model.to(device).eval()
 
 
 def embedded(job: Job, make: Callable[..., Work], folder: Path, where: Where, what: str) -> dict[int, Arrays]:
@@ -79,35 +72,24 @@ def embedded(job: Job, make: Callable[..., Work], folder: Path, where: Where, wh
     return {index: found[index] for index in sorted(found)}
 
 
-def ordered(catalog: Catalog) -> Catalog:
-    """Ego before exo, each by path: ties in retrieval go to the first."""
-    recordings = sorted(catalog.recordings, key=lambda r: (r.perspective != "ego", r.path, r.id))
-    return replace(catalog, recordings=tuple(recordings))
-
-
-def on_features(
-    name: str, experiment: Experiment[Any], catalog: Catalog, where: Where, batch: int, weights: Path
-) -> Catalog:
+def on_features(run: OpenRun, catalog: Catalog, batch: int) -> Catalog:
     """The catalog of the frozen features that the run trains on, where it does; else `catalog`."""
-    if not experiment.data.cache_features:
+    data = run.experiment.data
+    if not data.cache_features:
         return catalog
     return cache(
-        name,
-        experiment.method,
+        run.method,
+        run.experiment.method,
         catalog,
-        experiment.data.catalog / "features",
-        in_process=where.in_process,
-        actors=where.actors,
+        data.catalog / "features",
+        in_process=run.where.in_process,
+        actors=run.where.actors,
         batch=batch,
-        device=where.device,
-        data=experiment.data,
-        weights=weights,
+        device=run.where.device,
+        data=data,
+        weights=run.checkpoint,
+        model=run.trained,
     )
-
-
-def device_name(device: str) -> str:
-    """The device meant by "auto", else itself."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
 def key_of(source: Path, catalog: Catalog, *more: object) -> str:

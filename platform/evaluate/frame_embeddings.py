@@ -11,107 +11,80 @@ import torch
 from torch import Tensor
 
 from crossview.datasets.catalog import Catalog, Recording
-from crossview.platform import checkpoint
-from crossview.platform.cluster.map_recordings import Arrays, Where
-from crossview.platform.config import read
-from crossview.platform.data.plan_builder import load_catalog
-from crossview.platform.data.video_reader import model_input, size_px
+from crossview.platform.cluster.map_recordings import Arrays
+from crossview.platform.data.video_reader import model_input
 from crossview.platform.evaluate.embedding_store import (
     LABELS,
     RANDOM_INIT,
     TRAINED,
-    Job,
-    device_name,
+    RunJob,
     embedded,
     kept,
     key_of,
     on_features,
-    ordered,
-    random_init,
     store,
     write,
 )
-from crossview.platform.run_folder import require
+from crossview.platform.evaluate.facts import ordered
+from crossview.platform.evaluate.opened import OpenRun
 
 FACTS = ("dataset", "scene", "view", "subject", "action")
 
 
 def embed(
-    run: Path,
-    *,
-    split: str,
-    catalog: Catalog | None = None,
-    baselines: bool = True,
-    in_process: bool = False,
-    actors: int = 1,
-    device: str = "auto",
-    batch: int = 64,
+    run: OpenRun, *, split: str, catalog: Catalog | None = None, baselines: bool = True, batch: int = 64
 ) -> dict[str, Path]:
-    """Tables of a split by row name in `run/embeddings/<split>`; those of the same checkpoint and data are kept.
+    """Tables of a split by row name in the run's `embeddings/<split>`; those of the same checkpoint and data are kept.
 
     Rows: "trained", and with `baselines` the method's own and "random init" (the run's configuration and seed before
     its first step, with the same frozen parts). Ego recordings come first, each perspective sorted by path, as AE2
     orders them. `batch` is the frames per pass of a frozen part. Unreadable recordings are quarantined in that folder,
     and tables that lack one are made anew.
     """
-    run = require(run)
-    name, experiment = read(run)
-    whole = catalog or load_catalog(experiment.data)
-    chosen = ordered(whole.select(split))
-    source, folder = checkpoint.resolve(run).resolve(), run / "embeddings" / split
-    key, wanted = key_of(source, chosen), len(chosen.recordings)
+    chosen = ordered((catalog or run.catalog).select(split))
+    folder = run.path / "embeddings" / split
+    key, wanted = key_of(run.checkpoint, chosen), len(chosen.recordings)
     found = kept(folder, key, baselines)
     if found:
         return found
-    where = Where(in_process, actors, device_name(device))
     if catalog is None:
-        chosen = on_features(name, experiment, chosen, where, batch, source)
-    tables = _tables(Job(source, chosen, experiment.data, batch, where.device, baselines), folder, where)
+        chosen = on_features(run, chosen, batch)
+    tables = _tables(_job(run, chosen, batch, baselines=baselines), folder)
     # What was too slow or out of reach may be read next time: such tables are never kept.
     complete = len(pc.unique(tables[TRAINED]["video"])) == wanted
-    return store(folder, tables, key if complete else None, {"checkpoint": source.name, "split": split})
+    return store(folder, tables, key if complete else None, {"checkpoint": run.checkpoint.name, "split": split})
 
 
-def export(
-    run: Path,
-    catalog: Catalog,
-    out: Path,
-    *,
-    in_process: bool = False,
-    actors: int = 1,
-    device: str = "auto",
-    batch: int = 64,
-) -> Path:
+def export(run: OpenRun, catalog: Catalog, out: Path, *, batch: int = 64) -> Path:
     """The trained method's embeddings of every recording of any catalog, as one table in the file `out`.
 
     "label" is null where the catalog has no phases; "scene", "view" and the like are columns, and so is "split", null
     where the catalog has several protocols.
     """
-    _, experiment = read(require(run))
-    where = Where(in_process, actors, device_name(device))
-    source = checkpoint.resolve(run).resolve()
-    job = Job(source, ordered(catalog), experiment.data, batch, where.device, baselines=False)
-    table = _tables(job, out.parent, where)[TRAINED]
-    write(table, out, {"row": TRAINED, "checkpoint": job.checkpoint.name})
+    table = _tables(_job(run, ordered(catalog), batch, baselines=False), out.parent)[TRAINED]
+    write(table, out, {"row": TRAINED, "checkpoint": run.checkpoint.name})
     return out
+
+
+def _job(run: OpenRun, catalog: Catalog, batch: int, *, baselines: bool) -> RunJob:
+    return RunJob(catalog, run.experiment.data, batch, run.where.device, run, baselines)
 
 
 class _Embedder:
     """Every row's embedding of one recording, which is decoded and passed through frozen parts once for all of them."""
 
-    def __init__(self, job: Job) -> None:
-        self.job, self.device = job, torch.device(job.device)
-        self.model = checkpoint.load(job.checkpoint, self.device)
-        self.name, self.experiment = read(job.checkpoint)
+    def __init__(self, job: RunJob) -> None:
+        self.job, self.device, self.model = job, torch.device(job.device), job.run.trained
+        self.sampling = job.run.experiment.method.sampling()
         self.rows = {TRAINED: self.model.embed}
         if job.baselines:
             self.rows |= self.model.baselines()
-            self.rows[RANDOM_INIT] = random_init(self.name, self.experiment, self.model).embed
+            self.rows[RANDOM_INIT] = job.run.random_init.embed
 
     @torch.inference_mode()
     def __call__(self, index: int) -> Arrays:
         job, recording = self.job, self.job.catalog.recordings[index]
-        size = size_px(self.experiment.method, recording)
+        size = self.sampling.view_for(recording.perspective).size_px
         file = job.catalog.file(recording)
         x = model_input(self.model, file, recording, size, job.data, batch=job.batch, device=self.device)
         return {row: _vectors(function(x), row, recording) for row, function in self.rows.items()}
@@ -127,14 +100,14 @@ def _vectors(embedding: Tensor, row: str, recording: Recording) -> np.ndarray:
     return embedding[0].float().cpu().numpy()
 
 
-def _tables(job: Job, folder: Path, where: Where) -> dict[str, pa.Table]:
-    found = embedded(job, _Embedder, folder, where, "embedding")
+def _tables(job: RunJob, folder: Path) -> dict[str, pa.Table]:
+    found = embedded(job, _Embedder, folder, job.run.where, "embedding")
     rows = list(found[min(found)])
     return {row: _table(job.catalog, {i: arrays[row] for i, arrays in found.items()}) for row in rows}
 
 
 def _table(catalog: Catalog, vectors: dict[int, np.ndarray]) -> pa.Table:
-    """One row per frame, with the columns of `Embeddings.to_table` and the recording's facts."""
+    """One row per frame, with the columns of `FrameTable.to_table` and the recording's facts."""
     recordings = [catalog.recordings[i] for i in vectors]
     of = np.repeat(np.arange(len(recordings), dtype=np.int32), [len(v) for v in vectors.values()])
     labels = catalog.frame_labels.get(LABELS, {})

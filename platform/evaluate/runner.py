@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import importlib
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import get_args
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from crossview import storage
-from crossview.downstream.table import to_arrow
-from crossview.platform.config import read
-from crossview.platform.data.plan_builder import load_catalog
+from crossview.downstream import results
+from crossview.downstream.task import Facts, Part, Task, TaskOptions
 from crossview.platform.evaluate.embedding_store import TRAINED
-from crossview.platform.evaluate.task import FITTED, Answer, Question, Scores, Task
-from crossview.platform.progress import console
-from crossview.platform.report.score_table import markdown, terminal
-from crossview.platform.run_folder import require
-from crossview.storage.tables import write_table
+from crossview.platform.evaluate.facts import check_splits, facts_of
+from crossview.platform.evaluate.opened import OpenRun, open_run
+from crossview.platform.evaluate.parts import Reader
+from crossview.platform.evaluate.result_store import (
+    Text,
+    append_results,
+    notes_of,
+    write_details,
+    write_page,
+    write_texts,
+)
+from crossview.platform.evaluate.tasks import default_tasks, make
+from crossview.platform.progress import Progress, console
+from crossview.platform.report.score_table import terminal
+from crossview.platform.run_folder import provenance
 
-WHERE: dict[Task, str] = {
-    "phases": "phases",
-    "retrieval": "clip_tasks",
-    "actions": "clip_tasks",
-    "fine_tuning": "fine_tune",
-    "measures": "measures",
-}
-"""Module of the platform with a function of the task's name."""
+Lines = list[dict[str, object]]
 
 
 def evaluate(
@@ -38,117 +37,129 @@ def evaluate(
     *,
     split: str = "val",
     fit_split: str = "train",
-    tasks: Sequence[Task] = ("phases",),
-    few_shot: bool = False,
-    k: int = 10,
-    clips_per_scene: int = 4,
+    tasks: Sequence[str] | None = None,
+    options: Mapping[str, TaskOptions] | None = None,
     baselines: bool = True,
     in_process: bool = False,
     actors: int = 1,
     device: str = "auto",
 ) -> pa.Table:
-    """Scores of the trained row and, with `baselines`, of what it has to beat, as `downstream.table.to_arrow` has them.
+    """Lines of `results.SCHEMA`: the trained row and, with `baselines`, what it has to beat.
 
-    Embeds what is missing, prints and stores. Phases are scored by action, as AE2 does, and the table holds their mean;
-    `evaluations/<split>.parquet` and `.md` in the run's folder hold the same, `<split>-actions.parquet` each action,
-    `<split>-retrieval.parquet` each pair of cameras, `<split>-fine-tuning.parquet` each draw. Raises ValueError for an
-    unknown task, where a task lacks what it needs, such as phase labels, and where classifiers would be fitted on
-    evaluated videos.
+    Embeds what is missing, adds the lines to the run's results.parquet, writes `evaluations/<split>.md` and each task's
+    further tables, and prints. Only lines of this evaluation are returned. `tasks` None takes the default ones;
+    `options` has those of some tasks. Raises ValueError for an unknown task, for all that `Task.check` refuses, before
+    anything is embedded, and where something would be fitted on evaluated videos.
     """
-    run = require(run)
-    name, experiment = read(run)
-    _check(tasks, split, fit_split, k)
-    catalog = load_catalog(experiment.data)
-    question = Question(
-        run=run,
-        name=name,
-        experiment=experiment,
-        catalog=catalog,
-        split=split,
-        fit_split=fit_split,
-        few_shot=few_shot,
-        k=k,
-        clips_per_scene=clips_per_scene,
-        baselines=baselines,
-        in_process=in_process,
-        actors=actors,
-        device=device,
-    )
-    answers = [_function(task)(question) for task in tasks]
-    return _Result(question, answers).publish()
-
-
-def _check(tasks: Sequence[Task], split: str, fit_split: str, k: int) -> None:
-    known = get_args(Task)
-    if not tasks or len(set(tasks)) < len(tasks) or not set(tasks) <= set(known):
-        raise ValueError(f"tasks is {', '.join(tasks) or 'empty'}; name some of {', '.join(known)}, each once")
-    if set(tasks) & set(FITTED) and fit_split in (split, "test"):
-        raise ValueError(
-            f"split is {split!r} and fit_split is {fit_split!r}; classifiers are fitted on videos that are not "
-            "evaluated, and never on test: evaluate another split, such as val, and fit on train"
-        )
-    if k < 1:
-        raise ValueError(f"k is {k}; retrieval needs at least 1 neighbour (the benchmark uses 5, 10 and 15)")
-
-
-def _function(task: Task) -> Callable[[Question], Answer]:
-    found: Callable[[Question], Answer] = getattr(
-        importlib.import_module(f"crossview.platform.evaluate.{WHERE[task]}"), task
-    )
-    return found
-
-
-def together(answers: Sequence[Answer]) -> Scores:
-    """The rows of all tasks in one, the trained row first; a row has the metrics of the tasks that know it."""
-    rows: Scores = {TRAINED: {}}
-    for answer in answers:
-        for row, scores in answer.rows.items():
-            rows.setdefault(row, {}).update(scores)
-    return rows
+    chosen = make(default_tasks() if tasks is None else tasks, options)
+    fitted = check_splits(chosen.values(), split, fit_split)
+    opened = open_run(run, in_process=in_process, actors=actors, device=device)
+    facts = facts_of(opened.method, opened.experiment.data, opened.catalog, split, fit_split, fitted=fitted)
+    for task in chosen.values():
+        task.check(facts)
+    reader = Reader(opened, facts, baselines)
+    answers = {name: scored(name, task, reader) for name, task in chosen.items()}
+    return _publish(opened, facts, chosen, answers)
 
 
 @dataclass(frozen=True)
-class _Result:
-    """Everything that an evaluation tells."""
+class Row:
+    """One row of one task."""
 
-    question: Question
-    answers: list[Answer]
-
-    def publish(self) -> pa.Table:
-        """Write the files, print the table."""
-        run, split, rows = self.question.run, self.question.split, together(self.answers)
-        folder = run / "evaluations"
-        storage.make_folder(folder)
-        file = folder / f"{split}.parquet"
-        times = _times(file) + 1
-        notes = self.notes(times)
-        facts = {"split": split, "fit_split": self.question.fit_split, "times": times, "notes": notes}
-        table = to_arrow(rows).replace_schema_metadata({"crossview": json.dumps(facts)})
-        write_table(table, file)
-        for answer in self.answers:
-            for name, part in answer.tables.items():
-                write_table(part, folder / f"{split}-{name}.parquet")
-        storage.write_text(folder / f"{split}.md", markdown(rows, notes) + "".join(a.text for a in self.answers))
-        console.print(terminal(rows, f"{run.name}, split {split}", console.width))
-        for note in notes:
-            console.print(note, highlight=False)
-        console.print(f"The tables lie in {folder / split}.md and .parquet", highlight=False)
-        return table
-
-    def notes(self, times: int) -> list[str]:
-        """What a reader has to know about these numbers."""
-        notes = [note for answer in self.answers for note in answer.notes]
-        notes.append(
-            "One seed: a margin has no spread here, so it is no claim; crossview reproduce runs several seeds."
-        )
-        if self.question.split == "test":
-            notes.append(
-                f"Test split: choose on val and run this once. This run has now been scored on it {times} time(s)."
-            )
-        return notes
+    scores: dict[str, float]
+    items: int
+    details: dict[str, Lines]
 
 
-def _times(file: Path) -> int:
-    if not file.exists():
-        return 0
-    return int(json.loads(pq.read_metadata(storage.local(file)).metadata[b"crossview"])["times"])
+@dataclass(frozen=True)
+class Answer:
+    """What one task says."""
+
+    rows: dict[str, Row] = field(default_factory=dict)
+    """The trained one first."""
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+    text: Text = field(default_factory=Text)
+
+
+def scored(name: str, task: Task[Any, Any], reader: Reader) -> Answer:
+    """Fit, predict and score every row; the task's own baselines are given the trained row's parts."""
+    rows, own = reader.rows(task), task.baselines()
+    found: dict[str, Row] = {}
+    of_own: dict[str, Row] = {}
+    notes: list[str] = []
+    with Progress(name.replace("_", " "), len(rows) + len(own), "rows") as line:
+        for row, parts in rows.items():
+            train, test = parts()
+            predictions = _predictions(task, train, test)
+            found[row] = _row(task, predictions, test)
+            line.advance(1, row)
+            if row != TRAINED:
+                continue
+            notes = task.notes(predictions, train, test)
+            for baseline, variant in own.items():
+                of_own[baseline] = _row(variant, _predictions(variant, train, test), test)
+                line.advance(1, baseline)
+    found |= of_own
+    tables = _tables(found)
+    return Answer(found, tables, Text(notes, task.markdown(tables)))
+
+
+def _predictions(task: Task[Any, Any], train: Part | None, test: Part) -> Any:
+    return task.predict(None if train is None else task.fit(train), test)
+
+
+def _row(task: Task[Any, Any], predictions: Any, test: Part) -> Row:
+    return Row(task.score(predictions, test), task.items(predictions, test), task.details(predictions, test))
+
+
+def _tables(rows: dict[str, Row]) -> dict[str, pa.Table]:
+    """Every row's details in one table per name."""
+    lines: dict[str, Lines] = {}
+    for row, of in rows.items():
+        for name, found in of.details.items():
+            lines.setdefault(name, []).extend({"row": row, **line} for line in found)
+    return {name: pa.Table.from_pylist(found) for name, found in lines.items()}
+
+
+def _publish(run: OpenRun, facts: Facts, tasks: dict[str, Task[Any, Any]], answers: dict[str, Answer]) -> pa.Table:
+    """Write the files, print the table."""
+    lines = _lines(run, facts, tasks, answers)
+    split, protocol = facts.split, run.protocol
+    table = append_results(run.path, lines)
+    for name, answer in answers.items():
+        write_details(run.path, split, name, answer.tables)
+    texts = write_texts(run.path, split, {name: answer.text for name, answer in answers.items()})
+    page = write_page(run.path, table, split, protocol)
+    newest = results.latest(results.select(table, split=split, protocol=protocol))
+    shown = pa.concat_tables([results.select(newest, task=name) for name in answers])
+    title = f"{run.path.name}, split {split}"
+    console.print(terminal(results.scores(shown), title, console.width, results.lower_is_better(shown)))
+    for note in notes_of(table, shown, split, texts):
+        console.print(note, highlight=False)
+    console.print(f"The scores are saved to {run.path / 'results.parquet'} and {page}", highlight=False)
+    return lines
+
+
+def _lines(run: OpenRun, facts: Facts, tasks: dict[str, Task[Any, Any]], answers: dict[str, Answer]) -> pa.Table:
+    known = {
+        "dataset": "+".join(sorted({r.dataset for r in facts.test})),
+        "protocol": run.protocol,
+        "split": facts.split,
+        "views": results.view_set(None),
+        "seed": run.experiment.seed,
+        "checkpoint": run.checkpoint.name,
+        "commit": provenance()["commit"],
+        "evaluated_at": datetime.now(UTC),
+    }
+    lines = []
+    for name, answer in answers.items():
+        options = tasks[name].options
+        modes = options.metrics()
+        fit_split = facts.fit_split if options.fitted else None
+        for row, found in answer.rows.items():
+            of = known | {"task": name, "fit_split": fit_split, "row": row, "n": found.items}
+            lines += [
+                of | {"metric": metric, "value": value, "mode": modes.get(metric, "max")}
+                for metric, value in found.scores.items()
+            ]
+    return pa.Table.from_pylist(lines, schema=results.SCHEMA)

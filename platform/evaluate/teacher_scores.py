@@ -11,17 +11,16 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from crossview.datasets.catalog import Catalog, Perspective
-from crossview.datasets.sampling.evaluation_clips import Windows, evaluation_clips
-from crossview.datasets.sampling.spec import View
+from crossview.datasets.catalog import Catalog
+from crossview.datasets.sampling.evaluation_clips import Windows
+from crossview.datasets.sampling.spec import Sampling, View
 from crossview.methods.base_config import Base
-from crossview.platform import checkpoint
 from crossview.platform.cluster.map_recordings import Arrays, Where
-from crossview.platform.config import Data, read
+from crossview.platform.config import Data
 from crossview.platform.data.backbone_features import backbone
-from crossview.platform.evaluate.clip_embeddings import clip_frames, clip_tensor, clip_views
-from crossview.platform.evaluate.embedding_store import Job, device_name, embedded
-from crossview.platform.run_folder import require
+from crossview.platform.evaluate.clip_embeddings import clip_frames, clip_tensor, clip_windows
+from crossview.platform.evaluate.embedding_store import Job, RunJob, embedded
+from crossview.platform.evaluate.opened import device_name, open_run
 
 _LOGITS = "logits"
 
@@ -42,22 +41,18 @@ def scores_of_run(
     kind: label kind whose classifier is meant, where the run has several. Unreadable recordings are quarantined in
     `folder` and left out.
     """
-    require(run)
-    _, experiment = read(run)
-    where = Where(in_process, actors, device_name(device))
-    views = clip_views(experiment.method.sampling())
+    opened = open_run(run, in_process=in_process, actors=actors, device=device)
     job = _RunJob(
-        checkpoint.resolve(run).resolve(),
         catalog,
-        experiment.data,
+        opened.experiment.data,
         64,
-        where.device,
+        opened.where.device,
+        opened,
         baselines=False,
-        windows=_windows(catalog, views, clips),
-        views=views,
+        windows=clip_windows(catalog, opened.experiment.method.sampling(), clips),
         kind=kind,
     )
-    return _by_recording(catalog, embedded(job, _RunScorer, folder, where, "scoring"))
+    return _by_recording(catalog, embedded(job, _RunScorer, folder, opened.where, "scoring"))
 
 
 def scores_of_classifier(
@@ -79,15 +74,12 @@ def scores_of_classifier(
     base = backbone(name, weights)
     where = Where(in_process, actors, device_name(device))
     view = View(perspective="any", frames=1, fps=1.0, size_px=base.size_px)
-    views: dict[Perspective, View] = {"ego": view, "exo": view}
     job = _ClassifierJob(
-        Path(),
         catalog,
         Data(catalog=folder),
         64,
         where.device,
-        baselines=False,
-        windows=_windows(catalog, views, frames),
+        windows=clip_windows(catalog, Sampling(views={"frame": view}, pairing="single"), frames),
         base=base,
         classes=classes,
     )
@@ -119,10 +111,9 @@ def classifier(base: Base, classes: int) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class _RunJob(Job):
+class _RunJob(RunJob):
     windows: dict[str, Windows]
     """By recording id."""
-    views: dict[Perspective, View]
     kind: str | None
 
 
@@ -137,21 +128,21 @@ class _RunScorer:
     """The mean of one recording's clip logits."""
 
     def __init__(self, job: _RunJob) -> None:
-        self.job, self.device = job, torch.device(job.device)
-        self.model = checkpoint.load(job.checkpoint, self.device)
+        self.job, self.device, self.model = job, torch.device(job.device), job.run.trained
+        self.sampling = job.run.experiment.method.sampling()
 
     @torch.inference_mode()
     def __call__(self, index: int) -> Arrays:
         job, recording = self.job, self.job.catalog.recordings[index]
-        size = job.views[recording.perspective].size_px
+        size = self.sampling.view_for(recording.perspective).size_px
         file, frames = job.catalog.file(recording), job.windows[recording.id].frames
         clips = clip_tensor(self.model, file, recording, frames, size, job.data, job.batch, self.device)
         found = self.model.class_logits(clips)
         kind = job.kind or (next(iter(found)) if len(found) == 1 else None)
         if kind not in found:
             raise ValueError(
-                f"{job.checkpoint}: its classifiers are {', '.join(found) or 'none'}; name one of them with --kind, or "
-                "take a run that was trained to classify"
+                f"{job.run.checkpoint}: its classifiers are {', '.join(found) or 'none'}; name one of them with "
+                "--kind, or take a run that was trained to classify"
             )
         return {_LOGITS: found[kind].float().mean(0).cpu().numpy()}
 
@@ -171,11 +162,6 @@ class _ClassifierScorer:
         pixels = clip_frames(job.catalog.file(recording), recording, frames, job.base.size_px, job.data)
         logits = self.model((pixels.to(self.device).float() / 255 - self.mean) / self.std)
         return {_LOGITS: logits.mean(0).float().cpu().numpy()}
-
-
-def _windows(catalog: Catalog, views: dict[Perspective, View], count: int) -> dict[str, Windows]:
-    found = evaluation_clips(catalog.recordings, views, count)
-    return {r.id: w for r, w in zip(catalog.recordings, found, strict=True)}
 
 
 def _by_recording(catalog: Catalog, arrays: dict[int, Arrays]) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from crossview import storage
 from crossview.datasets.catalog import Catalog, Recording
-from crossview.downstream.embeddings import Embeddings
+from crossview.downstream.frame_table import FrameTable
 from crossview.downstream.projection import nearest_across_views, tsne
 from crossview.methods.method import Batch, Method
 from crossview.platform import checkpoint
@@ -53,7 +53,7 @@ def draw(run: Path, *, split: str = "val") -> list[Path]:
     steps: dict[str, Callable[[], dict[str, str]]] = {
         "losses": lambda: _losses(run, folder),
         "maps": lambda: _maps(run / "embeddings" / split, folder, split),
-        "retrieval": lambda: _retrieval(run / "embeddings" / split, folder, catalog, split),
+        "nearest frames": lambda: _retrieval(run / "embeddings" / split, folder, catalog, split),
         "contact sheet": lambda: _sheet(catalog, folder, split),
         "figures of the method": lambda: _of_method(run, folder),
     }
@@ -83,12 +83,12 @@ def _losses(run: Path, folder: Path) -> dict[str, str]:
     }
 
 
-def one_action(file: Path) -> tuple[str, Embeddings]:
+def one_action(file: Path) -> tuple[str, FrameTable]:
     """The first action of a table and its frames: phases of different actions have nothing in common."""
     table = read_table(file)
     action = sorted(pc.unique(table["action"]).to_pylist())[0]
     part: pa.Table = table.filter(pc.equal(table["action"], action))
-    return action, Embeddings.from_table(part)
+    return action, FrameTable.from_table(part)
 
 
 def _labelled(folder: Path, row: str) -> Path | None:
@@ -118,14 +118,14 @@ def _maps(embeddings: Path, folder: Path, split: str) -> dict[str, str]:
     }
 
 
-def queries(e: Embeddings, count: int, seed: int = 0) -> np.ndarray:
+def queries(e: FrameTable, count: int, seed: int = 0) -> np.ndarray:
     """Rows of `count` ego and `count` exo frames: phases in turn, the frame drawn at random, not chosen."""
     rng = np.random.default_rng(seed)
-    phases = np.unique(e.labels)
+    labels = np.unique(e.labels)
     rows = []
     for is_ego in (True, False):
-        for k in np.linspace(0, len(phases) - 1, min(count, len(phases))).round().astype(int):
-            candidates = np.flatnonzero((e.is_ego == is_ego) & (e.labels == phases[k]))
+        for k in np.linspace(0, len(labels) - 1, min(count, len(labels))).round().astype(int):
+            candidates = np.flatnonzero((e.is_ego == is_ego) & (e.labels == labels[k]))
             if len(candidates):
                 rows.append(int(rng.choice(candidates)))
     return np.array(rows, dtype=np.int64)
@@ -156,14 +156,14 @@ def _retrieval(embeddings: Path, folder: Path, catalog: Catalog, split: str) -> 
     }
 
 
-def _of_different_videos(e: Embeddings, rows: np.ndarray) -> np.ndarray:
+def _of_different_videos(e: FrameTable, rows: np.ndarray) -> np.ndarray:
     """The nearest frame of each of the nearest videos."""
     rows = rows[rows >= 0]
     _, first = np.unique(e.video[rows], return_index=True)
     return rows[np.sort(first)][:NEIGHBOURS]
 
 
-def _shots(e: Embeddings, rows: set[int], catalog: Catalog, by_id: dict[str, Recording]) -> dict[int, plots.Shot]:
+def _shots(e: FrameTable, rows: set[int], catalog: Catalog, by_id: dict[str, Recording]) -> dict[int, plots.Shot]:
     """Pictures with captions of some rows; every file is opened once."""
     out: dict[int, plots.Shot] = {}
     for video in sorted({int(e.video[r]) for r in rows}):

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 
-from crossview import storage
-from crossview.downstream.table import from_arrow
+from crossview.downstream import results
 from crossview.platform.config import read
 from crossview.platform.evaluate.embedding_store import TRAINED
+from crossview.platform.evaluate.result_store import notes_of, read_results, read_texts, scored_by_an_earlier_version
 from crossview.platform.report import html, score_table
 from crossview.platform.report.plots import NOT_LOSSES
 from crossview.platform.run_folder import require
@@ -22,7 +22,7 @@ from crossview.storage.tables import read_table
 
 
 def report(run: Path) -> Path:
-    """Write `run/report.html`, self-contained: figures lie inside it, and it loads nothing.
+    """Write `run/report.html`, self-contained: figures are embedded, and it loads nothing.
 
     It shows what the run's folder holds, and says how to get what is missing.
     """
@@ -38,18 +38,14 @@ def report(run: Path) -> Path:
         facts=facts,
         seed=experiment.seed,
         summary=_summary(method, experiment, rows),
-        evaluations=[evaluation(file) for file in sorted((run / "evaluations").glob("*.parquet")) if _is_main(file)],
+        evaluations=_evaluations(run),
+        outdated=scored_by_an_earlier_version(run),
         losses=_losses(rows),
         figures=_figures(run / "figures"),
         omitted=_json(run / "figures" / "omitted.json"),
         quarantine=_quarantine(run),
         config=json.dumps(facts["experiment"], indent=2),
     )
-
-
-def _is_main(file: Path) -> bool:
-    """Not one of the parts beside a split's table, such as the scores of each action."""
-    return b"crossview" in (pq.read_schema(storage.local(file)).metadata or {})
 
 
 @dataclass(frozen=True)
@@ -69,27 +65,36 @@ class Line:
     cells: list[Cell]
     margin: str
     good: bool
-    """Whether the trained row lies above every baseline."""
+    """Whether the trained row is better than every baseline."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one file under `evaluations/` says."""
+    """The newest scores of one split."""
 
     split: str
+    protocol: str
     rows: list[str]
     lines: list[Line]
     notes: list[str]
     verdict: str
 
 
-def evaluation(file: Path) -> Evaluation:
-    """The table of one split, formatted, with its notes."""
-    table = read_table(file)
-    facts = json.loads(table.schema.metadata[b"crossview"])
-    rows = {row: {m: v[0] for m, v in scores.items()} for row, scores in from_arrow(table).items()}
+def _evaluations(run: Path) -> list[Evaluation]:
+    """One per protocol and split, in alphabetic order."""
+    table = read_results(run)
+    if table is None:
+        return []
+    pairs = sorted(set(zip(table["split"].to_pylist(), table["protocol"].to_pylist(), strict=True)))
+    return [_evaluation(run, table, split, protocol) for split, protocol in pairs]
+
+
+def _evaluation(run: Path, table: pa.Table, split: str, protocol: str) -> Evaluation:
+    """The newest scores of one split, formatted, with their notes."""
+    newest = results.latest(results.select(table, split=split, protocol=protocol))
+    rows, lower = results.scores(newest), results.lower_is_better(newest)
     lines = []
-    for metric, texts, best in score_table.lines(rows):
+    for metric, texts, best in score_table.lines(rows, lower):
         baseline = best.baseline if best else None
         cells = [
             Cell(text, "trained" if row == TRAINED else "best" if row == baseline else "")
@@ -97,10 +102,9 @@ def evaluation(file: Path) -> Evaluation:
         ]
         lines.append(Line(metric, cells, score_table.difference(best), best is not None and best.mean > 0))
     won = sum(line.good for line in lines)
-    verdict = (
-        f"The trained embedding lies above every baseline in {won} of {len(lines)} metrics on split {facts['split']}."
-    )
-    return Evaluation(facts["split"], list(rows), lines, facts["notes"], verdict)
+    verdict = f"The trained embedding is better than every baseline in {won} of {len(lines)} metrics on split {split}."
+    notes = notes_of(table, newest, split, read_texts(run, split))
+    return Evaluation(split, protocol, list(rows), lines, notes, verdict)
 
 
 def _summary(method: str, experiment: Any, rows: Sequence[dict[str, float]]) -> dict[str, str]:

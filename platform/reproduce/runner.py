@@ -9,16 +9,14 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import pyarrow.parquet as pq
 import torch
 
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.synthetic.ae2_layout import export_ae2, exported_catalog
 from crossview.datasets.synthetic.parts import part_frames
 from crossview.datasets.synthetic.world import write
-from crossview.downstream.table import from_arrow
 from crossview.methods.recipe import Recipe
 from crossview.methods.study import Study
 from crossview.platform import run_folder
@@ -26,8 +24,8 @@ from crossview.platform.cli.prepare import ticking
 from crossview.platform.cluster.run_queue import Job, run_side_by_side
 from crossview.platform.config import Cadence, Compute, Data, Experiment, method_names
 from crossview.platform.evaluate.embedding_store import TRAINED
+from crossview.platform.evaluate.result_store import has_scores, latest_scores
 from crossview.platform.evaluate.runner import evaluate
-from crossview.platform.evaluate.task import Task
 from crossview.platform.progress import Progress, console
 from crossview.platform.reproduce.synthetic_teachers import teach
 from crossview.platform.reproduce.tables import Scores, publish
@@ -166,10 +164,9 @@ def _one(one: _Planned, method: str, study: Study, in_process: bool) -> None:
         launcher.resume(run, in_process=in_process)
     else:
         launcher.start(run, method, one.experiment, in_process=in_process)
-    if not (run / "evaluations" / f"{study.split}.parquet").exists():
-        tasks = cast(tuple[Task, ...], study.tasks)
+    if not has_scores(run, study.split, study.tasks):
         first = one.variant == next(iter(study.variants))
-        evaluate(run, split=study.split, tasks=tasks, baselines=first, in_process=in_process)
+        evaluate(run, split=study.split, tasks=study.tasks, baselines=first, in_process=in_process)
 
 
 def _page(run: Path, split: str) -> None:
@@ -179,7 +176,7 @@ def _page(run: Path, split: str) -> None:
     if not (run / "report.html").exists():
         draw(run, split=split)
         report(run)
-    console.print(f"The page with its figures lies in {run / 'report.html'}", highlight=False)
+    console.print(f"The report with its figures is saved to {run / 'report.html'}", highlight=False)
 
 
 def _side_by_side(spec: str, study: Study, planned: list[_Planned], at_a_time: int, out: Path) -> None:
@@ -219,8 +216,7 @@ def _collect(study: Study, planned: list[_Planned]) -> Scores:
     method_variant = next(iter(study.variants))
     baselines: Scores = {}
     for one in planned:
-        table = pq.read_table(one.run / "evaluations" / f"{study.split}.parquet")
-        for row, values in from_arrow(table).items():
+        for row, values in latest_scores(one.run, split=study.split).items():
             if row == TRAINED:
                 _append(scores, one.variant, values)
             elif one.variant == method_variant:
@@ -228,6 +224,6 @@ def _collect(study: Study, planned: list[_Planned]) -> Scores:
     return scores | baselines
 
 
-def _append(scores: Scores, row: str, values: dict[str, list[float]]) -> None:
+def _append(scores: Scores, row: str, values: dict[str, float]) -> None:
     for metric, value in values.items():
-        scores.setdefault(row, {}).setdefault(metric, []).extend(value)
+        scores.setdefault(row, {}).setdefault(metric, []).append(value)

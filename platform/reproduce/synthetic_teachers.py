@@ -21,7 +21,7 @@ EGO = "ego"
 def teach(teachers: TeacherTraining, method: str, catalog: Path, out: Path) -> None:
     """Write detections and scores "object" from the truth in `out`/data, and "ego" by a classifier trained here.
 
-    What is there already is kept, so that a stopped study goes on.
+    What is there already is kept, so that an interrupted study can be resumed.
     """
     folder, known = catalog / FOLDER, Catalog.load(catalog)
     if Teachers.load(folder).classes("object") is None:

@@ -75,7 +75,7 @@ def publish(spec: str, study: Study, scores: Scores, out: Path) -> Path:
             if not v.holds:
                 line = f"  not shown: {v.metric} of {v.variant} against {v.rival}: {v.mean:+.3f}, spread {v.spread:.3f}"
                 console.print(line, highlight=False)
-    console.print(f"The table lies in {file}", highlight=False)
+    console.print(f"The table is saved to {file}", highlight=False)
     return file
 
 

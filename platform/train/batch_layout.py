@@ -44,7 +44,7 @@ def shares(optim: Optim, compute: Compute, workers: int | None = None, reach: Re
 
 
 def worker_counts(optim: Optim, compute: Compute, reach: Reach) -> list[int]:
-    """How many workers the run may go on with, most first: those from min_workers on that share the batch evenly."""
+    """Numbers of workers to continue with, most first: those from min_workers on that share the batch evenly."""
     counts = []
     for workers in range(compute.workers, (compute.min_workers or compute.workers) - 1, -1):
         with contextlib.suppress(ValueError):

@@ -21,10 +21,10 @@ class Sharded(Training):
     tensors, as `Training`'s do.
     """
 
-    cast_cache = False  # it would hold whole, for the length of a pass, what lies in parts
+    cast_cache = False  # it would hold whole parameters for the length of a pass
 
     def _place(self) -> None:
-        """Block by block: the whole model never lies on the device."""
+        """Block by block: the whole model is never on the device."""
         mesh = init_device_mesh(self.worker.device.type, (self.worker.world,))
         whole = {p for p in self.model.parameters() if not p.requires_grad or p.ndim == 0}
         for parameter in whole:  # FSDP moves the others itself
@@ -63,7 +63,7 @@ class Sharded(Training):
         return norm
 
     def _exchange(self, parameters: list[nn.Parameter]) -> None:
-        """FSDP has taken the mean over workers of what lies in parts; the rest is left to us."""
+        """FSDP has averaged sharded gradients over workers; the others are averaged here."""
         for parameter in parameters:
             if parameter.grad is not None and not isinstance(parameter, DTensor):
                 dist.all_reduce(parameter.grad)

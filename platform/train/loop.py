@@ -79,7 +79,7 @@ def train(
                     metrics.log(training.step, row)
                 on_step(Status(training.step, total, row["loss"], wait, stream.quarantined))
             if training.step % every.checkpoint == 0 or last:
-                if metrics:  # first: a checkpoint must not stand without the rows before it
+                if metrics:  # first: a checkpoint must not exist without the rows before it
                     with checkpoint.needs_space(folder / "metrics.parquet", folder):
                         metrics.flush()
                 training.save()

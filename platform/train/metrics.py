@@ -75,7 +75,7 @@ class _Board:
         if self._writer is not None:
             try:
                 self._add(self._writer, step, values)
-            except OSError:  # `flush` tries again, and says what stands in the way
+            except OSError:  # `flush` retries, and reports the reason
                 self._writer = None
 
     @staticmethod

@@ -44,7 +44,7 @@ def optimizer_for(model: Method, optim: Optim) -> torch.optim.Optimizer:
 
 
 class Training:
-    """Model, optimiser and what else a checkpoint has to hold to go on as if nothing had happened."""
+    """Model, optimiser and all other state that a checkpoint needs for an exact resume."""
 
     cast_cache = True
     """Whether autocast keeps the parameters that it has cast, for the length of a pass."""
@@ -131,7 +131,7 @@ class Training:
         self.step = state["step"]
 
     def save(self) -> None:
-        """Write the checkpoint of this step, on rank 0; where the model lies in parts, every rank has to take part."""
+        """Write the checkpoint of this step, on rank 0; where the model is sharded, every rank has to take part."""
         weights, ema = self._whole(self.model.state_dict()), self._whole(self.ema)
         optimizer = self._whole(self.optimizer.state_dict())
         target = checkpoint.folder(self.run.folder, self.step)

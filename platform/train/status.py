@@ -1,4 +1,4 @@
-"""What a run tells of its progress while it trains."""
+"""The progress of a run while it trains."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Status:
     def note(self) -> str:
         """One short text for the end of the progress line."""
         bad = f", {self.quarantined} files quarantined" if self.quarantined else ""
-        return f"loss {self.loss:.4f}, waits for data {self.data_wait:.0%}{bad}"
+        return f"loss {self.loss:.4f}, data wait {self.data_wait:.0%}{bad}"
 
 
 def look_s(run: Path) -> float:
@@ -44,7 +44,7 @@ def status_writer(run: Path) -> Callable[[Status], None]:
         nonlocal last
         if time.monotonic() - last > pause_s or status.step == status.total:
             last = time.monotonic()
-            with contextlib.suppress(OSError):  # it only informs; a full disk is told of where training must write
+            with contextlib.suppress(OSError):  # only informative; a full disk is reported where training must write
                 run_folder.write_json(run / "progress.json", asdict(status), patience_s=0)
 
     return write

@@ -1,4 +1,4 @@
-"""What driver and training workers have to tell each other of a run: through Ray, as the disk may be full."""
+"""What the driver and the training workers tell each other: through Ray, since the disk may be full."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Verdict:
         self._actor = kind.remote()
 
     def give(self, error: str) -> None:
-        """End the run with this error; the first one stands."""
+        """End the run with this error; the first one counts."""
         ray.get(self._actor.give.remote(error))
 
     def read(self) -> str | None:

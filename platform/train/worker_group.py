@@ -44,7 +44,7 @@ class Job:
                 num_workers=workers, use_gpu=self.gpu, resources_per_worker=resources.per_worker(gpu=self.gpu)
             ),
             run_config=RunConfig(
-                # Ray silently resumes a name it has seen. Our checkpoints say where to go on: a new name each time.
+                # Ray silently resumes a name it has seen. Our checkpoints say where to resume: a new name each time.
                 name=f"ray-{time.time_ns()}",
                 **ray_storage(self.run.folder / "ray"),
                 failure_config=failures,
@@ -52,7 +52,7 @@ class Job:
         )
 
     def finished(self) -> bool:
-        """Whether its last checkpoint stands."""
+        """Whether its last checkpoint is there."""
         last = min(self.run.total_steps, self.until or self.run.total_steps)
         newest = checkpoint.latest(self.run.folder)
         return newest is not None and newest.name >= checkpoint.folder(self.run.folder, last).name
@@ -76,7 +76,7 @@ def _worker_loop(config: dict[str, Any]) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)  # NCCL and FSDP's mesh take the current one
     worker = Worker(device, context.get_world_rank(), context.get_world_size(), decode_apart=config["decode_apart"])
-    if verdict.read() is not None:  # the group was restarted after an error that a restart cannot mend
+    if verdict.read() is not None:  # the group was restarted after an error that a restart cannot fix
         return
     try:
         train(run, worker, _telling(run.folder, verdict), config["until"], leave=_leave(worker, verdict))

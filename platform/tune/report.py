@@ -36,7 +36,7 @@ def publish(folder: Path) -> Path:
     trials = journal.trials()
     best = winner(search, trials)
     if best is None:
-        raise ValueError(f"{folder}: no trial has a score yet; go on with: crossview tune --resume {folder}")
+        raise ValueError(f"{folder}: no trial has a score yet; resume with: crossview tune --resume {folder}")
     found = table(search, trials)
     write_table(found, folder / "trials.parquet")
     configuration = write_best(search, best, folder / "best.json")
@@ -46,7 +46,7 @@ def publish(folder: Path) -> Path:
     for line in said:
         console.print(line, highlight=False, soft_wrap=True)
     console.print(
-        f"The page lies in {target}, all trials in {folder / 'trials.parquet'}\n"
+        f"The report is saved to {target}, all trials to {folder / 'trials.parquet'}\n"
         f"Train with the winner's options: crossview train {search.method} --from {configuration}",
         highlight=False,
         soft_wrap=True,

@@ -33,7 +33,7 @@ from crossview.platform.tune.trial import TrialActor
 from crossview.platform.tune.trial_store import Journal
 
 MAX_FAILURES = 2
-"""Times that a trial whose process died is begun again, from its newest checkpoint."""
+"""Times that a trial whose process died is restarted, from its latest checkpoint."""
 
 
 def start(folder: Path, method: str, experiment: Experiment[Any], settings: Settings) -> Path:
@@ -45,7 +45,7 @@ def start(folder: Path, method: str, experiment: Experiment[Any], settings: Sett
 
 
 def resume(folder: Path) -> Path:
-    """Go on with an interrupted search: ended trials stay, the others go on from their checkpoints."""
+    """Resume an interrupted search: finished trials stay, the others resume from their checkpoints."""
     search = spec.read(folder)
     space = spaces.load(search.space, search.method)
     if space.describe() != search.domains:
@@ -77,7 +77,7 @@ def _go(folder: Path, search: Search, space: Space, room: Room) -> Path:
     try:
         return _to_its_end(folder, search, space, room)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"the search goes on with `crossview tune --resume {folder}`") from None
+        raise KeyboardInterrupt(f"resume the search with `crossview tune --resume {folder}`") from None
 
 
 def _to_its_end(folder: Path, search: Search, space: Space, room: Room) -> Path:
@@ -145,7 +145,7 @@ def _run_trials(folder: Path, search: Search, space: Space, journal: Journal, ro
     if (folder / "ray").is_dir():
         storage.remove(folder / "ray")
     if watcher.unwritable:
-        raise OSError(f"{watcher.unwritable}; once that is mended, go on with `crossview tune --resume {folder}`")
+        raise OSError(f"{watcher.unwritable}; once that is fixed, resume with `crossview tune --resume {folder}`")
     if watcher.hopeless:
         raise ValueError(
             f"{folder}: the first {len(watcher.failures)} trials all failed and none has a score, so the search ended; "
@@ -175,7 +175,7 @@ def _fit(
             trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),
         run_config=tune.RunConfig(
-            name=f"ray-{time.time_ns()}",  # Ray silently goes on with a name that it has seen
+            name=f"ray-{time.time_ns()}",  # Ray silently resumes a name that it has seen
             **ray_storage(own),
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # runs have their own

@@ -103,7 +103,7 @@ class Optuna(Chooser):
         )
 
     def _params(self, trial: Trial) -> dict[str, Any] | None:
-        """The trial's place in the space; of the preset, its own values, where they lie in it."""
+        """The trial's place in the space; of the preset, its own values, where they are in it."""
         if trial.options:
             return trial.options
         values = {path: _value(self.search.experiment, paths_of(path)[0]) for path in self.distributions}

@@ -26,7 +26,7 @@ def scheduler(search: Search, journal: Journal) -> TrialScheduler:
 
 
 class Halving(AsyncHyperBandScheduler):
-    """ASHA, told what the journal has: of ended trials at once, of an interrupted one when it goes on."""
+    """ASHA, given what the journal holds: of finished trials at once, of an interrupted one when it resumes."""
 
     def __init__(self, search: Search, journal: Journal) -> None:
         super().__init__(
@@ -43,7 +43,7 @@ class Halving(AsyncHyperBandScheduler):
             self.on_trial_add(None, ended)
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """A trial begins, or goes on behind what it has reported: that stands in the rungs under its present id."""
+        """A trial starts, or resumes after its last report; its reports enter the rungs under its present id."""
         super().on_trial_add(tune_controller, trial)
         for report in self.journal.trial(trial.config["trial"]["number"]).reports:
             values = {"objective": comparable(report.objective, self.sign), "evaluation": report.evaluation}
@@ -104,7 +104,7 @@ class Watcher(Callback):
         self.best: tuple[float, int] | None = None
         """(objective, trial) of the best last report; None while no report has a finite one."""
         self.failures: list[str] = []
-        """Why trials have failed since this process goes on with the search."""
+        """Why trials have failed since this process resumed the search."""
         self.unwritable = ""
         """What the storage says that fails; trials then stay unfinished."""
         for trial in begun:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from typing import Literal
 
-from crossview.platform.evaluate.task import Task
+from crossview.platform.evaluate.tasks import option_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Settings:
     metric: str | None = None
     """Downstream metric to optimise, on `split`; None takes the space's own."""
     mode: Literal["max", "min"] | None = None
-    tasks: tuple[Task, ...] | None = None
+    tasks: tuple[str, ...] | None = None
     """Downstream tasks that score every trial; None takes the space's own."""
     split: str = "val"
     """Never test: that is for `--test`, once, at the end."""
@@ -56,3 +56,12 @@ class Settings:
             )
         if self.test and not self.confirm:
             raise ValueError("--test is on with --confirm 0; it scores the confirmed runs: set --confirm 3")
+
+
+def with_task_options() -> Settings:
+    """The default settings, with a field for the options of every task, such as `phases`."""
+    fields = [(name, kind, field) for name, kind, field in option_fields()]
+    kind = make_dataclass("Settings", fields, bases=(Settings,), frozen=True, kw_only=True)
+    kind.__doc__ = Settings.__doc__
+    settings: Settings = kind()
+    return settings

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from ray.tune.search.sample import Categorical, Domain
 
 from crossview.platform.config import Experiment
-from crossview.platform.evaluate.task import Task
+from crossview.platform.evaluate.tasks import task_names
 from crossview.platform.tune.overrides import Options, paths_of, plain, with_options
 
 TRIES = 100
@@ -33,10 +33,10 @@ class Space:
     metric: str | None
     """None leaves it to the method's own file."""
     mode: str
-    tasks: tuple[Task, ...]
+    tasks: tuple[str, ...]
     scheduler: str
     reduction: int
-    """Of ASHA: one in so many trials goes on from rung to rung."""
+    """Of ASHA: one in so many trials is promoted from rung to rung."""
 
     def sample(self, seed: tuple[int, ...]) -> Options:
         """One random point; a pure function of the seed."""
@@ -88,14 +88,14 @@ def load(space: str, method: str) -> Space:
             raise ValueError(f"space {own.__name__.rpartition('.')[2]}: it must define {name} beside SPACE")
     if own.MODE not in ("max", "min"):
         raise ValueError(f"space {space}: MODE is {own.MODE!r}; it must be 'max' or 'min'")
-    unknown = [task for task in own.TASKS if task not in get_args(Task)]
+    unknown = [task for task in own.TASKS if task not in task_names()]
     if unknown:
-        raise ValueError(f"space {space}: TASKS names {unknown[0]!r}; choose from {', '.join(get_args(Task))}")
+        raise ValueError(f"space {space}: TASKS names {unknown[0]!r}; choose from {', '.join(task_names())}")
     chosen, reduction = getattr(module, "SCHEDULER", "asha"), getattr(module, "REDUCTION", 2)
     if chosen not in ("asha", "pbt", "none"):
         raise ValueError(f"space {space}: SCHEDULER is {chosen!r}; choose from 'asha', 'pbt', 'none'")
     if not isinstance(reduction, int) or reduction < 2:
-        raise ValueError(f"space {space}: REDUCTION is {reduction!r}; one trial in so many goes on: 2 or more")
+        raise ValueError(f"space {space}: REDUCTION is {reduction!r}; one trial in so many is promoted: 2 or more")
     return Space(
         name=space if space in names() else str(Path(space).resolve()),
         domains=domains,

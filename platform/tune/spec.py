@@ -10,7 +10,6 @@ from typing import Any, Literal
 from crossview import storage
 from crossview.platform import run_folder
 from crossview.platform.config import Experiment, from_dict, to_dict
-from crossview.platform.evaluate.task import Task
 
 FILE = "search.json"
 
@@ -28,7 +27,9 @@ class Search:
     """The space as text."""
     metric: str
     mode: Literal["max", "min"]
-    tasks: tuple[Task, ...]
+    tasks: tuple[str, ...]
+    options: dict[str, dict[str, Any]]
+    """Of the tasks, by name."""
     split: str
     fit_split: str
     search: Literal["random", "optuna", "grid"]
@@ -71,7 +72,7 @@ def write(folder: Path, search: Search) -> None:
         storage.make_folder(folder, exist_ok=False)
     except FileExistsError:
         raise ValueError(
-            f"--name {folder.name}: {folder} exists already; a name is used once. Choose another, or go on with that "
+            f"--name {folder.name}: {folder} exists already; a name is used once. Choose another, or resume that "
             f"search: crossview tune --resume {folder}"
         ) from None
     values = {k: v for k, v in vars(search).items() if k not in ("method", "experiment")}
@@ -87,4 +88,4 @@ def read(folder: Path) -> Search:
     values = json.loads(storage.read_text(file))
     method, experiment = from_dict(values["experiment"])
     found = values["search"]
-    return Search(method=method, experiment=experiment, **{**found, "tasks": tuple(found["tasks"])})
+    return Search(method=method, experiment=experiment, **{"options": {}, **found, "tasks": tuple(found["tasks"])})

@@ -11,12 +11,13 @@ import numpy as np
 from ray import tune
 
 from crossview import storage
-from crossview.downstream.table import from_arrow
+from crossview.downstream import results
 from crossview.platform import run_folder
 from crossview.platform.config import Experiment
 from crossview.platform.data.plan_builder import plan_for
 from crossview.platform.evaluate.embedding_store import TRAINED
 from crossview.platform.evaluate.runner import evaluate
+from crossview.platform.evaluate.tasks import options_from
 from crossview.platform.report.plots import NOT_LOSSES
 from crossview.platform.train import launcher
 from crossview.platform.train.lr_schedule import total_steps
@@ -34,7 +35,7 @@ class TrialActor(tune.Trainable):
     """Ray Tune's trainable: each step trains a trial's runs up to the next evaluation and scores them.
 
     `config["trial"]` has the search's "folder", the trial's "number" and the evaluation "until" which it runs. What a
-    step has done is in the journal, so that a new process goes on behind it; nothing runs between two steps.
+    step has done is in the journal, so that a new process resumes after it; nothing runs between two steps.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -101,7 +102,7 @@ def _advance(journal: Journal, search: Search, trial: Trial) -> Report:
 
 
 def train_part(run: Path, search: Search, experiment: Experiment[Any], until: int | None) -> None:
-    """Begin a run, or go on with it, until after a step or to its end: in this process, or in a group of workers."""
+    """Start or resume a run, until after a step or to its end: in this process, or in a group of workers."""
     in_process = experiment.compute.workers == 1
     if run.is_dir() and not (run / "run.json").exists():
         run_folder.discard_bare(run)  # begun in the moment of a kill
@@ -120,17 +121,18 @@ def placed(search: Search, experiment: Experiment[Any]) -> Experiment[Any]:
 
 
 def score(run: Path, search: Search, split: str, *, baselines: bool) -> Scores:
-    """Downstream metrics by row, from the run's newest checkpoint, computed in this process."""
+    """Downstream metrics by row, from the run's latest checkpoint, computed in this process."""
     table = evaluate(
         run,
         split=split,
         fit_split=search.fit_split,
         tasks=search.tasks,
+        options={name: options_from(name, values) for name, values in search.options.items()},
         baselines=baselines,
         in_process=True,
         device=search.device if search.experiment.compute.workers == 1 else "cpu",
     )
-    return {row: {m: values[0] for m, values in metrics.items()} for row, metrics in from_arrow(table).items()}
+    return results.scores(table)
 
 
 def mean_scores(scores: list[Scores]) -> Scores:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
-import torch
-
+from crossview.datasets.catalog import Catalog
+from crossview.downstream.task import Facts, Mode, SamplePart, Task
 from crossview.methods.example_batch import example_batch
 from crossview.methods.method import build
 from crossview.platform import checkpoint
 from crossview.platform.config import Experiment
-from crossview.platform.data.plan_builder import load_catalog
-from crossview.platform.evaluate import phases
-from crossview.platform.evaluate.task import METRICS, Task
+from crossview.platform.evaluate.facts import check_splits, facts_of
+from crossview.platform.evaluate.tasks import given_options, make
 from crossview.platform.progress import console
 from crossview.platform.train.device import wants_gpu
 from crossview.platform.train.resolve import check_new
@@ -34,6 +33,7 @@ def settle(method: str, experiment: Experiment[Any], settings: Settings) -> tupl
     space = spaces.load(settings.space or method, method)
     spaces.check(space, method, experiment, experiment.seed)
     _check_planned(space)
+    tasks = _tasks(settings, space)
     search = Search(
         method=method,
         experiment=experiment,
@@ -41,7 +41,8 @@ def settle(method: str, experiment: Experiment[Any], settings: Settings) -> tupl
         domains=space.describe(),
         metric=settings.metric or space.metric or "",
         mode=settings.mode or space.mode,  # type: ignore[arg-type]
-        tasks=settings.tasks or space.tasks,
+        tasks=tuple(tasks),
+        options={name: asdict(task.options) for name, task in tasks.items()},
         split=settings.split,
         fit_split=settings.fit_split,
         search="grid" if space.grid else settings.search,
@@ -59,9 +60,25 @@ def settle(method: str, experiment: Experiment[Any], settings: Settings) -> tupl
         search = replace(search, trials=len(Grid(search, space).points) + 1)
     _check_scheduler(search, space)
     _check_evaluations(search, checked.total_steps)
-    _check_metric(search)
-    _check_data(search)
+    metrics = _metrics(search, tasks)
+    if search.metric not in metrics:
+        raise ValueError(
+            f"metric {search.metric!r}: no task of {', '.join(search.tasks)} reports it; they report "
+            f"{', '.join(metrics)}: choose one with --metric, or other --tasks"
+        )
+    if settings.metric and settings.mode is None:
+        search = replace(search, mode=metrics[search.metric])
+    _check_data(search, tasks, checked.catalogs[0])
     return search, space
+
+
+def _tasks(settings: Settings, space: Space) -> dict[str, Task[Any, Any]]:
+    """What scores every trial, with the options that were typed."""
+    names = settings.tasks or space.tasks
+    doubled = [name for name in names if names.count(name) > 1]
+    if doubled:
+        raise ValueError(f"tasks: {doubled[0]!r} is named twice; name each task once")
+    return make(names, given_options(settings))
 
 
 def _check_planned(space: Space) -> None:
@@ -75,9 +92,6 @@ def _check_planned(space: Space) -> None:
 
 
 def _check_evaluations(search: Search, steps: int) -> None:
-    doubled = [task for task in search.tasks if search.tasks.count(task) > 1]
-    if doubled:
-        raise ValueError(f"tasks: {doubled[0]!r} is named twice; name each task once")
     if search.evaluations > steps:
         raise ValueError(
             f"--evaluations is {search.evaluations}, but a trial trains for {steps} steps; pass --evaluations {steps} "
@@ -109,37 +123,41 @@ def _check_scheduler(search: Search, space: Space) -> None:
         raise ValueError("--evaluations is 1 with --scheduler pbt; it copies the better trials between evaluations")
 
 
-def _check_metric(search: Search) -> None:
-    """Downstream tasks have fixed metrics; those of "measures" are the method's, told of a batch of noise."""
-    known = [metric for task in search.tasks for metric in METRICS.get(task, ())]
-    if "measures" in search.tasks and search.metric not in known:
-        known += _measures(search.method, search.experiment)
+def _metrics(search: Search, tasks: dict[str, Task[Any, Any]]) -> dict[str, Mode]:
+    """What the tasks report; for a metric that none is known to have, those that cannot tell are run on noise."""
+    known: dict[str, Mode] = {}
+    for task in tasks.values():
+        known |= task.options.metrics()
     if search.metric not in known:
-        raise ValueError(
-            f"metric {search.metric!r}: no task of {', '.join(search.tasks)} reports it; they report "
-            f"{', '.join(known)}: choose one with --metric, or other --tasks"
-        )
+        for task in tasks.values():
+            if task.options.reads == "samples" and not task.options.metrics():
+                known |= dict.fromkeys(metrics_on_noise(task, search.method, search.experiment), "max")
+    return known
 
 
-def _measures(method: str, experiment: Experiment[Any]) -> list[str]:
+def metrics_on_noise(task: Task[Any, Any], method: str, experiment: Experiment[Any]) -> list[str]:
+    """What a task that reads samples reports of an untrained network and a batch of noise."""
     model = build(method, checkpoint.without_pretrained(experiment.method)).eval()
-    with torch.no_grad():
-        return [f"measures/{name}" for name in model.measures(example_batch(experiment.method.sampling(), 4))]
+    batch = example_batch(experiment.method.sampling(), 4)
+    part = SamplePart(split="", recordings=(), seen=frozenset(), encoder=model, batch=batch)
+    return list(task.score(task.predict(None, part), part))
 
 
-def _check_data(search: Search) -> None:
+def _check_data(search: Search, tasks: dict[str, Task[Any, Any]], catalog: Catalog) -> None:
     """The splits and what the tasks need of them."""
-    data = search.experiment.data
-    catalog = load_catalog(data)
-    parts = [catalog.select(split) for split in (search.fit_split, search.split, *(("test",) if search.test else ()))]
-    tasks: tuple[Task, ...] = search.tasks
-    if "phases" in tasks:
-        for part in parts:
-            phases.require_labels(part)
-    if search.metric.endswith("/held_out"):
-        seen = set(data.views or (r.view for r in catalog.select(data.split).recordings))
-        if all(r.view in seen for r in parts[1].recordings):
-            raise ValueError(
-                f"metric {search.metric!r}: split {search.split!r} shows no camera that training leaves out; hold one "
-                "out with --data.views, or optimise the metric that ends in /seen"
-            )
+    data, fit_split = search.experiment.data, search.fit_split
+    for split in (search.split, *(("test",) if search.test else ())):
+        fitted = check_splits(tasks.values(), split, fit_split)
+        facts = facts_of(search.method, data, catalog, split, fit_split, fitted=fitted)
+        if split == search.split:
+            _check_cameras(search.metric, facts)
+        for task in tasks.values():
+            task.check(facts)
+
+
+def _check_cameras(metric: str, facts: Facts) -> None:
+    if metric.endswith("/held_out") and all(r.view in facts.seen for r in facts.test):
+        raise ValueError(
+            f"metric {metric!r}: split {facts.split!r} shows no camera that training leaves out; hold one out with "
+            "--data.views, or optimise the metric that ends in /seen"
+        )

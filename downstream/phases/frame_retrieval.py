@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from crossview.downstream.embeddings import Embeddings
+from crossview.downstream.frame_table import FrameTable
 from crossview.downstream.neighbours import nearest
 
 
@@ -20,7 +20,7 @@ def average_precision(hits: np.ndarray) -> np.ndarray:
     return (precision * hits).sum(1) / np.maximum(relevant, 1)
 
 
-def retrieval_map(e: Embeddings, *, k: int = 10) -> dict[str, float]:
+def retrieval_map(e: FrameTable, *, k: int = 10) -> dict[str, float]:
     """mAP@k with every frame as a query against the frames of the other videos of the same split.
 
     "regular" searches all other videos, "ego2exo" asks with ego frames among exo frames, "exo2ego" the reverse. A query
@@ -38,7 +38,7 @@ def retrieval_map(e: Embeddings, *, k: int = 10) -> dict[str, float]:
     return {name: _map(e, queries, gallery, k) for name, (queries, gallery) in directions.items()}
 
 
-def _map(e: Embeddings, queries: np.ndarray, gallery: np.ndarray, k: int) -> float:
+def _map(e: FrameTable, queries: np.ndarray, gallery: np.ndarray, k: int) -> float:
     found = nearest(e.vectors[queries], e.vectors[gallery], e.video[queries], e.video[gallery], k)  # (Q, k)
     hits = (e.labels[gallery][found] == e.labels[queries][:, None]) & (found >= 0)
     return float(average_precision(hits).mean())

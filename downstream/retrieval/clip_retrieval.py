@@ -7,12 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crossview.downstream.clips import ClipEmbeddings
+from crossview.downstream.clip_table import ClipTable
+from crossview.downstream.neighbours import CHUNK_ENTRIES, DECIMALS, unit_length
 
 KS = (1, 5, 10)
-CHUNK_ENTRIES = 1 << 22
-DECIMALS = 10
-"""Cosines are rounded to so many, so that equal vectors tie whatever the order of summation."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Retrieval:
     pairs: list[Pair]
 
 
-def clip_retrieval(e: ClipEmbeddings, seen: Collection[str] | None = None) -> Retrieval:
+def clip_retrieval(e: ClipTable, seen: Collection[str] | None = None) -> Retrieval:
     """R@1, R@5 and R@10 by cosine for every ordered pair of cameras that share an instant.
 
     Gallery: all clips of the other camera, of all scenes; equally near clips come in their order. Metrics are means
@@ -70,13 +68,6 @@ def clip_retrieval(e: ClipEmbeddings, seen: Collection[str] | None = None) -> Re
             "retrieval needs synchronized cameras: give the cameras of a take one scene and clock in the catalog"
         )
     return Retrieval(_means(pairs, chance=False), _means(pairs, chance=True), pairs)
-
-
-def unit_length(vectors: np.ndarray) -> np.ndarray:
-    """float64 (N, D) of length 1; a zero vector stays, and is as near to all."""
-    wide = vectors.astype(np.float64)
-    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
-    return wide / np.where(lengths > 0, lengths, 1.0)
 
 
 def _pair(

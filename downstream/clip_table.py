@@ -13,7 +13,7 @@ COLUMNS = (*NAMES, "instant", "vector")
 
 
 @dataclass(frozen=True, eq=False)
-class ClipEmbeddings:
+class ClipTable:
     """Clip embeddings of a split; clips of one `scene` with equal `instant` show the same time from other cameras.
 
     Their order decides ties. Raises ValueError, naming the recording, where the arrays break a rule.
@@ -54,19 +54,28 @@ class ClipEmbeddings:
         """Names of the cameras, sorted."""
         return [str(name) for name in np.unique(self.view)]
 
-    def of_views(self, views: Collection[str]) -> ClipEmbeddings:
+    def of_views(self, views: Collection[str]) -> ClipTable:
         """The clips of these cameras; raises ValueError where there are none."""
         return self.select(np.isin(self.view, sorted(views)), f"cameras {sorted(views)}")
 
-    def select(self, kept: np.ndarray, what: str) -> ClipEmbeddings:
+    def select(self, kept: np.ndarray, what: str) -> ClipTable:
         """The clips where `kept`, bool (N,), is True; raises ValueError where it never is, saying `what` is missing."""
         if not kept.any():
             raise ValueError(f"clips: none of {len(self)} is of {what}; cameras here: {', '.join(self.views())}")
-        return ClipEmbeddings(**{f.name: getattr(self, f.name)[kept] for f in fields(self)})
+        return ClipTable(**{f.name: getattr(self, f.name)[kept] for f in fields(self)})
 
-    def replace_vectors(self, vectors: np.ndarray) -> ClipEmbeddings:
+    def size(self, split: str, seen: Collection[str]) -> str:
+        """How much there is to score, and which cameras are not among those `seen` in training; a sentence."""
+        new = [view for view in self.views() if view not in seen]
+        cameras = f"held-out cameras: {', '.join(new)}" if new else "all cameras trained on"
+        return (
+            f"split {split}: {len(self)} clips of {len(np.unique(self.recording))} recordings, "
+            f"{len(np.unique(self.scene))} scenes and {len(np.unique(self.subject))} subjects; {cameras}."
+        )
+
+    def replace_vectors(self, vectors: np.ndarray) -> ClipTable:
         """The same clips with other vectors, (N, any D)."""
-        return ClipEmbeddings(vectors, **{f.name: getattr(self, f.name) for f in fields(self) if f.name != "vectors"})
+        return ClipTable(vectors, **{f.name: getattr(self, f.name) for f in fields(self) if f.name != "vectors"})
 
     def to_table(self) -> pa.Table:
         """One row per clip: the names, instant, vector."""
@@ -76,7 +85,7 @@ class ClipEmbeddings:
         return pa.table({**names, "instant": pa.array(self.instant), "vector": vectors})
 
     @staticmethod
-    def from_table(table: pa.Table) -> ClipEmbeddings:
+    def from_table(table: pa.Table) -> ClipTable:
         """Read what `to_table` made; further columns are passed over."""
         missing = set(COLUMNS) - set(table.column_names)
         if missing:
@@ -87,7 +96,7 @@ class ClipEmbeddings:
         if table.num_rows == 0:
             raise ValueError("clip table: it has no rows; embed a split that holds at least one recording")
         vectors = table["vector"].combine_chunks()
-        return ClipEmbeddings(
+        return ClipTable(
             vectors=vectors.flatten().to_numpy(zero_copy_only=False).reshape(-1, len(vectors[0])),
             instant=table["instant"].to_numpy(),
             **{name: np.asarray(table[name].cast(pa.string()).to_pylist(), np.str_) for name in NAMES},

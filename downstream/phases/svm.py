@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from sklearn.svm import SVC
 
@@ -9,17 +11,31 @@ CACHE_MB = 1000
 CHUNK = 2048
 
 
-def fit_predict(vectors: np.ndarray, labels: np.ndarray, *queries: np.ndarray) -> list[np.ndarray]:
-    """Labels for each array of queries, (n, D) -> (n,), from `SVC()` fitted on `vectors` (N, D) and `labels` (N,).
+@dataclass(frozen=True)
+class Classifier:
+    """A fitted machine; where a single class was shown, which `SVC` refuses, that class."""
 
-    `SVC()` is RBF, C = 1, gamma = 1 / (D Var(X)), one against one. Where `labels` holds one class only, which `SVC`
-    refuses, every query gets that class.
-    """
+    model: SVC | None
+    only: int
+    """The class of every query where `model` is None."""
+
+    def __call__(self, queries: np.ndarray) -> np.ndarray:
+        """Labels (n,) of queries (n, D)."""
+        return np.full(len(queries), self.only) if self.model is None else predict(self.model, queries)
+
+
+def fit(vectors: np.ndarray, labels: np.ndarray) -> Classifier:
+    """`SVC()` on `vectors` (N, D) and `labels` (N,): RBF, C = 1, gamma = 1 / (D Var(X)), one against one."""
     classes = np.unique(labels)
     if len(classes) == 1:
-        return [np.full(len(query), classes[0]) for query in queries]
-    model = SVC(cache_size=CACHE_MB).fit(vectors, labels)
-    return [predict(model, query) for query in queries]
+        return Classifier(None, classes[0])
+    return Classifier(SVC(cache_size=CACHE_MB).fit(vectors, labels), classes[0])
+
+
+def fit_predict(vectors: np.ndarray, labels: np.ndarray, *queries: np.ndarray) -> list[np.ndarray]:
+    """Labels for each array of queries, (n, D) -> (n,), from `fit`."""
+    classifier = fit(vectors, labels)
+    return [classifier(query) for query in queries]
 
 
 def predict(model: SVC, queries: np.ndarray) -> np.ndarray:

@@ -84,11 +84,15 @@ def fine_tune(
     return model.eval()
 
 
+def likeliest(model: Classifier, clips: Tensor, *, batch: int = 32) -> Tensor:
+    """Class of each of `clips` (N, T, ...): int64 (N,)."""
+    with torch.no_grad():
+        return torch.cat([model(part).argmax(1) for part in clips.split(batch)])
+
+
 def accuracy(model: Classifier, clips: Tensor, labels: Tensor, *, batch: int = 32) -> float:
     """Share of `clips` (N, T, ...) whose class is the likeliest."""
-    with torch.no_grad():
-        predicted = torch.cat([model(part).argmax(1) for part in clips.split(batch)])
-    return float((predicted == labels).float().mean())
+    return float((likeliest(model, clips, batch=batch) == labels).float().mean())
 
 
 def embedded(encoder: nn.Module, clips: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from crossview.downstream.embeddings import Embeddings
+from crossview.downstream.frame_table import FrameTable
 
 STRIDE = 5
 
@@ -21,7 +21,7 @@ def tau_b(neighbours: np.ndarray) -> float:
     return float(signs.sum() / np.sqrt(len(signs) * untied)) if untied else float("nan")
 
 
-def kendall_tau(e: Embeddings, *, stride: int = STRIDE) -> float:
+def kendall_tau(e: FrameTable, *, stride: int = STRIDE) -> float:
     """Mean tau-b over all ordered pairs of different videos, both views mixed, on every `stride`-th frame.
 
     A pair whose neighbours are all one frame has no tau and is left out; where that is so for every pair, as for a

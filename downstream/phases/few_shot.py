@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from sklearn.metrics import f1_score
 
-from crossview.downstream.embeddings import Embeddings
-from crossview.downstream.svm import fit_predict
+from crossview.downstream.frame_table import FrameTable
+from crossview.downstream.phases.svm import fit_predict
 
 Shots = int | Literal["half", "all"]
 SHOTS: tuple[Shots, ...] = (1, 2, 3, 5, 10, "half", "all")
@@ -33,7 +33,7 @@ class FewShot:
 
 
 def few_shot(
-    train: Embeddings, test: Embeddings, *, shots: Sequence[Shots] = SHOTS, draws: int = 50, draws_of_half: int = 10
+    train: FrameTable, test: FrameTable, *, shots: Sequence[Shots] = SHOTS, draws: int = 50, draws_of_half: int = 10
 ) -> dict[str, FewShot]:
     """Scores by number of train videos ("1", ..., "half", "all"); numbers above the videos at hand are left out.
 
@@ -53,7 +53,7 @@ def few_shot(
     return out
 
 
-def _draw(train: Embeddings, test: Embeddings, count: int, seed: int) -> tuple[float, float]:
+def _draw(train: FrameTable, test: FrameTable, count: int, seed: int) -> tuple[float, float]:
     """Weighted F1 on `test` and accuracy on the train videos left out."""
     drawn = random.Random(seed).sample(range(len(train.videos)), count)
     selected = np.isin(train.video, drawn)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 
 @dataclass(frozen=True)
-class Embeddings:
+class FrameTable:
     """Frame embeddings of a split with the phase labels and the perspective of every frame.
 
     Frames of a video stand together and in order, and videos stand in the order of `videos`: the order decides ties, so
@@ -52,9 +52,9 @@ class Embeddings:
         edges = np.searchsorted(self.video, np.arange(len(self.videos) + 1))
         return [slice(int(a), int(b)) for a, b in pairwise(edges)]
 
-    def replace_vectors(self, vectors: np.ndarray) -> Embeddings:
+    def replace_vectors(self, vectors: np.ndarray) -> FrameTable:
         """The same frames with other vectors, (N, any D)."""
-        return Embeddings(vectors, self.labels, self.video, self.frame, self.is_ego, self.videos)
+        return FrameTable(vectors, self.labels, self.video, self.frame, self.is_ego, self.videos)
 
     def require_both_perspectives(self, task: str) -> None:
         """Raise ValueError unless ego and exo frames are both present, as cross-view scores need."""
@@ -79,7 +79,7 @@ class Embeddings:
         )
 
     @staticmethod
-    def from_table(table: pa.Table) -> Embeddings:
+    def from_table(table: pa.Table) -> FrameTable:
         """Read what `to_table` made; videos are numbered in their order of appearance."""
         missing = {"video", "frame", "label", "is_ego", "vector"} - set(table.column_names)
         if missing:
@@ -94,7 +94,7 @@ class Embeddings:
         lengths = np.diff(np.r_[starts, len(names)])
         vectors = table["vector"].combine_chunks()
         width = len(vectors[0])
-        return Embeddings(
+        return FrameTable(
             vectors=vectors.flatten().to_numpy(zero_copy_only=False).reshape(-1, width),
             labels=table["label"].to_numpy(),
             video=np.repeat(np.arange(len(starts)), lengths),

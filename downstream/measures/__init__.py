@@ -1,0 +1,1 @@
+"""What a method measures of itself."""

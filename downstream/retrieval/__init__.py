@@ -1,0 +1,1 @@
+"""Retrieval of an instant between cameras."""

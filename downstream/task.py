@@ -1,0 +1,212 @@
+"""The contract between a downstream task and the platform. A task knows neither Ray nor files nor methods.
+
+A task is a folder `downstream/NAME/` with `config.py` (class `Options`, imports no torch) and `task.py` (class `Task`).
+The folder's name is the name a user types; nothing else lists it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from torch import Tensor, nn
+
+Mode = Literal["max", "min"]
+"""Whether more or less is better."""
+Reads = Literal["frames", "clips", "encoder", "samples"]
+"""What `fit` and `predict` are handed for each split.
+
+frames: `TablePart`, one row per frame of every recording, for each row of the result (trained, its baselines, ...).
+clips: `TablePart`, one row per evaluation clip, for each row of the result.
+encoder: `EncoderPart`, a network and the clips to train or score it on, for the trained weights and the random init.
+samples: `SamplePart`, a network and one batch drawn as in its training, for the trained weights and the random init.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions(ABC):
+    """Base of every task's `Options`: what it reads, whether it fits something, and its own options as fields."""
+
+    reads: ClassVar[Reads]
+    fitted: ClassVar[bool]
+    """Whether the task fits something on another split than the evaluated one."""
+    default: ClassVar[bool] = False
+    """Whether `crossview evaluate` scores the task where no task is named."""
+
+    @abstractmethod
+    def metrics(self) -> dict[str, Mode]:
+        """Names of the trained row's scores; empty where only the network that is scored knows them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipOptions(TaskOptions):
+    """Base for tasks that read "clips" or "encoder"."""
+
+    clips_per_scene: int = 4
+    """Evaluation clips of each recording, at the same instants from every camera of a scene."""
+
+    def __post_init__(self) -> None:
+        if self.clips_per_scene < 1:
+            raise ValueError(f"clips_per_scene is {self.clips_per_scene}; it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions(TaskOptions):
+    """Base for tasks that read "samples"."""
+
+    samples: int = 256
+    """Samples in the batch, or as many as one epoch of the split has."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ValueError(f"samples is {self.samples}; it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """What the catalog knows of one recording."""
+
+    id: str
+    dataset: str
+    scene: str
+    view: str
+    """Name of the camera within the scene."""
+    perspective: str
+    """ "ego" or "exo"."""
+    subject: str
+    action: str
+    start_s: float
+    """First and last instant on the scene's clock."""
+    end_s: float
+    frame_labels: frozenset[str]
+    """Names of the labels that every frame has, such as "phase"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known of an evaluation before anything is embedded."""
+
+    method: str
+    catalog: str
+    split: str
+    fit_split: str
+    test: tuple[Recorded, ...]
+    """Of the evaluated split, ego before exo, each by path."""
+    train: tuple[Recorded, ...]
+    """Of the split that is fitted on; empty where no task fits anything."""
+    seen: frozenset[str]
+    """Cameras that the method was trained on."""
+    actions: frozenset[str]
+    """Actions that training was restricted to; where it was not, all of the catalog."""
+    measures: bool
+    """Whether the method measures something of its own."""
+
+
+class ClipReader(Protocol):
+    """Evaluation clips of one split, each decoded once, when it is first asked for."""
+
+    def count(self, recording: str) -> int:
+        """Clips of the recording with this id."""
+
+    def read(self, recording: str, clips: Sequence[int]) -> Tensor | None:
+        """Clips by number, as `embed_clip` takes them: (K, T, ...) in host memory; None where they cannot be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One split of an evaluation."""
+
+    split: str
+    recordings: tuple[Recorded, ...]
+    """Those that the task wants, in the order of `Facts.test`."""
+    seen: frozenset[str]
+    """Cameras that the method was trained on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TablePart(Part):
+    """A split as one row of the result embeds it."""
+
+    table: pa.Table
+    """What `FrameTable.from_table` or `ClipTable.from_table` reads, with the catalog's facts as further columns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderPart(Part):
+    """A split's clips with the network that a row of the result stands for."""
+
+    encoder: nn.Module
+    """In eval mode; `embed_clip` gives vectors (B, D) of clips (B, T, ...). A task that trains it trains a copy."""
+    clips: ClipReader
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplePart(Part):
+    """One batch of a split with the network that a row of the result stands for."""
+
+    encoder: nn.Module
+    """In eval mode; `measures` gives scalars of the batch by name."""
+    batch: Mapping[str, Tensor]
+
+
+O = TypeVar("O", bound=TaskOptions)  # noqa: E741 - the options
+P = TypeVar("P", bound=Part)
+
+
+class Task(ABC, Generic[O, P]):
+    """One downstream task. A subclass is named `Task` and built as `Task(options)`.
+
+    The platform calls, for every row of the result, ``score(predict(fit(train), test), test)``.
+    """
+
+    def __init__(self, options: O) -> None:
+        self.options = options
+
+    def check(self, facts: Facts) -> None:
+        """Raise ValueError for all that the catalog already shows to be missing; nothing is embedded before."""
+        del facts
+
+    def wants(self, recording: Recorded, facts: Facts) -> bool:
+        """Whether a task that reads "encoder" or "samples" uses this recording; others are never decoded."""
+        del recording, facts
+        return True
+
+    def fit(self, train: P) -> Any:
+        """Whatever `predict` needs from the other split; may take long. Not called where `fitted` is False."""
+        del train
+        return None
+
+    @abstractmethod
+    def predict(self, fitted: Any, test: P) -> Any:
+        """What is predicted of the evaluated split; `fitted` is `fit`'s, or None where nothing is fitted."""
+
+    @abstractmethod
+    def score(self, predictions: Any, test: P) -> dict[str, float]:
+        """Values by metric; one that cannot be said of this split is left out."""
+
+    @abstractmethod
+    def items(self, predictions: Any, test: P) -> int:
+        """How many frames, clips or samples were scored."""
+
+    def baselines(self) -> Mapping[str, Task[O, P]]:
+        """Further rows by name: what fits, predicts or scores in place of this task, on the trained row's parts."""
+        return {}
+
+    def notes(self, predictions: Any, train: P | None, test: P) -> list[str]:
+        """What a reader has to know about the trained row's numbers, a sentence or two each."""
+        del predictions, train, test
+        return []
+
+    def details(self, predictions: Any, test: P) -> dict[str, list[dict[str, object]]]:
+        """Lines of further tables by name, such as the scores of each action; the platform adds the column "row"."""
+        del predictions, test
+        return {}
+
+    def markdown(self, details: Mapping[str, pa.Table]) -> str:
+        """Text below the table of scores, from the tables that all rows' `details` make."""
+        del details
+        return ""

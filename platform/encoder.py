@@ -1,0 +1,81 @@
+"""A trained run as an encoder of files and frames: `crossview.load`. Needs neither Ray nor the training data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crossview import storage
+from crossview.datasets.catalog import Perspective
+from crossview.datasets.video.decode import probe, yuv420_of_rgb
+from crossview.methods.method import Method
+from crossview.platform import checkpoint
+from crossview.platform.config import Experiment, read
+from crossview.platform.data.color import yuv420_to_rgb
+from crossview.platform.data.video_reader import video, whole_input
+
+BATCH = 64
+"""Frames per pass of a frozen part, as `crossview embed` computes them."""
+
+
+class Encoder:
+    """The latest checkpoint of a run, in eval mode; `embed` computes what `crossview embed` writes."""
+
+    def __init__(self, run: Path, device: torch.device) -> None:
+        source = checkpoint.resolve(run)
+        self.name, self.experiment = read(source)
+        self.device = device
+        self.model: Method = checkpoint.load(source, device)
+
+    def size_px(self, perspective: Perspective) -> int:
+        """The frame size at which recordings of this perspective are embedded."""
+        return self.experiment.method.sampling().view_for(perspective).size_px
+
+    @torch.inference_mode()
+    def embed(self, source: str | Path | Tensor | np.ndarray, perspective: Perspective = "exo") -> Tensor:
+        """Frame embeddings, float32 on the CPU: (T, D) of a video file or of frames uint8 (T, 3, H, W).
+
+        A batch (B, T, 3, H, W) gives (B, T, D). Frames of another size than the run's are resized as decoded ones are;
+        those of its size are taken as they are. Raises UnreadableVideo for a file, and ValueError for other shapes.
+        `perspective` chooses the frame size where a method has one for each.
+        """
+        size = self.size_px(perspective)
+        if isinstance(source, str | Path):
+            return self._embedded(partial(_of_file, storage.as_path(source), size, self.experiment))
+        frames = torch.as_tensor(source)
+        if frames.dtype != torch.uint8 or frames.ndim not in (4, 5) or frames.shape[-3] != 3 or 0 in frames.shape:
+            raise ValueError(
+                f"frames are {frames.dtype} of shape {tuple(frames.shape)}; give uint8 (T, 3, H, W), or (B, T, 3, H, W)"
+            )
+        if frames.ndim == 4:
+            return self._embedded(partial(_of_frames, frames, size))
+        return torch.stack([self._embedded(partial(_of_frames, one, size)) for one in frames])
+
+    def _embedded(self, chunks: Any) -> Tensor:
+        return self.model.embed(whole_input(self.model, chunks, self.device))[0].float().cpu()
+
+
+def load(run: str | Path, device: str | torch.device = "cpu") -> Encoder:
+    """The encoder of a run or checkpoint folder, local or a URI."""
+    return Encoder(storage.as_path(run), torch.device(device))
+
+
+def _of_file(file: Path, size: int, experiment: Experiment[Any]) -> Iterable[Tensor]:
+    """All frames of a video file, which is decoded once to count them, in chunks."""
+    return video(file, probe(file).num_frames, size, experiment.data, BATCH)
+
+
+def _of_frames(frames: Tensor, size: int) -> Iterable[Tensor]:
+    """Frames (T, 3, H, W) at the given size, in chunks."""
+    for chunk in frames.cpu().split(BATCH):
+        if chunk.shape[-2:] == (size, size):
+            yield chunk
+        else:
+            planes = [yuv420_of_rgb(picture.permute(1, 2, 0).numpy(), (size, size)) for picture in chunk]
+            yield yuv420_to_rgb(torch.from_numpy(np.stack(planes)))

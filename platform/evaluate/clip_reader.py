@@ -1,0 +1,47 @@
+"""The clips of a split for tasks that run a network on them themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from crossview.datasets.catalog import Catalog
+from crossview.datasets.sampling.evaluation_clips import Windows
+from crossview.datasets.video.decode import UnreadableVideo
+from crossview.platform.evaluate.clip_embeddings import clip_tensor
+from crossview.platform.evaluate.opened import OpenRun
+
+BATCH = 64
+"""Frames per pass of a frozen part."""
+
+
+class ClipFiles:
+    """`downstream.task.ClipReader` over files, in this process; what was read stays in memory."""
+
+    def __init__(self, run: OpenRun, catalog: Catalog, windows: dict[str, Windows]) -> None:
+        self.run, self.catalog, self.windows = run, catalog, windows
+        self.recordings = {r.id: r for r in catalog.recordings}
+        self._read: dict[tuple[str, int], Tensor] = {}
+
+    def count(self, recording: str) -> int:
+        """Clips of the recording with this id."""
+        return len(self.windows[recording].frames)
+
+    def read(self, recording: str, clips: Sequence[int]) -> Tensor | None:
+        """Clips by number: (K, T, ...) in host memory; None where they cannot be read."""
+        missing = [clip for clip in clips if (recording, clip) not in self._read]
+        if missing:
+            try:
+                found = self._decoded(recording, missing)
+            except UnreadableVideo:
+                return None
+            self._read |= {(recording, clip): found[k] for k, clip in enumerate(missing)}
+        return torch.stack([self._read[recording, clip] for clip in clips])
+
+    def _decoded(self, recording: str, clips: list[int]) -> Tensor:
+        facts, frames = self.recordings[recording], self.windows[recording].frames[clips]
+        size_px = self.run.experiment.method.sampling().view_for(facts.perspective).size_px
+        file, data = self.catalog.file(facts), self.run.experiment.data
+        return clip_tensor(self.run.trained, file, facts, frames, size_px, data, BATCH, self.run.device).cpu()

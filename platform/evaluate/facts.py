@@ -1,0 +1,70 @@
+"""What the catalog tells a task before anything is embedded."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from crossview.datasets.catalog import Catalog, Recording
+from crossview.downstream.task import Facts, Recorded, Task
+from crossview.methods.method import Method
+from crossview.platform.config import Data
+
+
+def ordered(catalog: Catalog) -> Catalog:
+    """Ego before exo, each by path: ties in retrieval go to the first."""
+    recordings = sorted(catalog.recordings, key=lambda r: (r.perspective != "ego", r.path, r.id))
+    return replace(catalog, recordings=tuple(recordings))
+
+
+def facts_of(method: str, data: Data, catalog: Catalog, split: str, fit_split: str, *, fitted: bool) -> Facts:
+    """Facts of an evaluation, with `fitted` of both splits; raises ValueError for a split without recordings."""
+    return Facts(
+        method=method,
+        catalog=str(catalog.root),
+        split=split,
+        fit_split=fit_split,
+        test=recorded(ordered(catalog.select(split))),
+        train=recorded(ordered(catalog.select(fit_split))) if fitted else (),
+        seen=frozenset(data.views or (r.view for r in catalog.select(data.split).recordings)),
+        actions=frozenset(data.actions or (r.action for r in catalog.recordings)),
+        measures=_model_class(method).measures is not Method.measures,
+    )
+
+
+def recorded(catalog: Catalog) -> tuple[Recorded, ...]:
+    """The catalog's recordings, in their order."""
+    return tuple(_one(r, catalog) for r in catalog.recordings)
+
+
+def check_splits(tasks: Iterable[Task[Any, Any]], split: str, fit_split: str) -> bool:
+    """Whether any task fits something; raises ValueError where that would be on evaluated recordings."""
+    fitted = any(task.options.fitted for task in tasks)
+    if fitted and fit_split in (split, "test"):
+        raise ValueError(
+            f"split is {split!r} and fit_split is {fit_split!r}; classifiers are fitted on videos that are not "
+            "evaluated, and never on test: evaluate another split, such as val, and fit on train"
+        )
+    return fitted
+
+
+def _one(r: Recording, catalog: Catalog) -> Recorded:
+    return Recorded(
+        id=r.id,
+        dataset=r.dataset,
+        scene=r.scene,
+        view=r.view,
+        perspective=r.perspective,
+        subject=r.subject,
+        action=r.action,
+        start_s=r.start_offset_s,
+        end_s=r.start_offset_s + (r.num_frames - 1) / r.fps,
+        frame_labels=frozenset(name for name, by in catalog.frame_labels.items() if r.id in by),
+    )
+
+
+def _model_class(method: str) -> type[Method]:
+    found: type[Method] = importlib.import_module(f"crossview.methods.{method}.model").Model
+    return found

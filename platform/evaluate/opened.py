@@ -1,0 +1,78 @@
+"""A run as evaluations see it: read once, and each of its models built once per process."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crossview.datasets.catalog import Catalog
+from crossview.methods.method import Method, build
+from crossview.platform import checkpoint
+from crossview.platform.cluster.map_recordings import Where
+from crossview.platform.config import read
+from crossview.platform.data.plan_builder import load_catalog
+from crossview.platform.run_folder import require
+
+
+def device_name(device: str) -> str:
+    """The device meant by "auto", else itself."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+class OpenRun:
+    """A run's configuration, catalog, newest checkpoint and models, and where they compute.
+
+    Sent to another process it leaves catalog and models behind; that process builds its own, once.
+    """
+
+    def __init__(self, path: Path, where: Where) -> None:
+        self.path, self.where = require(path), where
+        self.method, self.experiment = read(path)
+        self.checkpoint = checkpoint.resolve(path).resolve()
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """All splits of the run's protocol."""
+        return load_catalog(self.experiment.data)
+
+    @property
+    def protocol(self) -> str:
+        """Name of the protocol that splits come from."""
+        return next(iter(self.catalog.protocols))
+
+    @property
+    def device(self) -> torch.device:
+        """Where models compute."""
+        return torch.device(self.where.device)
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """Names of the cameras that the run trained on."""
+        data = self.experiment.data
+        return frozenset(data.views or (r.view for r in self.catalog.select(data.split).recordings))
+
+    @cached_property
+    def trained(self) -> Method:
+        """The checkpoint's model, in eval mode."""
+        return checkpoint.restore(self.checkpoint, self.method, self.experiment.method, self.device)
+
+    @cached_property
+    def random_init(self) -> Method:
+        """The model before its first step, with the trained one's frozen parameters and statistics, in eval mode."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.experiment.seed)
+            model = build(self.method, checkpoint.without_pretrained(self.experiment.method))
+        frozen = checkpoint.frozen_state(self.trained)
+        model.load_state_dict({n: frozen.get(n, value) for n, value in model.state_dict().items()})
+        return model.to(self.device).eval()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k not in ("catalog", "trained", "random_init")}
+
+
+def open_run(run: Path, *, in_process: bool = False, actors: int = 1, device: str = "auto") -> OpenRun:
+    """Raises ValueError where the folder holds no run or no checkpoint."""
+    return OpenRun(run, Where(in_process, actors, device_name(device)))

@@ -1,0 +1,148 @@
+"""What a task is handed for each row of the result: tables, encoders or samples of both splits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from crossview.datasets.catalog import Catalog
+from crossview.datasets.catalog.labels import Labels
+from crossview.datasets.sampling.plan import Plan
+from crossview.downstream.task import (
+    ClipOptions,
+    EncoderPart,
+    Facts,
+    Part,
+    Recorded,
+    SampleOptions,
+    SamplePart,
+    TablePart,
+    Task,
+)
+from crossview.methods.method import Batch, Method
+from crossview.platform.data.loader import Shard, Stream
+from crossview.platform.evaluate.clip_embeddings import clip_windows, embed_clips
+from crossview.platform.evaluate.clip_reader import ClipFiles
+from crossview.platform.evaluate.embedding_store import RANDOM_INIT, TRAINED, on_features
+from crossview.platform.evaluate.facts import ordered, recorded
+from crossview.platform.evaluate.frame_embeddings import embed
+from crossview.platform.evaluate.opened import OpenRun
+from crossview.storage.tables import read_table
+
+SEED = 0
+"""Of the plan that draws samples, so that every run is measured on the same."""
+
+Parts = tuple[Part | None, Part]
+"""Of the split that is fitted on, where the task fits something, and of the evaluated one."""
+Rows = dict[str, Callable[[], Parts]]
+"""By row, the trained one first; called when its turn comes."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Hands out the parts of one evaluation."""
+
+    run: OpenRun
+    facts: Facts
+    baselines: bool
+    """Whether there are rows for the method's baselines and the random init."""
+
+    def rows(self, task: Task[Any, Any]) -> Rows:
+        """The rows that the platform knows for the task."""
+        options, splits = task.options, self._splits(task)
+        if options.reads == "frames":
+            return self._tables([embed(self.run, split=split, baselines=self.baselines) for split in splits], splits)
+        if options.reads == "clips":
+            assert isinstance(options, ClipOptions)
+            found = [
+                embed_clips(self.run, split=split, per_scene=options.clips_per_scene, baselines=self.baselines)
+                for split in splits
+            ]
+            return self._tables(found, splits)
+        if options.reads == "encoder":
+            return self._encoders(task, splits)
+        return self._samples(task)
+
+    def _splits(self, task: Task[Any, Any]) -> list[str]:
+        """The evaluated split last."""
+        return [*([self.facts.fit_split] if task.options.fitted else []), self.facts.split]
+
+    def _tables(self, files: list[dict[str, Path]], splits: list[str]) -> Rows:
+        def parts(row: str) -> Parts:
+            found = [
+                TablePart(
+                    split=split, recordings=self._recordings(split), seen=self.facts.seen, table=read_table(of[row])
+                )
+                for of, split in zip(files, splits, strict=True)
+            ]
+            return found[0] if len(found) > 1 else None, found[-1]
+
+        return {row: partial(parts, row) for row in files[-1]}
+
+    def _encoders(self, task: Task[Any, Any], splits: list[str]) -> Rows:
+        assert isinstance(task.options, ClipOptions)
+        catalogs, readers = [], []
+        for split in splits:
+            whole = ordered(self.run.catalog.select(split))
+            windows = clip_windows(whole, self.run.experiment.method.sampling(), task.options.clips_per_scene)
+            catalogs.append(on_features(self.run, self._wanted(task, whole), 64))
+            readers.append(ClipFiles(self.run, catalogs[-1], windows))
+
+        def parts(encoder: Callable[[], Method]) -> Parts:
+            found = [
+                EncoderPart(
+                    split=split, recordings=recorded(catalog), seen=self.facts.seen, encoder=encoder(), clips=reader
+                )
+                for split, catalog, reader in zip(splits, catalogs, readers, strict=True)
+            ]
+            return found[0] if len(found) > 1 else None, found[-1]
+
+        return self._models(parts)
+
+    def _samples(self, task: Task[Any, Any]) -> Rows:
+        assert isinstance(task.options, SampleOptions)
+        if task.options.fitted:
+            raise ValueError("a task that reads samples fits nothing: the batch is of the evaluated split alone")
+        wanted = self._wanted(task, self.run.catalog.select(self.facts.split))
+        batch = sample_batch(self.run, wanted, task.options.samples)
+
+        def parts(encoder: Callable[[], Method]) -> Parts:
+            part = SamplePart(
+                split=self.facts.split,
+                recordings=recorded(wanted),
+                seen=self.facts.seen,
+                encoder=encoder(),
+                batch=batch,
+            )
+            return None, part
+
+        return self._models(parts)
+
+    def _models(self, parts: Callable[[Callable[[], Method]], Parts]) -> Rows:
+        rows: Rows = {TRAINED: lambda: parts(lambda: self.run.trained)}
+        if self.baselines:
+            rows[RANDOM_INIT] = lambda: parts(lambda: self.run.random_init)
+        return rows
+
+    def _wanted(self, task: Task[Any, Any], catalog: Catalog) -> Catalog:
+        known = {r.id: r for r in recorded(catalog)}
+        kept = tuple(r for r in catalog.recordings if task.wants(known[r.id], self.facts))
+        return replace(catalog, recordings=kept)
+
+    def _recordings(self, split: str) -> tuple[Recorded, ...]:
+        return self.facts.test if split == self.facts.split else self.facts.train
+
+
+def sample_batch(run: OpenRun, catalog: Catalog, samples: int) -> Batch:
+    """Up to `samples` samples of the recordings, drawn as in training, decoded in this process."""
+    sampling = run.experiment.method.sampling()
+    labels = Labels(run.catalog, sampling.labels)  # of all splits, as in training
+    plan = Plan(on_features(run, catalog, 64), sampling, SEED, labels)
+    rows = max(1, min(samples // sampling.windows, plan.rows_per_epoch))
+    shard = Shard(start_step=0, stop_step=1, batch=rows, micro_batch=rows)
+    data = run.experiment.data
+    with Stream(plan, data, shard, device=run.device, run_dir=None, in_process=True, prefetch=0) as stream:
+        return next(iter(stream))

@@ -1,0 +1,70 @@
+"""Downstream tasks by the names of their folders. No torch: the command line lists them and their options."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dacite
+
+import crossview.downstream
+from crossview.downstream.task import Task, TaskOptions
+
+
+def task_names() -> list[str]:
+    """The folders under `downstream/`."""
+    return sorted(m.name for m in pkgutil.iter_modules(crossview.downstream.__path__) if m.ispkg)
+
+
+def options_class(name: str) -> type[TaskOptions]:
+    """`Options` of `downstream/<name>/config.py`; raises ValueError for an unknown task."""
+    if name not in task_names():
+        raise ValueError(f"task {name!r} is unknown; choose from {', '.join(task_names())}")
+    found: type[TaskOptions] = importlib.import_module(f"crossview.downstream.{name}.config").Options
+    return found
+
+
+def default_tasks() -> tuple[str, ...]:
+    """What is scored where no task is named."""
+    return tuple(name for name in task_names() if options_class(name).default)
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise ValueError unless these are known tasks, at least one and each once."""
+    known = task_names()
+    if not names or len(set(names)) < len(names) or not set(names) <= set(known):
+        raise ValueError(f"tasks is {', '.join(names) or 'empty'}; name some of {', '.join(known)}, each once")
+
+
+def option_fields() -> list[tuple[str, Any, Any]]:
+    """A field per task that holds its options, as `dataclasses.make_dataclass` takes them."""
+    classes = {name: options_class(name) for name in task_names()}
+    return [(name, cls, dataclasses.field(default_factory=cls)) for name, cls in classes.items()]
+
+
+def given_options(parsed: Any) -> dict[str, TaskOptions]:
+    """The options of every task, by name, from an object with the fields of `option_fields`, or with none of them."""
+    return {name: getattr(parsed, name) for name in task_names() if hasattr(parsed, name)}
+
+
+def options_from(name: str, values: Mapping[str, Any]) -> TaskOptions:
+    """A task's options from plain values; raises ValueError for one that is unknown or of another type."""
+    try:
+        return dacite.from_dict(options_class(name), dict(values), dacite.Config(strict=True, cast=[tuple]))
+    except dacite.DaciteError as error:
+        raise ValueError(f"options of task {name}: {error}") from error
+
+
+def make(names: Sequence[str], options: Mapping[str, TaskOptions] | None = None) -> dict[str, Task[Any, Any]]:
+    """The tasks by name, each with its options or their defaults; raises ValueError as `check_names` does."""
+    check_names(names)
+    given = options or {}
+    return {
+        name: importlib.import_module(f"crossview.downstream.{name}.task").Task(
+            given.get(name) or options_class(name)()
+        )
+        for name in names
+    }
