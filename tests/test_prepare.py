@@ -146,6 +146,32 @@ def test_what_a_module_must_keep_to(toy: Path, capsys: pytest.CaptureFixture[str
     assert not (toy / "catalog").exists()
 
 
+def test_a_file_is_in_one_split_of_a_protocol(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (toy / "files" / "c_head.mp4").symlink_to(toy / "files" / "a_head.mp4")
+    with pytest.raises(SystemExit):
+        prepare(toy)
+    said = capsys.readouterr().err
+    assert "dataset toy, protocol 'x-sub': c_head.mp4 stands in split 'val' and in split 'train', there as a_h" in said
+    assert not (toy / "catalog").exists()
+
+
+def test_recordings_that_take_no_part_are_counted(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = toy / "modules" / "toy.py"
+    text = file.read_text()
+    file.write_text(text.replace('"val" for r in found}\n    by_view', '"val" for r in found[:3]}\n    by_view'))
+    prepare(toy)
+    said = capsys.readouterr().out
+    assert "protocol x-sub, without a split: 2 recordings, which take no part" in said
+    assert "protocol x-view, without" not in said
+    shutil.rmtree(toy / "catalog")
+    sys.modules.pop("crossview.datasets.toy")
+    file.write_text(text.replace("by_subject = {r.id:", "by_subject = {r.scene:"))
+    with pytest.raises(SystemExit):
+        prepare(toy)
+    assert "dataset toy: protocol 'x-sub' has none of the 5 recordings" in capsys.readouterr().err
+    assert not (toy / "catalog").exists()
+
+
 def test_two_protocols_share_cached_features_and_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = tiny_run.write_catalog(tmp_path)
     other = {r.id: "train" if r.view == "ego" else "val" for r in made.recordings}

@@ -159,6 +159,16 @@ def test_recordings_that_never_overlap_are_named(root: Path) -> None:
         common_instants([first, dataclasses.replace(second, start_offset_s=9.0)], 4)
 
 
+def test_a_scene_of_that_name_in_another_dataset_is_not_on_the_sheet(root: Path, tmp_path: Path) -> None:
+    first, second = Catalog.load(root / "catalog").recordings[:2]
+    other = dataclasses.replace(first, dataset="other", view="left", start_offset_s=9.0)
+    catalog = Catalog(root, (first, second, other))
+    contact_sheet(catalog, first.scene, tmp_path / "sheet.png", instants=2)
+    same = Catalog(root, (first, second, dataclasses.replace(other, dataset=first.dataset)))
+    with pytest.raises(ValueError, match="never overlap in time"):
+        contact_sheet(same, first.scene, tmp_path / "sheet.png")
+
+
 def test_pictures_come_in_the_order_asked_for(root: Path) -> None:
     catalog = Catalog.load(root / "catalog")
     pictures = thumbnails(catalog.file(catalog.recordings[0]), np.array([7, 2, 7]), height_px=64)

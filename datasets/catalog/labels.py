@@ -48,7 +48,8 @@ class Labels:
         if kind == "perspective":
             out[PERSPECTIVES.index(recording.perspective)] = 1
         elif kind == "action" and self._by_recording:
-            out[self._numbers[kind][recording.action]] = 1
+            if recording.action in self._numbers[kind]:  # else it is unlabelled, as withheld test labels are
+                out[self._numbers[kind][recording.action]] = 1
         else:
             start_s, end_s = frames[0] / recording.fps, (frames[-1] + 1) / recording.fps
             for begin_s, stop_s, number in self._spans.get((kind, recording.id), ()):

@@ -36,9 +36,9 @@ def evaluation_clips(
     """
     if per_scene < 1:
         raise ValueError(f"clips per scene is {per_scene}; it must be at least 1")
-    scenes: dict[tuple[str, str], list[int]] = {}
+    scenes: dict[tuple[str, str, str], list[int]] = {}
     for i, r in enumerate(recordings):
-        scenes.setdefault((r.kind, r.scene), []).append(i)
+        scenes.setdefault((r.dataset, r.kind, r.scene), []).append(i)
     found: dict[int, Windows] = {}
     for cameras in scenes.values():
         first = 0

@@ -19,7 +19,7 @@ import tyro
 import crossview.datasets
 from crossview import storage
 from crossview.datasets.catalog import Catalog
-from crossview.datasets.catalog.probing import check_share
+from crossview.datasets.catalog.probing import check_share, check_splits
 from crossview.platform.cli.options import parse
 from crossview.platform.progress import Progress, console
 
@@ -55,13 +55,26 @@ def dataset(name: str, args: Sequence[str]) -> None:
     _reach(request.out)
     with ticking("reading") as tick:
         made = module.catalog(request.options, tick=tick)
-    if tuple(made.protocols) != module.PROTOCOLS:
-        raise ValueError(
-            f"dataset {name}: its catalog has the protocols {', '.join(made.protocols) or 'none'}, its module declares "
-            f"{', '.join(module.PROTOCOLS)}; both must be the same, in this order"
-        )
     check_share(made, request.max_quarantined)
+    _check_protocols(made, module.PROTOCOLS, f"dataset {name}")
     _save(made, request.out)
+
+
+def _check_protocols(catalog: Catalog, declared: Sequence[str], what: str) -> None:
+    """Raise ValueError where protocols are not those declared, have no recording, or have one file in two splits."""
+    if list(catalog.protocols) != list(declared):
+        raise ValueError(
+            f"{what}: its catalog has the protocols {', '.join(catalog.protocols) or 'none'}, its module declares "
+            f"{', '.join(declared)}; both must be the same, in this order"
+        )
+    for name, of in catalog.protocols.items():
+        members = [(of[r.id], r.path) for r in catalog.recordings if r.id in of]
+        if not members:
+            raise ValueError(
+                f"{what}: protocol {name!r} has none of the {len(catalog.recordings)} recordings; it must give some a "
+                "split by their ids dataset/scene/view"
+            )
+        check_splits(catalog.root, members, f"{what}, protocol {name!r}")
 
 
 def run(args: Sequence[str]) -> None:
@@ -300,14 +313,16 @@ def _save(catalog: Catalog, out: Path) -> None:
 
 
 def _describe(catalog: Catalog, out: Path) -> None:
-    for name in catalog.protocols:
+    for name, of in catalog.protocols.items():
         which = f"protocol {name}, " if len(catalog.protocols) > 1 else ""
-        for split in sorted(set(catalog.protocols[name].values())):
+        for split in sorted({of[r.id] for r in catalog.recordings if r.id in of}):
             part = catalog.select(split, name).recordings
             ego = sum(r.perspective == "ego" for r in part)
             frames = sum(r.num_frames for r in part)
             said = f"{which}{split}: {ego} ego and {len(part) - ego} exo recordings, {frames} frames"
             console.print(said, highlight=False)
+        if without := sum(r.id not in of for r in catalog.recordings):
+            console.print(f"{which}without a split: {without} recordings, which take no part", highlight=False)
     for broken in catalog.quarantined:
         console.print(f"quarantined: {broken.path}: {broken.reason}", highlight=False, markup=False)
     console.print(f"The catalog is saved to {out}", highlight=False)

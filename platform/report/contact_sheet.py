@@ -52,6 +52,7 @@ def _recordings(catalog: Catalog, scene: str) -> list[Recording]:
         raise ValueError(
             f"catalog {catalog.root}: scene {scene!r} has no video; scenes here: {', '.join(known[:8]) or 'none'}{more}"
         )
+    found = [r for r in found if r.dataset == found[0].dataset]  # another may have a scene of that name
     return sorted(found, key=lambda r: (r.perspective != "ego", r.view))
 
 
