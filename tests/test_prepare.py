@@ -24,6 +24,7 @@ from crossview.platform.data.feature_cache import cache
 from crossview.platform.data.frame_cache import frame_cache
 from crossview.platform.data.plan_builder import load_catalog
 from crossview.platform.evaluate.frame_embeddings import embed
+from crossview.platform.evaluate.opened import open_run
 from crossview.platform.train.launcher import resume
 
 TOY = '''"""Toy takes that a test films.
@@ -189,7 +190,7 @@ def test_a_run_is_trained_and_embedded_under_its_protocol(tmp_path: Path) -> Non
 def embed_table(run: Path) -> dict[str, list[str]]:
     import pyarrow.parquet as pq
 
-    file = embed(run, split="val", baselines=False, in_process=True)["trained"]
+    file = embed(open_run(run, in_process=True), split="val", baselines=False)["trained"]
     return {name: pq.read_table(file)[name].to_pylist() for name in ("video", "split")}
 
 
