@@ -27,7 +27,8 @@ def test_a_breakpoint_in_a_methods_forward_is_hit_and_the_run_goes_on(tmp_path: 
         compute=Compute(device="cpu", threads=1),
         every=Cadence(log=1, checkpoint=STEPS),
     )
-    saved = create(tmp_path / "saved", "byov", experiment)
+    saved = tmp_path / "saved"
+    create(saved, "byov", experiment)
     with shipped() as package:
         code = shutil.copytree(package, tmp_path / "code" / "crossview")
     model = code / "methods" / "byov" / "model.py"

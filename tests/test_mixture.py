@@ -85,7 +85,7 @@ def test_an_epoch_is_one_pass_over_the_first_plan() -> None:
 
 def test_two_recordings_of_one_name_are_refused() -> None:
     twice = Plan(catalog("dense", 2), PAIRS, 0)
-    with pytest.raises(ValueError, match=r"dense/dense0/ego' appears twice"):
+    with pytest.raises(ValueError, match=r"recording 'dense/dense0/ego' appears twice"):
         Mixture([twice, twice], [0.5, 0.5], 0)
 
 

@@ -6,7 +6,7 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tiny_run import train, write_catalog
 
 import crossview.downstream
 from crossview import storage
-from crossview.datasets.catalog import Catalog
+from crossview.datasets.catalog import Catalog, Recording
 from crossview.downstream import results
 from crossview.methods.byov.model import Model
 from crossview.platform import checkpoint, run_folder
@@ -204,17 +204,31 @@ def test_an_opened_run_leaves_its_models_behind(run: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "keep", "said"),
     [
-        ("phases", lambda r: True, "12 of 12 recordings of split 'val'.*needs a phase of every frame"),
-        ("retrieval", lambda r: r.view == "ego", "no instant of split 'val' is shown by two cameras"),
-        ("action_probe", lambda r: r.split == "val" or r.action == "wave", "all 4 recordings to fit on show.*'wave'"),
-        ("action_probe", lambda r: r.split == "val" or r.subject == "train0", "all 4 recordings.*of subject 'train0'"),
-        ("few_clips", lambda r: r.split == "train" or r.view != "ego", "split 'val' has no ego recording"),
-        ("few_clips", lambda r: r.split == "val" or r.action == "wave", "to tune on show the action 'wave'"),
-        ("measures", lambda r: True, "byov measures nothing of its own"),
+        ("phases", lambda r, split: True, "12 of 12 recordings of split 'val'.*needs a phase of every frame"),
+        ("retrieval", lambda r, split: r.view == "ego", "no instant of split 'val' is shown by two cameras"),
+        (
+            "action_probe",
+            lambda r, split: split == "val" or r.action == "wave",
+            "all 4 recordings to fit on show.*'wave'",
+        ),
+        (
+            "action_probe",
+            lambda r, split: split == "val" or r.subject == "train0",
+            "all 4 recordings.*of subject 'train0'",
+        ),
+        ("few_clips", lambda r, split: split == "train" or r.view != "ego", "split 'val' has no ego recording"),
+        ("few_clips", lambda r, split: split == "val" or r.action == "wave", "to tune on show the action 'wave'"),
+        ("measures", lambda r, split: True, "byov measures nothing of its own"),
     ],
 )
 def test_what_the_catalog_lacks_is_said_before_anything_is_embedded(
-    run: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, keep: object, said: str
+    run: Path,
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    keep: Callable[[Recording, str | None], bool],
+    said: str,
 ) -> None:
     def never(*args: object, **options: object) -> None:
         raise AssertionError("nothing may be embedded")
@@ -222,7 +236,8 @@ def test_what_the_catalog_lacks_is_said_before_anything_is_embedded(
     monkeypatch.setattr(parts, "embed", never)
     monkeypatch.setattr(parts, "embed_clips", never)
     monkeypatch.setattr(checkpoint, "read_weights", never)
-    Catalog.load(root / "catalog").keep(keep).save(tmp_path)  # type: ignore[arg-type]
+    whole = Catalog.load(root / "catalog")
+    whole.keep(lambda r: keep(r, whole.split_of(r))).save(tmp_path)
     other = tmp_path / "run"
     other.mkdir()
     info = json.loads((run / "run.json").read_text())
@@ -244,9 +259,9 @@ def test_phases_ask_for_both_perspectives_and_the_same_actions(tmp_path: Path) -
 
     task.check(facts(catalog))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="split 'val' shows the action 'nod' from exo cameras only"):
-        task.check(facts(catalog.keep(lambda r: (r.split, r.action, r.view) != ("val", "nod", "ego"))))  # type: ignore[arg-type]
+        task.check(facts(catalog.keep(lambda r: (catalog.split_of(r), r.action, r.view) != ("val", "nod", "ego"))))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="action 'nod' is evaluated, but the split"):
-        task.check(facts(catalog.keep(lambda r: (r.split, r.action) != ("train", "nod"))))  # type: ignore[arg-type]
+        task.check(facts(catalog.keep(lambda r: (catalog.split_of(r), r.action) != ("train", "nod"))))  # type: ignore[arg-type]
 
 
 def test_embedding_uses_the_opened_model(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
