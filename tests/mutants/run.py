@@ -31,6 +31,18 @@ ALLOWED = 3
 """Survivors, each with its reason."""
 LIMIT_S = 300.0
 """For the tests of one mutant; an endless loop counts as noticed."""
+LARGE = (
+    "numpy",
+    "pyarrow.parquet",
+    "torch",
+    "timm",
+    "scipy.stats",
+    "sklearn.linear_model",
+    "sklearn.svm",
+    "av",
+    "pytest",
+)
+"""Packages that are imported once instead of for every mutant."""
 
 Outcome = Literal["killed", "survived", "timed out"]
 
@@ -69,10 +81,10 @@ def load(folder: Path, only: Sequence[str] = ()) -> list[Mutant]:
 class Runner:
     """Runs the tests of one copy at a time, in processes forked from one that has the large packages imported."""
 
-    def __init__(self, copy: Path) -> None:
+    def __init__(self, copy: Path, large: Sequence[str]) -> None:
         self.copy = copy
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-        command = [sys.executable, str(Path(__file__).with_name("warm.py"))]
+        command = [sys.executable, str(Path(__file__).with_name("warm.py")), *large]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=copy
         )
@@ -98,7 +110,7 @@ class Runner:
 
 
 @contextmanager
-def runners(root: Path, count: int) -> Iterator[Queue[Runner]]:
+def runners(root: Path, count: int, large: Sequence[str] = LARGE) -> Iterator[Queue[Runner]]:
     """Runners on copies of the checkout's tracked and new files: a mutant never touches the checkout itself."""
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, cwd=root, capture_output=True, text=True, check=True).stdout.split("\0")
@@ -110,7 +122,7 @@ def runners(root: Path, count: int) -> Iterator[Queue[Runner]]:
                     target = Path(temporary) / str(k) / name
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy2(root / name, target)
-            free.put(runner := Runner(Path(temporary) / str(k)))
+            free.put(runner := Runner(Path(temporary) / str(k), large))
             stack.callback(runner.close)
         yield free
 
@@ -125,11 +137,13 @@ def taken(free: Queue[Runner]) -> Iterator[Runner]:
         free.put(runner)
 
 
-def judge(root: Path, mutants: Sequence[Mutant], jobs: int, limit_s: float = LIMIT_S) -> list[Outcome]:
+def judge(
+    root: Path, mutants: Sequence[Mutant], jobs: int, *, limit_s: float = LIMIT_S, large: Sequence[str] = LARGE
+) -> list[Outcome]:
     """The outcome of each mutant, in order; raises ValueError where tests fail without one, or one does not apply."""
     for mutant in mutants:
         mutant.mutated(root)
-    with runners(root, jobs) as free, ThreadPoolExecutor(jobs) as pool:
+    with runners(root, jobs, large) as free, ThreadPoolExecutor(jobs) as pool:
 
         def unmutated(test: str) -> None:
             with taken(free) as runner:

@@ -1,8 +1,8 @@
 """A process that has imported the large packages once, and forks a fresh pytest for every line that it reads.
 
-A line in is JSON: the checkout, its tests and a time limit in s. A line out is the exit status, null where the limit
-was reached, and the end of what pytest said. Neither crossview nor Ray is imported here: the first is what is tested,
-and the second reads settings of the tests as it is imported.
+Its arguments are the packages: neither crossview, which is what is tested, nor Ray, which reads the tests' settings as
+it is imported. A line in is JSON: the checkout, its tests and a time limit in s. A line out is the exit status, null
+where the limit was reached, and the end of what pytest said. Tests that start Ray are left out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 
-LARGE = ("numpy", "pyarrow.parquet", "torch", "torch.nn", "timm", "sklearn.linear_model", "sklearn.svm", "av", "pytest")
 OPTIONS = ("-x", "-q", "--no-header", "--durations=0", "-p", "no:cacheprovider", "-n", "0", "-m", "not ray")
 
 
@@ -48,7 +47,7 @@ def wait(child: int, limit_s: float) -> int | None:
 def main() -> None:
     """Serve until standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
-    for name in LARGE:
+    for name in sys.argv[1:]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     for line in sys.stdin:
