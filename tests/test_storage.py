@@ -359,6 +359,16 @@ def test_a_cut_download_is_fetched_again(s3: Path, monkeypatch: pytest.MonkeyPat
     assert len(tries) == 2
 
 
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def half(partial: Path) -> None:
+        partial.write_text("ha")
+        raise OSError(28, "disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        storage.write(tmp_path / "a.txt", half, patience_s=0)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_missing_is_not_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crossview.storage.retry.time.sleep", lambda pause_s: pytest.fail(f"it waits {pause_s} s"))
     with pytest.raises(FileNotFoundError):

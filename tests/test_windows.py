@@ -11,6 +11,7 @@ import pytest
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.sampling.plan import Plan
 from crossview.datasets.sampling.spec import Sampling, View
+from crossview.datasets.sampling.windows import Starts
 
 EGO = View(perspective="ego", frames=20, fps=30.0, count=4)
 GROUPS = Sampling(
@@ -56,6 +57,11 @@ def test_the_grid_reaches_the_last_start_that_fits_the_longest_window() -> None:
     plan = Plan(catalog(1, 43), replace(GROUPS, window_stride=1, windows=4), seed=0)
     for i in range(4):
         assert sorted(int(clips[0].frames[0]) for clips in plan.row(i).clips if clips[0]) == [0, 1, 2, 3]
+
+
+def test_a_window_starts_anywhere_that_it_fits() -> None:
+    starts = Starts(None, np.random.default_rng(0))
+    assert {starts.draw(2, 12, 6, 6) for _ in range(100)} == {2, 3, 4, 5, 6}
 
 
 def test_all_cameras_of_a_window_show_the_same_frames_in_slot_order() -> None:
