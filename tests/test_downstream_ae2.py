@@ -2,8 +2,10 @@
 
 import math
 import random
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from downstream_samples import phased, random_table, table, with_content
 from scipy.stats import kendalltau
@@ -14,8 +16,10 @@ from sklearn.svm import SVC
 from crossview.downstream.baselines import time_only
 from crossview.downstream.frame_table import FrameTable
 from crossview.downstream.neighbours import nearest
+from crossview.downstream.phases import task
 from crossview.downstream.phases.ae2 import evaluate
 from crossview.downstream.phases.classification import phase_f1
+from crossview.downstream.phases.config import Options
 from crossview.downstream.phases.few_shot import few_shot
 from crossview.downstream.phases.frame_retrieval import average_precision, retrieval_map
 from crossview.downstream.phases.kendall_tau import kendall_tau, tau_b
@@ -231,7 +235,18 @@ def test_the_time_column_enters_progression_only():
 def test_keys_of_evaluate():
     train, test = with_content(phased(4, 0), 1), with_content(phased(4, 1), 2)
     names = {f"{task}/{way}" for task in ("phase_f1", "map@5") for way in ("regular", "ego2exo", "exo2ego")}
-    assert set(evaluate(train, test, k=5)) == names | {"progression_r2", "kendall_tau"}
+    scores = evaluate(train, test, k=5)
+    assert set(scores) == names | {"progression_r2", "kendall_tau"}
+    assert {f"map@5/{way}": value for way, value in retrieval_map(test, k=5).items()}.items() <= scores.items()
+
+
+def test_the_option_k_reaches_frame_retrieval(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(task.ae2, "predict", lambda fitted, test, k=10: asked.update(k=k))
+    monkeypatch.setattr(task.Task, "frames", lambda self, part, action: None)
+    part = SimpleNamespace(table=pa.table({"action": ["wave"]}))
+    task.Task(Options(k=5)).predict({"wave": None}, part)
+    assert asked == {"k": 5}
 
 
 def test_perspective_does_not_come_from_names():

@@ -41,6 +41,12 @@ def majority(fit: ClipTable, test: ClipTable, seen: set[str]) -> dict[str, float
     return accuracies(probes.majority(to_fit(fit, seen), test), test, seen)
 
 
+def test_the_majority_is_the_commonest_action_to_fit_on() -> None:
+    fit = clips(np.ones((3, 2)), ("ego",), actions=["a", "b", "b"])
+    found = probes.majority(fit, clips(np.ones((2, 2)), ("ego",), actions=["a", "b"]))
+    assert {name: actions.tolist() for name, actions in found.items()} == {"linear": ["b", "b"], "knn": ["b", "b"]}
+
+
 def parts(e: ClipTable) -> dict:
     return {name: getattr(e, name).copy() for name in (*NAMES, "vectors", "instant")}
 

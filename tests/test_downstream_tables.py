@@ -124,6 +124,12 @@ def test_margin_is_over_the_best_control_of_each_metric():
     assert not gains["tau"].holds
 
 
+def test_where_less_is_better_the_best_baseline_is_the_lowest_and_a_margin_below_it():
+    rows = {"trained": {"error": 0.2}, "random init": {"error": 0.3}, "time only": {"error": 0.5}}
+    gain = margin(rows, lower={"error"})["error"]
+    assert (gain.baseline, gain.mean) == ("random init", pytest.approx(0.1))
+
+
 def test_one_seed_shows_no_spread_and_no_margin_holds():
     gains = margin({"trained": {"f1": 0.9}, "time only": {"f1": [0.5, 0.6]}})
     assert gains["f1"].mean == pytest.approx(0.35)

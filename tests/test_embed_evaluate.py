@@ -230,6 +230,11 @@ def test_another_base_never_reads_these_features(root: Path, tmp_path: Path) -> 
     second = cache("byov", other, catalog, tmp_path, in_process=True)
     assert first.root != second.root
     assert not np.array_equal(np.load(cache_file(first)), np.load(cache_file(second)))
+    model = build("byov", config).eval()
+    assert cache("byov", config, catalog, tmp_path, in_process=True, model=model).root == first.root
+    with torch.no_grad():  # the configuration stays, as where a file of weights is replaced
+        next(p for p in model.parameters() if not p.requires_grad).add_(1)
+    assert cache("byov", config, catalog, tmp_path, in_process=True, model=model).root != first.root
     same_base = dataclasses.replace(config, frames=8)
     assert cache("byov", same_base, catalog, tmp_path, in_process=True).root == first.root
 

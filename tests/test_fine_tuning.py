@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import functools
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from crossview.datasets.catalog import Catalog, one_protocol
 from crossview.downstream.few_clips.config import Options
+from crossview.downstream.few_clips.draws import Draws
 from crossview.downstream.few_clips.fine_tuning import Classifier, FineTuning, accuracy, embed_all, fine_tune
 from crossview.downstream.table import from_arrow
 from crossview.platform.evaluate.runner import evaluate
@@ -85,6 +87,21 @@ def test_the_result_is_a_function_of_the_seed() -> None:
     state = torch.get_rng_state()
     fine_tune(toy(), clips, labels, 3, FineTuning(epochs=1), seed=0)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_each_draw_takes_other_clips_and_the_same_again() -> None:
+    recordings = tuple(SimpleNamespace(id=str(k), action="wave" if k % 2 else "stir") for k in range(12))
+    clips = SimpleNamespace(
+        count=lambda recording: 4, read=lambda recording, places: [torch.tensor([int(recording), k]) for k in places]
+    )
+    draws = Draws(SimpleNamespace(recordings=recordings, clips=clips, split="train"))  # type: ignore[arg-type]
+
+    def drawn(draw: int) -> list[tuple[str, list[int]]]:
+        return [(action, clip.tolist()) for action, clip in draws.few(3, draw)]
+
+    assert drawn(0) == drawn(0) != drawn(1)
+    assert [action for action, _ in drawn(0)] == ["stir"] * 3 + ["wave"] * 3
+    assert len({clip[0] for _, clip in drawn(0)}) == 6
 
 
 def test_the_head_alone_leaves_every_weight_and_statistic_of_the_encoder() -> None:

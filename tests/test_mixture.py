@@ -79,6 +79,7 @@ def test_sparse_pairs_are_proportional_and_dense_ones_simultaneous() -> None:
 
 def test_an_epoch_is_one_pass_over_the_first_plan() -> None:
     plan = mixture(0.75, 0.25)
+    assert plan.rows_per_epoch == 9  # 7 of the first
     first = [plan.source(i)[1] for i in range(plan.rows_per_epoch) if plan.source(i)[0] == 0]
     assert first[-1] in (5, 6, 7)
 

@@ -235,6 +235,8 @@ def test_group_masks_missing_cameras_and_deals_out_surplus_ones() -> None:
     assert plan.rows_per_epoch == 3 + 1
     filled = sorted(tuple(clip is not None for clip in row.clips[0]) for row in epoch(plan, 0))
     assert filled == [(False, True, True)] * 3 + [(True, True, False)]
+    shown = {clip.recording for row in epoch(plan, 0) for clip in row.clips[0] if clip}
+    assert shown == set(range(len(cameras)))
     strides = {int(s) for row in epoch(plan, 0) for w in row.clips for clip in w if clip for s in np.diff(clip.frames)}
     assert strides == {3}
 

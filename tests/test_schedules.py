@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from crossview.methods.recipe import Optim
-from crossview.platform.train.lr_schedule import learning_rate
+from crossview.platform.train.lr_schedule import learning_rate, total_steps
 from crossview.platform.train.state import optimizer_for
 
 
@@ -16,6 +16,11 @@ def test_a_warm_up_may_start_at_any_rate_and_be_a_share_of_the_run() -> None:
     assert learning_rate(optim, 50, 1000) == pytest.approx(3e-4)
     assert learning_rate(optim, 100, 1000) == pytest.approx(6e-4)
     assert learning_rate(optim, 1000, 1000) == pytest.approx(4e-5)
+
+
+def test_a_run_in_epochs_takes_all_their_samples_but_the_last_incomplete_batch() -> None:
+    assert total_steps(Optim(lr=0.1, epochs=3, batch=4), 10) == 7
+    assert total_steps(Optim(lr=0.1, steps=5, batch=4), 10) == 5
 
 
 def test_steps_multiply_the_rate_at_shares_of_the_run() -> None:

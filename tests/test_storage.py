@@ -257,6 +257,8 @@ def test_a_store_that_is_away_is_not_an_empty_one(s3_server: ThreadedMotoServer,
     storage.write_text(s3 / "a.txt", "one")
     assert storage.is_file(s3 / "a.txt")
     assert not storage.is_file(s3 / "b.txt")
+    storage.write_text(s3 / "folder" / "c.txt", "one")
+    assert not storage.is_file(s3 / "folder")
     s3_server.stop()
     try:
         with pytest.raises(OSError, match=r"a\.txt"):
@@ -337,6 +339,40 @@ def test_a_remote_file_is_fetched_once_per_version(s3: Path, monkeypatch: pytest
     assert storage.local(s3 / "a.txt").read_text() == "two"
     assert first.read_text() == "one"
     assert storage.local(tmp_path) == tmp_path
+
+
+def test_a_cut_download_is_fetched_again(s3: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CROSSVIEW_CACHE", str(tmp_path))
+    monkeypatch.setattr("crossview.storage.retry.PAUSES_S", (0.01, 0.01))
+    storage.write_text(s3 / "a.txt", "whole")
+    store = storage.filesystem(s3 / "a.txt")[1]
+    fetch, tries = store.get_file, []
+
+    def cut(path: str, target: str) -> None:
+        tries.append(path)
+        fetch(path, target)
+        if len(tries) == 1:
+            os.truncate(target, 3)
+
+    monkeypatch.setattr(store, "get_file", cut)
+    assert storage.local(s3 / "a.txt").read_text() == "whole"
+    assert len(tries) == 2
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def half(partial: Path) -> None:
+        partial.write_text("ha")
+        raise OSError(28, "disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        storage.write(tmp_path / "a.txt", half, patience_s=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_missing_is_not_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crossview.storage.retry.time.sleep", lambda pause_s: pytest.fail(f"it waits {pause_s} s"))
+    with pytest.raises(FileNotFoundError):
+        storage.patiently((tmp_path / "a.txt").read_text, tmp_path / "a.txt", 60.0)
 
 
 def test_the_cache_gives_up_what_was_longest_not_asked_for(

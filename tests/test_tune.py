@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,7 @@ from crossview.platform.tune.samplers import Optuna, Random, chooser
 from crossview.platform.tune.schedulers import Hopeless, Proposer, Watcher, scheduler
 from crossview.platform.tune.settings import Settings
 from crossview.platform.tune.spec import Search
+from crossview.platform.tune.trial import comparable
 from crossview.platform.tune.trial_store import Journal, Report, Trial
 
 METRIC = "phase_f1/ego2exo"
@@ -165,6 +167,8 @@ def test_optuna_learns_from_the_trials_of_before(catalog: Path) -> None:
     ]
     told = Optuna(search, varied, past)
     assert len(told.study.trials) == 19
+    assert told.study.best_value == past[0].objective
+    assert Optuna(settled(catalog, search="optuna", mode="min"), varied, past).study.best_value == past[-1].objective
     ratios = [told.choose(20 + k)["method.msm_ratio"] for k in range(8)]  # type: ignore[index]
     assert sum(ratios) / 8 < 0.4
     told.tell(Trial(number=20, options={}, reports=[report(1, float("nan"))], status="failed"))
@@ -235,6 +239,8 @@ def test_who_copies_follows_from_the_scores_alone(catalog: Path) -> None:
         kept = [path for path, value in exchange.options.items() if 0.79 < value / exchange.donor.options[path] < 1.21]
         assert kept
     assert exchanges(search, chosen, members, 2) == []
+    longer = [replace(member, reports=[report(k, 0.1 * member.number) for k in range(1, 9)]) for member in members]
+    assert {e.donor.number for k in range(1, 9) for e in exchanges(search, chosen, longer, k)} == {7, 8}
     fewer = exchanges(settled(catalog, scheduler="pbt", mode="min"), chosen, members, 1)
     assert {exchange.copier.number for exchange in fewer} == {7, 8}
 
@@ -303,7 +309,30 @@ def test_the_winner_is_chosen_among_what_was_trained_in_full(catalog: Path) -> N
     fewer = winner(settled(catalog, mode="min"), trials)
     assert fewer is not None
     assert fewer.number == 0
+    assert [trial.number for trial in ranking.ranked(settled(catalog, mode="min"), trials)] == [0, 2, 1, 3]
     assert winner(search, trials[3:]) is None
+
+
+def test_the_baseline_to_beat_is_the_best_in_the_searchs_mode(catalog: Path) -> None:
+    trial = Trial(number=0, options={}, reports=[report(1, 0.5)])
+    assert ranking.best_baseline(settled(catalog), trial) == ("time only", 0.4)
+    assert ranking.best_baseline(settled(catalog, mode="min"), trial) == ("random init", 0.3)
+
+
+def test_what_has_no_score_is_the_worst_in_either_mode() -> None:
+    assert comparable(float("nan"), 1) < -1e6
+    assert comparable(float("nan"), -1) > 1e6
+    assert comparable(0.5, -1) == 0.5
+
+
+@pytest.mark.parametrize(("mode", "best"), [("max", (0.7, 2)), ("min", (0.3, 1))])
+def test_the_best_so_far_is_told_in_the_searchs_mode(
+    catalog: Path, tmp_path: Path, mode: str, best: tuple[float, int]
+) -> None:
+    journal = Journal(tmp_path / "search")
+    for number, objective in ((1, 0.3), (2, 0.7), (3, 0.5), (4, float("nan"))):
+        remember(journal, number, [objective], "finished", {})
+    assert Watcher(settled(catalog, mode=mode), journal, lambda watcher: None).best == best
 
 
 def confirmed(preset_scores: list[float], winner_scores: list[float]) -> Confirmed:

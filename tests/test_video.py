@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -163,6 +165,14 @@ def test_time_limit_pyav(tmp_path: Path) -> None:
     path = videos.write(tmp_path / "x.mp4")
     with pytest.raises(UnreadableVideo, match=r"x\.mp4: decoding took longer than the limit of 0 s"):
         decode(path, np.array([20]), time_limit_s=0.0)
+
+
+def test_the_time_limit_is_on_all_frames_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, ticks = videos.write(tmp_path / "x.mp4", frames=24), itertools.count()
+    clock = SimpleNamespace(monotonic=lambda: 0.1 * next(ticks))
+    monkeypatch.setattr("crossview.datasets.video.decode.time", clock)
+    with pytest.raises(UnreadableVideo, match=r"x\.mp4: decoding took longer than the limit of 1 s"):
+        decode(path, np.array([20]), time_limit_s=1.0)
 
 
 def test_time_limit_kills_a_hanging_decord(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

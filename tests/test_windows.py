@@ -11,6 +11,7 @@ import pytest
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.sampling.plan import Plan
 from crossview.datasets.sampling.spec import Sampling, View
+from crossview.datasets.sampling.windows import Starts
 
 EGO = View(perspective="ego", frames=20, fps=30.0, count=4)
 GROUPS = Sampling(
@@ -40,12 +41,27 @@ def catalog(scenes: int = 6, frames: int = 3000) -> Catalog:
 
 def test_a_row_holds_ten_windows_on_the_grid_with_one_jitter() -> None:
     plan = Plan(catalog(), GROUPS, seed=3)
+    jitters = set()
     for i in range(12):
         row = plan.row(i)
         assert len(row.clips) == 10
         starts = np.array([int(clips[0].frames[0]) for clips in row.clips if clips[0]])
         assert len(set(starts.tolist())) == 10
         assert len({start % 100 for start in starts.tolist()}) == 1
+        jitters.add(int(starts[0]) % 100)
+    assert len(jitters) > 8
+
+
+def test_the_grid_reaches_the_last_start_that_fits_the_longest_window() -> None:
+    """The longest window has 40 frames; the shortest camera has 43, so it fits at four places."""
+    plan = Plan(catalog(1, 43), replace(GROUPS, window_stride=1, windows=4), seed=0)
+    for i in range(4):
+        assert sorted(int(clips[0].frames[0]) for clips in plan.row(i).clips if clips[0]) == [0, 1, 2, 3]
+
+
+def test_a_window_starts_anywhere_that_it_fits() -> None:
+    starts = Starts(None, np.random.default_rng(0))
+    assert {starts.draw(2, 12, 6, 6) for _ in range(100)} == {2, 3, 4, 5, 6}
 
 
 def test_all_cameras_of_a_window_show_the_same_frames_in_slot_order() -> None:

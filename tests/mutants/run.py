@@ -10,6 +10,7 @@ replacement and the fewest tests that catch it. A mutant that is known to surviv
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ import time
 import tomllib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
@@ -30,6 +31,18 @@ ALLOWED = 3
 """Survivors, each with its reason."""
 LIMIT_S = 300.0
 """For the tests of one mutant; an endless loop counts as noticed."""
+LARGE = (
+    "numpy",
+    "pyarrow.parquet",
+    "torch",
+    "timm",
+    "scipy.stats",
+    "sklearn.linear_model",
+    "sklearn.svm",
+    "av",
+    "pytest",
+)
+"""Packages that are imported once instead of for every mutant."""
 
 Outcome = Literal["killed", "survived", "timed out"]
 
@@ -65,62 +78,93 @@ def load(folder: Path, only: Sequence[str] = ()) -> list[Mutant]:
     return [Mutant(**entry, source=file.name) for file in files for entry in tomllib.loads(file.read_text())["mutant"]]
 
 
+class Runner:
+    """Runs the tests of one copy at a time, in processes forked from one that has the large packages imported."""
+
+    def __init__(self, copy: Path, large: Sequence[str]) -> None:
+        self.copy = copy
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, str(Path(__file__).with_name("warm.py")), *large]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=copy
+        )
+
+    def run(self, tests: Sequence[str], limit_s: float) -> tuple[Outcome, str]:
+        """Whether the tests notice that something is wrong with the copy, and the end of what they print."""
+        asked, answers = self._process.stdin, self._process.stdout
+        assert asked is not None
+        assert answers is not None
+        print(json.dumps({"checkout": str(self.copy), "tests": tests, "limit_s": limit_s}), file=asked, flush=True)
+        status, said = json.loads(answers.readline())
+        if status is None:
+            return "timed out", said
+        if status in (3, 4, 5):  # 2 may be a mutant that breaks what is imported as tests are collected
+            raise ValueError(f"pytest {' '.join(tests)}: exit status {status}\n{said}")
+        return ("survived" if status == 0 else "killed"), said
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
 @contextmanager
-def copies(root: Path, count: int) -> Iterator[Queue[Path]]:
-    """Copies of the checkout's tracked and new files: a mutant never touches the checkout itself."""
+def runners(root: Path, count: int, large: Sequence[str] = LARGE) -> Iterator[Queue[Runner]]:
+    """Runners on copies of the checkout's tracked and new files: a mutant never touches the checkout itself."""
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, cwd=root, capture_output=True, text=True, check=True).stdout.split("\0")
-    with tempfile.TemporaryDirectory(prefix="mutants-") as temporary:
-        free: Queue[Path] = Queue()
+    with tempfile.TemporaryDirectory(prefix="mutants-") as temporary, ExitStack() as stack:
+        free: Queue[Runner] = Queue()
         for k in range(count):
             for name in names:
                 if name and (root / name).is_file():
                     target = Path(temporary) / str(k) / name
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy2(root / name, target)
-            free.put(Path(temporary) / str(k))
+            free.put(runner := Runner(Path(temporary) / str(k), large))
+            stack.callback(runner.close)
         yield free
 
 
-def run_tests(copy: Path, tests: Sequence[str], limit_s: float) -> tuple[Outcome, str]:
-    """Whether the tests notice that something is wrong with the copy, and the end of what they print."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+@contextmanager
+def taken(free: Queue[Runner]) -> Iterator[Runner]:
+    """A runner that nobody else uses meanwhile."""
+    runner = free.get()
     try:
-        done = subprocess.run(
-            [*command, *tests], cwd=copy, env=environment, capture_output=True, text=True, timeout=limit_s
-        )
-    except subprocess.TimeoutExpired:
-        return "timed out", ""
-    if done.returncode not in (0, 1, 2):  # 2: a mutant may break what is imported while tests are collected
-        raise ValueError(f"pytest {' '.join(tests)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
-    return ("survived" if done.returncode == 0 else "killed"), done.stdout[-2000:]
+        yield runner
+    finally:
+        free.put(runner)
 
 
-def judge(root: Path, mutants: Sequence[Mutant], jobs: int, limit_s: float = LIMIT_S) -> list[Outcome]:
+def judge(
+    root: Path, mutants: Sequence[Mutant], jobs: int, *, limit_s: float = LIMIT_S, large: Sequence[str] = LARGE
+) -> list[Outcome]:
     """The outcome of each mutant, in order; raises ValueError where tests fail without one, or one does not apply."""
     for mutant in mutants:
         mutant.mutated(root)
-    with copies(root, jobs) as free, ThreadPoolExecutor(jobs) as pool:
-        copy = free.get()
-        outcome, said = run_tests(copy, sorted({test for m in mutants for test in m.tests}), 10 * limit_s)
-        free.put(copy)
-        if outcome != "survived":
-            raise ValueError(f"the tests {outcome} without any mutant; fix them first:\n{said}")
+    with runners(root, jobs, large) as free, ThreadPoolExecutor(jobs) as pool:
+
+        def unmutated(test: str) -> None:
+            with taken(free) as runner:
+                outcome, said = runner.run([test], 10 * limit_s)
+            if outcome != "survived":
+                raise ValueError(f"{test} {outcome} without any mutant; fix it first:\n{said}")
 
         def one(mutant: Mutant) -> Outcome:
-            began, copy = time.monotonic(), free.get()
-            file = copy / mutant.file
-            before = file.read_text()
-            try:
-                file.write_text(mutant.mutated(root))
-                found, _ = run_tests(copy, mutant.tests, limit_s)
-            finally:
-                file.write_text(before)
-                free.put(copy)
-            print(f"{found:9}  {time.monotonic() - began:4.0f} s  {mutant.source}: {mutant.what}", flush=True)
-            return found
+            began = time.monotonic()
+            with taken(free) as runner:
+                file = runner.copy / mutant.file
+                before = file.read_text()
+                try:
+                    file.write_text(mutant.mutated(root))
+                    outcome, _ = runner.run(mutant.tests, limit_s)
+                finally:
+                    file.write_text(before)
+            print(f"{outcome:9}  {time.monotonic() - began:4.0f} s  {mutant.source}: {mutant.what}", flush=True)
+            return outcome
 
+        list(pool.map(unmutated, sorted({test for mutant in mutants for test in mutant.tests})))
         return list(pool.map(one, mutants))
 
 
