@@ -1,4 +1,4 @@
-# Every target sets itself up: `make` alone lists them.
+# Every target installs what it needs first; plain `make` lists the targets.
 SHELL := bash
 .DEFAULT_GOAL := help
 
@@ -10,7 +10,7 @@ PID := build/setup.pid
 PACKAGES := datasets downstream methods platform storage tune_spaces
 ARGS ?=
 
-# Checked on every call: anything that changes what is installed makes the set-up run again. `uv run` and hand-made
+# Checked on every call: anything that changes what is installed makes setup run again. `uv run` and hand-made
 # installs touch site-packages (its __pycache__ is made beforehand, so that a mere import does not); a moved checkout
 # leaves wrong paths in the scripts.
 STALE := $(shell [ "$$(cat $(STAMP) 2>/dev/null)" = "$(CURDIR)" ] && $(BIN)/python -ISc "" 2>/dev/null || echo force)
@@ -21,8 +21,8 @@ help: ## List the targets.
 	@echo "Crossview: make TARGET [ARGS=...]"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 
-setup: $(STAMP) ## Get uv, create .venv and install exactly what requirements.lock names (every target does this first).
-	@echo "setup: $(VENV) holds what requirements.lock names; run $(BIN)/crossview --help"
+setup: $(STAMP) ## Create .venv and install exactly what requirements.lock names (every target does this first).
+	@echo "setup: $(VENV) matches requirements.lock; run $(BIN)/crossview --help"
 
 $(STAMP): requirements.lock pyproject.toml $(wildcard $(VENV)/lib/python3*/site-packages) $(STALE)
 	@set -euo pipefail; \
@@ -30,11 +30,11 @@ $(STAMP): requirements.lock pyproject.toml $(wildcard $(VENV)/lib/python3*/site-
 	if [ -e $(PID) ]; then \
 	  other=$$(cat $(PID)); \
 	  if kill -0 "$$other" 2>/dev/null; then \
-	    echo "setup: waiting for the set-up of process $$other (remove $(PID) if that is none)"; \
+	    echo "setup: waiting for the setup in process $$other (remove $(PID) if there is no such process)"; \
 	    while kill -0 "$$other" 2>/dev/null && [ -e $(PID) ]; do sleep 1; done; \
 	    if [ -e $@ ]; then exit 0; fi; \
 	  fi; \
-	  echo "setup: the last set-up was interrupted; making $(VENV) anew"; rm -rf $(VENV); \
+	  echo "setup: the last setup was interrupted; recreating $(VENV)"; rm -rf $(VENV); \
 	fi; \
 	rm -f $@; \
 	python=$(PYTHON); \
@@ -51,7 +51,7 @@ $(STAMP): requirements.lock pyproject.toml $(wildcard $(VENV)/lib/python3*/site-
 	if uv --version >/dev/null 2>&1; then uv=uv; else \
 	  uv=$(CURDIR)/$(TOOLS)/bin/uv; \
 	  if ! $$uv --version >/dev/null 2>&1; then \
-	    echo "setup: getting uv into $(TOOLS)"; \
+	    echo "setup: installing uv in $(TOOLS)"; \
 	    mkdir -p $(TOOLS); \
 	    awk '/^uv==/ { keep = 1; print; next } /^[^ ]/ { keep = 0 } keep && !/#/' requirements.lock >$(TOOLS)/uv.lock; \
 	    PIP_ROOT_USER_ACTION=ignore $$python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade \
@@ -63,7 +63,7 @@ $(STAMP): requirements.lock pyproject.toml $(wildcard $(VENV)/lib/python3*/site-
 	  echo "setup: creating $(VENV) with $$python; it takes about 6 GB, most of it torch, and minutes the first time"; \
 	  $$uv venv --quiet --no-project --python "$$python" $(VENV); \
 	fi; \
-	echo "setup: bringing $(VENV) to requirements.lock"; \
+	echo "setup: installing requirements.lock in $(VENV)"; \
 	export VIRTUAL_ENV=$(CURDIR)/$(VENV); \
 	$$uv pip install --quiet --require-hashes --requirements requirements.lock; \
 	$$uv pip install --quiet --no-deps --no-build-isolation --editable .; \
@@ -88,9 +88,9 @@ longtest: $(STAMP) ## Run the long tests: clusters of several nodes, a real `ray
 lint: $(STAMP) ## Check style and formatting with ruff; changes nothing.
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@echo "lint: clean; mend findings with: make format"
+	@echo "lint: clean; fix findings with: make format"
 
-format: $(STAMP) ## Mend what ruff can mend, in place.
+format: $(STAMP) ## Apply ruff's fixes and formatting in place.
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 	@echo "format: done; see git diff"
@@ -99,7 +99,7 @@ types: $(STAMP) ## Check types with mypy.
 	@set -o pipefail; $(BIN)/mypy $(ARGS) | sed 's#^$(VENV)/types/crossview/##'
 	@echo "types: clean"
 
-bench: $(STAMP) ## Run every script in benchmarks/, one after another; what they print lands in build/bench/.
+bench: $(STAMP) ## Run every script in benchmarks/, one after another; their output is saved to build/bench/.
 	@set -euo pipefail; mkdir -p build/bench; failed=; \
 	for script in benchmarks/*.py; do \
 	  [ -e "$$script" ] || { echo "bench: benchmarks/ holds no script" >&2; exit 1; }; \
@@ -109,14 +109,14 @@ bench: $(STAMP) ## Run every script in benchmarks/, one after another; what they
 	if [ -n "$$failed" ]; then echo "bench: failed:$$failed" >&2; exit 1; fi; \
 	echo "bench: all done; output in build/bench/"
 
-lock: $(STAMP) ## Resolve pyproject.toml anew into requirements.lock; ARGS="--upgrade" takes newer versions.
+lock: $(STAMP) ## Resolve pyproject.toml into requirements.lock again; ARGS="--upgrade" takes newer versions.
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --group dev pyproject.toml \
 	  --output-file requirements.lock $(ARGS)
 	@echo "lock: wrote requirements.lock; the next make installs it"
 
-clean: ## Remove build outputs, caches and runs/quickstart; keeps .venv, data/ and every other run.
+clean: ## Remove build outputs, caches and runs/quickstart; keep .venv, data/ and all other runs.
 	@mkdir -p build; find build -mindepth 1 -maxdepth 1 ! -path $(PID) -exec rm -rf {} +
 	@rm -rf dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis runs/quickstart
 	@find . -path ./$(VENV) -prune -o -path ./data -prune -o -path ./runs -prune -o -path ./.git -prune \
 	  -o -type d -name __pycache__ -prune -exec rm -rf {} +
-	@echo "clean: build outputs, caches, runs/quickstart are gone; .venv, data/ and other runs are kept"
+	@echo "clean: removed build outputs, caches and runs/quickstart; kept .venv, data/ and other runs"
