@@ -122,7 +122,7 @@ class ClipTable:
                 row = mixed[0]
                 raise ValueError(
                     f"{self.recording[row]}: {name} is both {str(values[first[of[row]]])!r} and {str(values[row])!r}; "
-                    f"a recording has one {name}: give each camera's file an id of its own"
+                    f"a recording has one {name}: give each camera's file its own id"
                 )
         scene, view = (np.unique(v, return_inverse=True)[1] for v in (self.scene, self.view))
         _, index, count = np.unique(

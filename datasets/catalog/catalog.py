@@ -82,7 +82,7 @@ class Catalog:
                 check_frame_labels(self.classes, name, recording, labels, where)
 
     def file(self, recording: Recording) -> Path:
-        """Where the recording's file is."""
+        """Path of the recording's file."""
         return storage.as_path(recording.path) if "://" in recording.path else self.root / recording.path
 
     def all_classes(self) -> Classes:

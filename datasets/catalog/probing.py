@@ -1,4 +1,4 @@
-"""Probing all files of a dataset, and setting aside those that cannot be read."""
+"""Probing all files of a dataset, and quarantining those that cannot be read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check_splits(root: Path, listed: Iterable[tuple[str, str]], source: Path) ->
         if known_split != split:
             also = "" if known_path == path else f", there as {known_path}"
             raise ValueError(
-                f"{source}: {path} stands in split {split!r} and in split {known_split!r}{also}; a file belongs to one "
+                f"{source}: {path} is in split {split!r} and in split {known_split!r}{also}; a file belongs to one "
                 "split, or training sees what is evaluated: remove it from one of them"
             )
 
@@ -57,7 +57,7 @@ def probe_all(
 
 
 def check_share(catalog: Catalog, max_quarantined: float) -> None:
-    """Raise ValueError where too many of a dataset's files are unreadable: then the set is broken, not a file."""
+    """Raise ValueError if too many of a dataset's files are unreadable: then the dataset is broken, not a file."""
     files = len({recording.path for recording in catalog.recordings}) + len(catalog.quarantined)
     check_broken(catalog.root, catalog.quarantined, files, max_quarantined)
 
@@ -68,5 +68,5 @@ def check_broken(root: Path, broken: Sequence[Quarantined], total: int, max_quar
         reasons = "\n  ".join(file.reason for file in broken[:5])
         raise ValueError(
             f"{root}: {len(broken)} of {total} videos cannot be read, more than the share max_quarantined = "
-            f"{max_quarantined:g}; get them again, or raise max_quarantined to go on without them:\n  {reasons}"
+            f"{max_quarantined:g}; get them again, or raise max_quarantined to continue without them:\n  {reasons}"
         )

@@ -20,7 +20,7 @@ def one_protocol(members: Iterable[tuple[Recording, str]], name: str = DEFAULT) 
 
 
 def choose(protocols: Mapping[str, Any], asked: str | None, what: str) -> str:
-    """The protocol asked for, or the only one; raises ValueError that begins with `what` and lists the names."""
+    """The protocol asked for, or the only one; raises ValueError that starts with `what` and lists the names."""
     if asked is None and len(protocols) == 1:
         return next(iter(protocols))
     known = ", ".join(protocols) or "none"

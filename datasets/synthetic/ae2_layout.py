@@ -48,7 +48,7 @@ def export_ae2(
 
     Layouts: "csv" as break_eggs ({view}/*.mp4 and {view}/{split}.csv), "folders" as pour_milk ({split}/{view}/*.mp4);
     both with label.pickle. A split holds config.takes(split) ego and as many exo videos of other takes. The truth
-    tables of `write` lie in `out`/.truth/tables.
+    tables of `write` are in `out`/.truth/tables.
     """
     chosen = (actions,) if isinstance(actions, str) else (actions or config.actions)
     if unknown := [a for a in chosen if a not in PHASES]:

@@ -21,7 +21,7 @@ FOLDER = "teachers"
 SCORES_FILE, DETECTIONS_FILE = "scores.parquet", "detections.parquet"
 SCORES = pa.schema([("recording", pa.string()), ("task", pa.string()), ("logits", pa.list_(pa.float32()))])
 KINDS = ("none", "hand", "object")
-"""By their code in `Teachers.boxes`. One row "none" stands for a recording in which nothing was found."""
+"""By their code in `Teachers.boxes`. One row "none" marks a recording in which nothing was found."""
 _BOX = ("x1", "y1", "x2", "y2", "score")
 DETECTIONS = pa.schema(
     [
@@ -52,12 +52,12 @@ class Detections:
     """float (n,), in [0, 1]."""
 
     def checked(self, what: str) -> Detections:
-        """With corners clipped to the frame and empty boxes left out; raises ValueError that begins with `what`."""
+        """With corners clipped to the frame and empty boxes left out; raises ValueError that starts with `what`."""
         box, score = np.asarray(self.box, np.float32).reshape(-1, 4), np.asarray(self.score, np.float32)
         if not (np.isfinite(box).all() and np.isfinite(score).all()):
             raise ValueError(f"{what}: a box or its score is not finite; every number must be: detect again")
         if len(score) and not (score.min() >= 0 and score.max() <= 1):
-            raise ValueError(f"{what}: scores from {score.min()} to {score.max()}; they must lie in [0, 1]")
+            raise ValueError(f"{what}: scores from {score.min()} to {score.max()}; they must be in [0, 1]")
         if len(box) and (box.min() < -1 or box.max() > 2):
             raise ValueError(
                 f"{what}: corners from {box.min()} to {box.max()} of the frame's side; they must be about in [0, 1]: "
@@ -87,7 +87,7 @@ class Teachers:
         if named and named.isdisjoint(recordings):
             raise ValueError(
                 f"{self.folder}: its tables name none of the catalog's recordings (but e.g. {min(named)!r}); they "
-                f"belong to another catalog, or to Crossview 0.3, where an id began with the split: {_AGAIN}"
+                f"belong to another catalog, or to Crossview 0.3, where ids started with the split: {_AGAIN}"
             )
 
     def scores(self, recording: str, task: str) -> np.ndarray | None:
@@ -167,7 +167,7 @@ class _BoxTable:
 
 @dataclass
 class _ScoreTable:
-    """Where each recording's logits lie in a file of small row groups."""
+    """Where each recording's logits are in a file of small row groups."""
 
     path: Path
     file: pq.ParquetFile | None
@@ -207,7 +207,7 @@ class _ScoreTable:
 
 
 def as_logits(values: np.ndarray, kind: ScoreKind, what: str) -> np.ndarray:
-    """Scores (n, C) whose softmax is the teacher's distribution, float32; raises ValueError that begins with `what`.
+    """Scores (n, C) whose softmax is the teacher's distribution, float32; raises ValueError that starts with `what`.
 
     Probabilities become log(p + 1e-8). Passed as logits they are refused: their softmax is nearly flat.
     """
@@ -222,16 +222,16 @@ def as_logits(values: np.ndarray, kind: ScoreKind, what: str) -> np.ndarray:
     like_probs = bool(values.min() >= 0 and np.abs(sums - 1).max() < 1e-2)
     if kind == "logits" and like_probs:
         raise ValueError(
-            f"{what}: every row lies in [0, 1] and sums to 1: these are probabilities, whose softmax would be nearly "
+            f"{what}: every row is in [0, 1] and sums to 1: these are probabilities, whose softmax would be nearly "
             "flat, not logits; pass kind probs, and they are converted"
         )
     if kind == "probs" and not like_probs:
         raise ValueError(
             f"{what}: rows sum to {sums.min():.3g} to {sums.max():.3g}, with a smallest value of {values.min():.3g}: "
-            "these are no probabilities; pass the kind they are, logits or log_probs"
+            "these are not probabilities; pass the actual kind, logits or log_probs"
         )
     if kind == "log_probs" and (values.max() > 1e-3 or np.abs(np.exp(values).sum(1) - 1).max() > 1e-2):
-        raise ValueError(f"{what}: the exponentials of a row do not sum to 1: these are no log_probs; pass kind logits")
+        raise ValueError(f"{what}: exponentials of a row do not sum to 1: these are not log_probs; pass kind logits")
     return (np.log(values + _EPSILON) if kind == "probs" else values).astype(np.float32)
 
 

@@ -149,7 +149,7 @@ def require_several(actions: Sequence[str], what: str) -> None:
     """Raise ValueError unless `what` there is to fit on shows two actions."""
     if len(actions) < 2:
         raise ValueError(
-            f"action probe: all {what} to fit on show the action {actions[0]!r}; a probe tells at least two apart: "
+            f"action probe: all {what} to fit on show the action {actions[0]!r}; a probe needs at least two: "
             "take a catalog with several actions, or leave the task 'action_probe' out"
         )
 

@@ -35,7 +35,7 @@ class Draws:
             if not found:
                 raise ValueError(
                     f"fine-tuning: none of {len(mine)} recordings of {action!r} in split {self.part.split!r} can be "
-                    "read; fix the files or catalogue others"
+                    "read; fix the files or catalog others"
                 )
             drawn += found
         return drawn
@@ -51,7 +51,7 @@ class Draws:
         if not found:
             raise ValueError(
                 f"fine-tuning: none of the {len(self.recordings)} recordings to score in split {self.part.split!r} can "
-                "be read; fix the files or catalogue others"
+                "be read; fix the files or catalog others"
             )
         return found
 

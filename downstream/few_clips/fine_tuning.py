@@ -26,7 +26,7 @@ class FineTuning:
     encoder_lr: float = 3e-4
     weight_decay: float = 0.05
     head_only: bool = False
-    """Leave the encoder as it is."""
+    """Keep the encoder frozen."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "head_lr", "encoder_lr"):

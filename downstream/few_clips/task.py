@@ -1,4 +1,4 @@
-"""How well a network tuned on a few labelled ego clips names the actions of other people."""
+"""How well a network tuned on a few labelled ego clips recognises the actions of other people."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Task(task.Task[Options, EncoderPart]):
         return int(predictions.right.shape[1])
 
     def baselines(self) -> Mapping[str, Task]:
-        """What the head alone reaches."""
+        """The accuracy of the head alone."""
         return {"frozen head only": HeadOnly(self.options)}
 
     def notes(self, predictions: Predictions, train: EncoderPart | None, test: EncoderPart) -> list[str]:
@@ -124,7 +124,7 @@ class Task(task.Task[Options, EncoderPart]):
 
 
 class HeadOnly(Task):
-    """The encoder stays as it is."""
+    """The encoder stays frozen."""
 
     recipe = FineTuning(head_only=True)
 

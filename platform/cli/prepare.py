@@ -180,7 +180,7 @@ def copies(catalog: Path, out: Path, size_px: int = 256, gop: int = 8, max_quara
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Score every recording by a trained run of ours, or by an image classifier."""
+    """Score every recording with a trained run or an image classifier."""
 
     catalog: Path
     """Folder of the catalog; the scores go into its folder `teachers`."""
@@ -199,16 +199,16 @@ class Scores:
     clips: int = 10
     """Evenly spaced clips (of a run) or frames (of a backbone) per recording."""
     root: Path | None = None
-    """Where the catalog's files lie now, if not where they lay when it was made."""
+    """Current folder of the catalog's files, if it has moved since the catalog was made."""
     actors: int = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
     debug: bool = False
-    """In this one process, without Ray."""
+    """Run in this process, without Ray."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Import:
-    """Import teachers' files that others released."""
+    """Import published teacher outputs."""
 
     catalog: Path
     """Folder of the catalog; the tables go into its folder `teachers`."""
@@ -239,7 +239,7 @@ def teachers(
         tyro.conf.arg(name=""),
     ],
 ) -> None:
-    """Write what teachers say of a catalog's recordings, for methods that distil it."""
+    """Save teachers' outputs for a catalog's recordings, for methods that distil them."""
     from crossview.datasets.teachers.store import FOLDER, write_scores
 
     catalog = Catalog.load(what.catalog, what.root if isinstance(what, Scores) else None)

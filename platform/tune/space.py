@@ -73,7 +73,7 @@ def names() -> list[str]:
 
 
 def load(space: str, method: str) -> Space:
-    """The space of a name in `tune_spaces/` or of a Python file; raises ValueError naming what it lacks.
+    """The space of a name in `tune_spaces/` or of a Python file; raises ValueError saying what it lacks.
 
     What a space of no single method leaves out (metric, mode, tasks) is the method's own.
     """
@@ -160,6 +160,6 @@ def check(space: Space, method: str, experiment: Experiment[Any], seed: int) -> 
                 raise ValueError(f"space {space.name}: {error}") from error
             found.append(str(error))
     raise ValueError(
-        f"space {space.name}: all of {TRIES} samples are invalid for {method}, the last one because {found[-1]}; "
+        f"space {space.name}: all of {TRIES} samples are invalid for {method}, the last one with: {found[-1]}; "
         "change the domains or the options that they go with"
     )
