@@ -55,11 +55,11 @@ class ClipTable:
         return [str(name) for name in np.unique(self.view)]
 
     def of_views(self, views: Collection[str]) -> ClipTable:
-        """The clips of these cameras; raises ValueError where there are none."""
+        """The clips of these cameras; raises ValueError if there are none."""
         return self.select(np.isin(self.view, sorted(views)), f"cameras {sorted(views)}")
 
     def select(self, kept: np.ndarray, what: str) -> ClipTable:
-        """The clips where `kept`, bool (N,), is True; raises ValueError where it never is, saying `what` is missing."""
+        """The clips where `kept`, bool (N,), is True; raises ValueError if it never is, saying `what` is missing."""
         if not kept.any():
             raise ValueError(f"clips: none of {len(self)} is of {what}; cameras here: {', '.join(self.views())}")
         return ClipTable(**{f.name: getattr(self, f.name)[kept] for f in fields(self)})

@@ -113,7 +113,7 @@ class ClipReader(Protocol):
         """Clips of the recording with this id."""
 
     def read(self, recording: str, clips: Sequence[int]) -> Tensor | None:
-        """Clips by number, as `embed_clip` takes them: (K, T, ...) in host memory; None where they cannot be read."""
+        """Clips by number, as `embed_clip` takes them: (K, T, ...) in host memory; None if they cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)

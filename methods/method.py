@@ -82,13 +82,13 @@ class Method(nn.Module, ABC):
     def start_from(self, weights: dict[str, Tensor]) -> list[str]:
         """Take over another run's weights, by parameter name; returns a line for all that was left out on purpose.
 
-        Raises ValueError where a weight is missing, unknown or of another shape. A method whose stages differ in some
+        Raises ValueError if a weight is missing, unknown or of another shape. A method whose stages differ in some
         parameters overrides this with `handover.take_over`.
         """
         return take_over(self, weights)
 
     def frozen_features(self, video: Tensor) -> Tensor | None:
-        """What a frozen part computes: uint8 (B, T, 3, H, W) -> float16 (B, T, N, D); None where there is none.
+        """What a frozen part computes: uint8 (B, T, 3, H, W) -> float16 (B, T, N, D); None if there is none.
 
         The platform may cache it once per recording; `forward` and `embed` take it in place of video.
         """

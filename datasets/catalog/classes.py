@@ -40,7 +40,7 @@ def frame_kind(name: str, recording: Recording) -> str:
 
 
 def check_segments(classes: Classes, segments: Iterable[Segment], what: str) -> None:
-    """Raise ValueError where a segment's label is not in the list of its kind."""
+    """Raise ValueError if a segment's label is not in the list of its kind."""
     known = {kind: frozenset(names) for kind, names in classes.items()}
     for segment in segments:
         if segment.name in known and segment.label not in known[segment.name]:
@@ -48,7 +48,7 @@ def check_segments(classes: Classes, segments: Iterable[Segment], what: str) -> 
 
 
 def check_frame_labels(classes: Classes, name: str, recording: Recording, labels: np.ndarray, what: str) -> None:
-    """Raise ValueError where a frame's label is not a number of the list, if its kind has one."""
+    """Raise ValueError if a frame's label is not a number of the list, if its kind has one."""
     kind = frame_kind(name, recording)
     if kind in classes and len(labels) and not 0 <= labels.min() <= labels.max() < len(classes[kind]):
         worst = labels.max() if labels.max() >= len(classes[kind]) else labels.min()
@@ -56,7 +56,7 @@ def check_frame_labels(classes: Classes, name: str, recording: Recording, labels
 
 
 def check_actions(classes: Classes, recordings: Iterable[Recording], what: str) -> None:
-    """Raise ValueError where a recording's action is not in the list of actions."""
+    """Raise ValueError if a recording's action is not in the list of actions."""
     for recording in recordings:
         if recording.action not in classes["action"]:
             raise _outside(what, recording.id, "action", recording.action, classes)
@@ -79,7 +79,7 @@ def class_rows(classes: Classes) -> list[dict[str, Any]]:
 def classes_from(rows: Iterable[Mapping[str, Any]], file: Path) -> Classes:
     """What `class_rows` gave, in any order.
 
-    Raises ValueError where ids do not count from 0 without a gap, or a kind has a name twice.
+    Raises ValueError if ids do not count from 0 without a gap, or a kind has a name twice.
     """
     found: dict[str, dict[int, str]] = {}
     counts: dict[str, int] = {}

@@ -16,7 +16,7 @@ _COLUMNS = pa.schema([RECORDINGS.field("dataset"), ("split", pa.string()), *list
 def read_recordings(folder: Path, root: Path) -> tuple[tuple[Recording, ...], dict[str, str], Protocols]:
     """Recordings, their new ids by old ones, and the splits as the protocol "default".
 
-    Raises ValueError where two splits have a recording of one scene and view: its new id would name both.
+    Raises ValueError if two splits have a recording of one scene and view: its new id would name both.
     """
     new_ids: dict[str, str] = {}
     taken: dict[str, str] = {}

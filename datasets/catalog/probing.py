@@ -16,7 +16,7 @@ Tick = Callable[[int, int], None]
 
 
 def check_splits(root: Path, listed: Iterable[tuple[str, str]], source: Path) -> None:
-    """Raise ValueError where one file, under any of its names, is in two splits: it would be tested on its twin.
+    """Raise ValueError if one file, under any of its names, is in two splits: it would be tested on its twin.
 
     listed: (split, path relative to `root`) of every recording in one protocol; `source` is the file that the user can
     correct.
@@ -63,7 +63,7 @@ def check_share(catalog: Catalog, max_quarantined: float) -> None:
 
 
 def check_broken(root: Path, broken: Sequence[Quarantined], total: int, max_quarantined: float) -> None:
-    """Raise ValueError where more than the share `max_quarantined` of `total` files is unreadable."""
+    """Raise ValueError if more than the share `max_quarantined` of `total` files is unreadable."""
     if len(broken) > max_quarantined * total:
         reasons = "\n  ".join(file.reason for file in broken[:5])
         raise ValueError(

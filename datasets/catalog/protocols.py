@@ -45,7 +45,7 @@ def protocol_rows(protocols: Protocols, recordings: Iterable[Recording]) -> list
 
 
 def protocols_from(rows: Iterable[Mapping[str, str]], file: Path) -> Protocols:
-    """What `protocol_rows` gave; raises ValueError where a recording has two splits in one protocol."""
+    """What `protocol_rows` gave; raises ValueError if a recording has two splits in one protocol."""
     protocols: Protocols = {}
     for row in rows:
         of = protocols.setdefault(row["protocol"], {})

@@ -151,7 +151,7 @@ def _simultaneous(
 
 
 def _check_clock(catalog: Catalog, cameras: list[int]) -> None:
-    """Raise ValueError where the cameras of a scene, which share rows, have no common instant."""
+    """Raise ValueError if the cameras of a scene, which share rows, have no common instant."""
     found = [catalog.recordings[i] for i in cameras]
     if run_together(found):
         return
@@ -164,7 +164,7 @@ def _check_clock(catalog: Catalog, cameras: list[int]) -> None:
 
 
 def candidates(catalog: Catalog, name: str, view: View) -> list[int]:
-    """Indices of the recordings that fit a view; raises ValueError where there are none."""
+    """Indices of the recordings that fit a view; raises ValueError if there are none."""
     found = [i for i, recording in enumerate(catalog.recordings) if fits(recording, view)]
     if not found:
         here = sorted({str(r.perspective) for r in catalog.recordings}) or ["no recording at all"]

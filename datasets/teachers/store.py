@@ -82,7 +82,7 @@ class Teachers:
         return Teachers(folder)
 
     def check_recordings(self, recordings: Iterable[str]) -> None:
-        """Raise ValueError where the tables name recordings, but none of these ids."""
+        """Raise ValueError if the tables name recordings, but none of these ids."""
         named = {recording for _, recording in self._scores.place} | (self._boxes.span.keys() if self._boxes else set())
         if named and named.isdisjoint(recordings):
             raise ValueError(
@@ -91,9 +91,9 @@ class Teachers:
             )
 
     def scores(self, recording: str, task: str) -> np.ndarray | None:
-        """The teacher's logits, float32 (C,), or None where it has not seen the recording.
+        """The teacher's logits, float32 (C,), or None if it has not seen the recording.
 
-        Raises ValueError where the folder holds nothing of the task at all.
+        Raises ValueError if the folder holds nothing of the task at all.
         """
         if task not in self._scores.classes:
             known = ", ".join(self._scores.classes) or "none"
@@ -104,14 +104,14 @@ class Teachers:
         return self._scores.read(recording, task)
 
     def classes(self, task: str) -> int | None:
-        """Number of logits of a task; None where there are none."""
+        """Number of logits of a task; None if there are none."""
         return self._scores.classes.get(task)
 
     def boxes(self, recording: str, frames: np.ndarray, k: int) -> np.ndarray | None:
         """The k most certain boxes of each frame, float32 (T, k, 6) as (kind, x1, y1, x2, y2, score), else zeros.
 
-        A frame that occurs twice has its boxes in both places. None where the detector has not seen the recording;
-        raises ValueError where the folder holds no detections at all.
+        A frame that occurs twice has its boxes in both places. None if the detector has not seen the recording;
+        raises ValueError if the folder holds no detections at all.
         """
         if self._boxes is None:
             raise ValueError(
@@ -240,7 +240,7 @@ def write_scores(
 ) -> None:
     """Put one task's scores (C,) by recording id into the folder's table; those of other tasks and recordings stay.
 
-    Raises ValueError where rows differ in length, have not `classes` entries, or are not what `kind` says.
+    Raises ValueError if rows differ in length, have not `classes` entries, or are not what `kind` says.
     """
     file = folder / SCORES_FILE
     if not scores:

@@ -59,6 +59,6 @@ class Draws:
         return self.part.clips.count(self.recordings[index].id)
 
     def _one(self, place: tuple[int, int]) -> Tensor | None:
-        """One clip (T, ...); None where it cannot be read."""
+        """One clip (T, ...); None if it cannot be read."""
         clips = self.part.clips.read(self.recordings[place[0]].id, [place[1]])
         return None if clips is None else clips[0]

@@ -67,7 +67,7 @@ class Task(task.Task[Options, EncoderPart]):
         return recording.perspective == PERSPECTIVE and recording.view in facts.seen
 
     def fit(self, train: EncoderPart) -> Fitted:
-        """A classifier per draw; raises ValueError where no clip of an action can be read."""
+        """A classifier per draw; raises ValueError if no clip of an action can be read."""
         actions, draws = sorted({r.action for r in train.recordings}), Draws(train)
         models, counts = [], []
         for draw in range(self.options.draws):
@@ -117,7 +117,7 @@ class Task(task.Task[Options, EncoderPart]):
         if not mine:
             raise ValueError(
                 f"fine-tuning: split {split!r} has no {PERSPECTIVE} recording of the cameras "
-                f"{', '.join(sorted(facts.seen))} that were trained on; leave the task 'few_clips' out, or catalogue "
+                f"{', '.join(sorted(facts.seen))} that were trained on; leave the task 'few_clips' out, or catalog "
                 "such recordings"
             )
         return mine

@@ -154,7 +154,7 @@ def _check_perspectives(split: str, recordings: tuple[Recorded, ...]) -> None:
         if len(shown) < 2:
             raise ValueError(
                 f"phases: split {split!r} shows the action {action!r} from {shown.pop()} cameras only; cross-view "
-                "scores need ego and exo videos in both splits: catalogue the other perspective too, or choose other "
+                "scores need ego and exo videos in both splits: catalog the other perspective too, or choose other "
                 "--tasks"
             )
 

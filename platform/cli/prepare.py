@@ -44,7 +44,7 @@ def dataset_names() -> list[str]:
 
 
 def dataset(name: str, args: Sequence[str]) -> None:
-    """Catalogue a dataset by its module: `Options`, `PROTOCOLS` and `catalog(options, tick=...)`."""
+    """Catalog a dataset by its module: `Options`, `PROTOCOLS` and `catalog(options, tick=...)`."""
     module = importlib.import_module(f"crossview.datasets.{name}")
     request = parse(
         Request[module.Options],  # type: ignore[name-defined]

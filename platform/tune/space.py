@@ -44,7 +44,7 @@ class Space:
         return {path: plain(domain.sample(random_state=state)) for path, domain in self.domains.items()}
 
     def points(self) -> Iterator[Options]:
-        """Every combination of the listed values; raises ValueError where a domain is a range."""
+        """Every combination of the listed values; raises ValueError if a domain is a range."""
         values = []
         for path, domain in self.domains.items():
             if not isinstance(domain, Categorical):
