@@ -79,12 +79,13 @@ def run(args: Sequence[str]) -> None:
 
 
 def _overview(names: Sequence[str], *, ok: bool) -> None:
-    """Print what there is to prepare, without importing a dataset; ends with status 0 where that was asked for."""
+    """Print what can be prepared, without importing a dataset; exits with status 0 if `ok`, else 2."""
     first = {name: _first_line(name) for name in names}
     first |= {name: (function.__doc__ or "").splitlines()[0] for name, function in COMMANDS.items()}
-    lines = ["usage: crossview prepare DATASET [options]   (crossview prepare DATASET --help lists its options)", ""]
-    for title, listed in (("datasets", (*names, *MADE)), ("operations on a catalog", OPERATIONS)):
-        lines += [f"{title}:", *(f"  {name:13} {first[name]}" for name in listed)]
+    lines = ["usage: crossview prepare DATASET [options]"]
+    for title, listed in (("Datasets", (*names, *MADE)), ("Operations on a catalog", OPERATIONS)):
+        lines += ["", f"{title}:", *(f"  {name:13} {first[name].rstrip('.')}" for name in listed)]
+    lines += ["", "Run `crossview prepare DATASET --help` for its options."]
     print("\n".join(lines), file=sys.stdout if ok else sys.stderr)
     raise SystemExit(0 if ok else 2)
 
@@ -160,13 +161,13 @@ def synthetic(
 
 
 def copies(catalog: Path, out: Path, size_px: int = 256, gop: int = 8, max_quarantined: float = 0.05) -> None:
-    """Make the prepared copy that is quick to read: H.264, small, short closed groups of pictures, verified.
+    """Copy a catalog's videos to small, verified H.264 files that decode fast.
 
     Args:
         catalog: Folder of the catalog whose files are to be copied.
         out: Folder for the copies and their catalog.
         size_px: Short side of the copies.
-        gop: Frames from one key frame to the next.
+        gop: Frames between key frames.
         max_quarantined: Largest share of videos that may be unreadable.
 
     """
