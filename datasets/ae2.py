@@ -1,6 +1,6 @@
 """One of AE2's four sets (arXiv 2306.05526): ego and exo videos with one phase label per frame.
 
-Two layouts, told apart by what is there; ROOT/SET holds `label.pickle` and
+Two layouts, detected from the files; ROOT/SET holds `label.pickle` and
 - lists (break_eggs, tennis_forehand): {ego,exo}/*.mp4, and {ego,exo}/{train,val,test}.csv: no header, one name a line;
 - folders (pour_milk, pour_liquid): {train,val,test}/{ego,exo}/*.mp4
 
@@ -94,7 +94,7 @@ def _check_names(listed: list[tuple[str, Perspective, str]], label_file: Path) -
         known = first.setdefault((perspective, PurePosixPath(path).stem), path)
         if known != path:
             raise ValueError(
-                f"{label_file}: {known} and {path} have one name, so one entry of labels for two {perspective} videos; "
+                f"{label_file}: {known} and {path} have one name, so {perspective} videos share one entry of labels; "
                 "rename one of them and give it an entry of its own"
             )
 
@@ -111,7 +111,7 @@ def _listed(root: Path, set_name: str) -> list[tuple[str, Perspective, str]]:
     lists = (base / "ego" / "train.csv").is_file() or (base / "exo" / "train.csv").is_file()
     if not lists and not (base / "train").is_dir():
         raise ValueError(
-            f"{base}: neither ego/train.csv nor train/ego is here; lay the set out as AE2 does, either with lists "
+            f"{base}: neither ego/train.csv nor train/ego is here; arrange the set as AE2 does, either with lists "
             "({ego,exo}/{train,val,test}.csv) or with folders ({train,val,test}/{ego,exo})"
         )
     listed: list[tuple[str, Perspective, str]] = []

@@ -56,7 +56,7 @@ def test_ae2_one_file_in_two_splits(tmp_path: Path) -> None:
     base = make_ae2(tmp_path, "lists")
     with (base / "exo" / "test.csv").open("a") as lines:
         lines.write("S0_exo_1.mp4\n")
-    with pytest.raises(ValueError, match=r"exo/S0_exo_1\.mp4 stands in split 'test' and in split 'train'; .*remove"):
+    with pytest.raises(ValueError, match=r"exo/S0_exo_1\.mp4 is in split 'test' and in split 'train'; .*remove"):
         ae2.catalog(ae2.Options(root=tmp_path, set="chop"))
 
 
@@ -190,7 +190,7 @@ def test_folder_broken_csv(tmp_path: Path, line: int, old: str, new: str, messag
 def test_folder_one_file_in_two_splits(tmp_path: Path) -> None:
     lines = make_folder(tmp_path)
     (tmp_path / "list.csv").write_text("\n".join([*lines, "./a.mp4,test,take9,head,ego,,"]))
-    with pytest.raises(ValueError, match=r"list\.csv: \./a\.mp4 stands in split 'test' and in split 'train'"):
+    with pytest.raises(ValueError, match=r"list\.csv: \./a\.mp4 is in split 'test' and in split 'train'"):
         folder.catalog(folder.Options(root=tmp_path, csv=tmp_path / "list.csv"))
 
 

@@ -284,7 +284,7 @@ EGO, EXO = recording(0, "e", "ego"), recording(0, "x", "exo")
         (
             catalog_of(replace(EGO, num_frames=0), EXO),
             two_views("paired"),
-            r"s0/e\.mp4: 0 frames.*catalogue the file again",
+            r"s0/e\.mp4: 0 frames.*catalog the file again",
         ),
     ],
 )

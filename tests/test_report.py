@@ -82,7 +82,7 @@ def test_a_run_without_evaluation_says_what_to_do(run: Path, tmp_path: Path) -> 
     bare.mkdir()
     shutil.copy(run / "run.json", bare)
     page = report(bare).read_text()
-    assert "not evaluated yet" in page
+    assert "not been evaluated yet" in page
     assert "crossview evaluate" in page
     with pytest.raises(ValueError, match=r"run\.json is missing"):
         report(tmp_path)
@@ -129,7 +129,7 @@ def test_queries_cover_both_views_and_several_phases() -> None:
 
 
 def test_losses_that_were_never_logged_are_an_error() -> None:
-    with pytest.raises(ValueError, match="holds no row"):
+    with pytest.raises(ValueError, match="has no rows"):
         plots.loss_curves([])
 
 

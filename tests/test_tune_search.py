@@ -150,7 +150,7 @@ def test_more_groups_of_workers_than_fit_wait_for_each_other(
     """Three trials of two workers claim more than the cluster has; all of them end, and as one process would."""
     settings = Settings(space=ratios, trials=2, scheduler="none", evaluations=1, confirm=0)
     start(tmp_path / "groups", "byov", experiment(catalog, workers=2), settings)
-    assert "room: 2 at a time, each with 1.56 CPUs; the cluster has 4 CPUs" in capsys.readouterr().out
+    assert "trials: 2 at a time, each with 1.56 CPUs; the cluster has 4 CPUs" in capsys.readouterr().out
     groups = Journal(tmp_path / "groups").trials()
     assert [trial.status for trial in groups] == ["finished"] * 3
     for trial in groups:

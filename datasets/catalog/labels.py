@@ -17,7 +17,7 @@ class Labels:
     """Classes of each kind as the catalog's class table numbers them, alike in every part of the catalog.
 
     Kinds are names of segments, "perspective" (exo 0, ego 1) and "action", which is `Recording.action` where no segment
-    has that name. Raises ValueError where the table has another number of classes than the method counts on, and for
+    has that name. Raises ValueError if the table has another number of classes than the method counts on, and for
     an action that it does not have.
     """
 

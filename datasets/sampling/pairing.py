@@ -1,4 +1,4 @@
-"""Which recordings stand together in one epoch: a table of recordings, one row per plan row, one column per slot."""
+"""Which recordings are paired in one epoch: a table of recordings, one row per plan row, one column per slot."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Pairs:
     """Two recordings that share an action ("unpaired") or a scene ("synchronized", "paired"), never the same file.
 
     The larger side of each action or scene gives one row per recording; the smaller side is dealt out in random order,
-    again and again, so that every recording with a partner stands in every epoch.
+    again and again, so that every recording with a partner occurs in every epoch.
     """
 
     def __init__(self, catalog: Catalog, sampling: Sampling) -> None:
@@ -90,7 +90,7 @@ class Pairs:
         partner = dealt[: len(longer)].copy()
         turn = 0
         while (same := self._files[partner] == self._files[longer]).any():
-            turn += 1  # the next in the deal stands in; the file passed over is in this row already
+            turn += 1  # use the next one dealt; the skipped file is in this row already
             partner[same] = np.roll(dealt, -turn)[: len(longer)][same]
         return np.stack([partner, longer] if swapped else [longer, partner], axis=1)
 
@@ -152,7 +152,7 @@ def _simultaneous(
 
 
 def _check_clock(catalog: Catalog, cameras: list[int]) -> None:
-    """Raise ValueError where the cameras of a scene, which share rows, have no common instant."""
+    """Raise ValueError if the cameras of a scene, which share rows, have no common instant."""
     found = [catalog.recordings[i] for i in cameras]
     if run_together(found):
         return
@@ -165,7 +165,7 @@ def _check_clock(catalog: Catalog, cameras: list[int]) -> None:
 
 
 def candidates(catalog: Catalog, name: str, view: View) -> list[int]:
-    """Indices of the recordings that fit a view; raises ValueError where there are none."""
+    """Indices of the recordings that fit a view; raises ValueError if there are none."""
     found = [i for i, recording in enumerate(catalog.recordings) if fits(recording, view)]
     if not found:
         here = sorted({str(r.perspective) for r in catalog.recordings}) or ["no recording at all"]
