@@ -27,7 +27,7 @@ def check_splits(root: Path, listed: Iterable[tuple[str, str]], source: Path | s
         if known_split != split:
             also = "" if known_path == path else f", there as {known_path}"
             raise ValueError(
-                f"{source}: {path} stands in split {split!r} and in split {known_split!r}{also}; a file belongs to one "
+                f"{source}: {path} is in split {split!r} and in split {known_split!r}{also}; a file belongs to one "
                 "split, or training sees what is evaluated: remove it from one of them"
             )
 

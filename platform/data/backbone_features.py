@@ -24,7 +24,7 @@ from crossview.platform.run_folder import write_json
 def backbone(name: str, weights: str = "hub", size_px: int | None = None, chunk: int = 64) -> Base:
     """Any timm model by name with the frame size and colours that its weights were trained with."""
     if not timm.is_model(name):
-        raise ValueError(f"timm:{name}: timm knows no such model; see timm.list_models()")
+        raise ValueError(f"timm:{name}: timm has no such model; see timm.list_models()")
     facts = timm.get_pretrained_cfg(name)
     if facts is None:
         return Base(model=name, weights=weights, size_px=size_px or 224, chunk=chunk)
