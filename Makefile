@@ -88,9 +88,9 @@ longtest: $(STAMP) ## Run the long tests: clusters of several nodes, a real `ray
 lint: $(STAMP) ## Check style and formatting with ruff; changes nothing.
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@echo "lint: clean; mend findings with: make format"
+	@echo "lint: clean"
 
-format: $(STAMP) ## Mend what ruff can mend, in place.
+format: $(STAMP) ## Fix what ruff can fix, in place.
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 	@echo "format: done; see git diff"

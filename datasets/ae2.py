@@ -1,8 +1,10 @@
 """One of AE2's four sets (arXiv 2306.05526): ego and exo videos with one phase label per frame.
 
-Two layouts, told apart by what is there; ROOT/SET holds `label.pickle` and
+Two layouts, detected from the files; ROOT/SET holds `label.pickle` and
 - lists (break_eggs, tennis_forehand): {ego,exo}/*.mp4, and {ego,exo}/{train,val,test}.csv: no header, one name a line;
 - folders (pour_milk, pour_liquid): {train,val,test}/{ego,exo}/*.mp4
+
+A set of other phases than AE2's names them in `phases.txt`: one name a line, in the order of their numbers.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ PHASES: dict[str, tuple[str, ...]] = {
     "pour_liquid": ("before the liquid exits", "pouring", "pouring complete"),
     "tennis_forehand": ("before the racket touches the ball", "after it"),
 }
-"""Phases between the key events that the benchmark labels, by set; another set's phases have numbers alone."""
+"""Phases between the key events that the benchmark labels, by set; those of another set come from its phases.txt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +75,16 @@ def catalog(options: Options, *, tick: Tick | None = None) -> Catalog:
         frame_labels={"phase": phases},
         quarantined=quarantined,
         protocols=one_protocol(members),
-        classes={f"phase/{name}": PHASES[name]} if name in PHASES else {},
+        classes={f"phase/{name}": names} if (names := _phase_names(base)) else {},
     )
+
+
+def _phase_names(base: Path) -> tuple[str, ...]:
+    """From the set's phases.txt, else AE2's own; none where neither knows the set, whose phases have numbers alone."""
+    file = base / "phases.txt"
+    if not file.is_file():
+        return PHASES.get(base.name, ())
+    return tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
 
 
 def _check_names(listed: list[tuple[str, Perspective, str]], label_file: Path) -> None:
@@ -84,7 +94,7 @@ def _check_names(listed: list[tuple[str, Perspective, str]], label_file: Path) -
         known = first.setdefault((perspective, PurePosixPath(path).stem), path)
         if known != path:
             raise ValueError(
-                f"{label_file}: {known} and {path} have one name, so one entry of labels for two {perspective} videos; "
+                f"{label_file}: {known} and {path} have one name, so {perspective} videos share one entry of labels; "
                 "rename one of them and give it an entry of its own"
             )
 
@@ -101,7 +111,7 @@ def _listed(root: Path, set_name: str) -> list[tuple[str, Perspective, str]]:
     lists = (base / "ego" / "train.csv").is_file() or (base / "exo" / "train.csv").is_file()
     if not lists and not (base / "train").is_dir():
         raise ValueError(
-            f"{base}: neither ego/train.csv nor train/ego is here; lay the set out as AE2 does, either with lists "
+            f"{base}: neither ego/train.csv nor train/ego is here; arrange the set as AE2 does, either with lists "
             "({ego,exo}/{train,val,test}.csv) or with folders ({train,val,test}/{ego,exo})"
         )
     listed: list[tuple[str, Perspective, str]] = []

@@ -1,4 +1,4 @@
-"""What a trained embedding has to beat, and by how much it does."""
+"""The baselines of a trained embedding, and its margin over them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Margin:
 def margin(rows: Rows, *, trained: str = "trained", lower: Collection[str] = ()) -> dict[str, Margin]:
     """The trained row minus the best baseline, by metric, over the metrics of the trained row.
 
-    In the metrics `lower`, of which less is better, the best baseline minus the trained row.
+    In the metrics `lower`, where lower is better, the best baseline minus the trained row.
 
     With equally many seeds the rows are paired by seed, else each trained seed is compared with the baseline's mean.
     The best baseline is chosen by metric; one without the metric, or whose mean is NaN, does not compete.
@@ -53,7 +53,7 @@ def margin(rows: Rows, *, trained: str = "trained", lower: Collection[str] = ())
     baselines = {name: scores for name, scores in rows.items() if name != trained}
     if trained not in rows or not baselines:
         raise ValueError(
-            f"margin: rows {list(rows)} hold no pair of {trained!r} and a baseline; evaluate the trained model and at "
+            f"margin: rows {list(rows)} lack {trained!r} or a baseline; evaluate the trained model and at "
             "least one baseline"
         )
     return {m: _margin(m, value, baselines, -1 if m in lower else 1) for m, value in rows[trained].items()}

@@ -55,11 +55,11 @@ class ClipTable:
         return [str(name) for name in np.unique(self.view)]
 
     def of_views(self, views: Collection[str]) -> ClipTable:
-        """The clips of these cameras; raises ValueError where there are none."""
+        """The clips of these cameras; raises ValueError if there are none."""
         return self.select(np.isin(self.view, sorted(views)), f"cameras {sorted(views)}")
 
     def select(self, kept: np.ndarray, what: str) -> ClipTable:
-        """The clips where `kept`, bool (N,), is True; raises ValueError where it never is, saying `what` is missing."""
+        """The clips where `kept`, bool (N,), is True; raises ValueError if it never is, saying `what` is missing."""
         if not kept.any():
             raise ValueError(f"clips: none of {len(self)} is of {what}; cameras here: {', '.join(self.views())}")
         return ClipTable(**{f.name: getattr(self, f.name)[kept] for f in fields(self)})
@@ -122,7 +122,7 @@ class ClipTable:
                 row = mixed[0]
                 raise ValueError(
                     f"{self.recording[row]}: {name} is both {str(values[first[of[row]]])!r} and {str(values[row])!r}; "
-                    f"a recording has one {name}: give each camera's file an id of its own"
+                    f"a recording has one {name}: give each camera's file its own id"
                 )
         scene, view = (np.unique(v, return_inverse=True)[1] for v in (self.scene, self.view))
         _, index, count = np.unique(

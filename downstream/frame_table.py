@@ -13,8 +13,8 @@ import pyarrow as pa
 class FrameTable:
     """Frame embeddings of a split with the phase labels and the perspective of every frame.
 
-    Frames of a video stand together and in order, and videos stand in the order of `videos`: the order decides ties, so
-    it is part of the result. Perspective is data here, never read off a path. Raises ValueError, naming the video,
+    Frames of a video are contiguous and in order, and videos are in the order of `videos`: the order breaks ties, so it
+    is part of the result. Perspective is data here, never derived from a path. Raises ValueError, naming the video,
     where the arrays break a rule.
     """
 
@@ -121,7 +121,7 @@ class FrameTable:
         repeated = [name for i, name in enumerate(self.videos) if name in set(self.videos[:i])]
         if repeated:
             raise ValueError(
-                f"embeddings: video {repeated[0]!r} stands in two places; names must be unique in a split and "
+                f"embeddings: video {repeated[0]!r} occurs in two places; names must be unique in a split and "
                 "the frames of a video together: sort the rows by video and frame"
             )
         present = np.unique(self.video)
@@ -134,7 +134,7 @@ class FrameTable:
         if len(back):
             name = self.videos[self.video[back[0] + 1]]
             raise ValueError(
-                f"{name}: its frames stand after a later video's (row {back[0] + 1}); frames of a video must be "
+                f"{name}: its frames come after a later video's (row {back[0] + 1}); frames of a video must be "
                 "together and videos in the order listed: sort the rows by video"
             )
         same = np.diff(self.video) == 0

@@ -1,4 +1,4 @@
-"""What figures of an embedding are drawn from: a map of frames of both views, and nearest frames across views."""
+"""Data for the figures of an embedding: a map of frames of both views, and nearest frames across views."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scores of a run: one table that every evaluation adds lines to, and of which readers take the latest."""
+"""The scores of a run: one table that every evaluation appends to; readers use the latest lines."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def appended(table: pa.Table | None, lines: pa.Table) -> pa.Table:
 
 
 def latest(table: pa.Table) -> pa.Table:
-    """The newest line of every score, in the order in which scores first appeared."""
+    """The latest line of every score, in the order in which scores first appeared."""
     keys = zip(*(table[name].to_pylist() for name in _SCORE), strict=True)
     newest: dict[tuple[str, ...], int] = {}
     times = table["evaluated_at"].cast(pa.int64()).to_pylist()
@@ -74,7 +74,7 @@ def scores(table: pa.Table) -> dict[str, dict[str, float]]:
 
 
 def lower_is_better(table: pa.Table) -> frozenset[str]:
-    """Metrics of which less is better."""
+    """Metrics where lower is better."""
     return frozenset(select(table, mode="min")["metric"].to_pylist())
 
 

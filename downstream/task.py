@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Mode = Literal["max", "min"]
-"""Whether more or less is better."""
+"""Whether higher or lower is better."""
 Reads = Literal["frames", "clips", "encoder", "samples"]
-"""What `fit` and `predict` are handed for each split.
+"""What `fit` and `predict` get for each split.
 
 frames: `TablePart`, one row per frame of every recording, for each row of the result (trained, its baselines, ...).
 clips: `TablePart`, one row per evaluation clip, for each row of the result.
@@ -35,11 +35,11 @@ class TaskOptions(ABC):
     fitted: ClassVar[bool]
     """Whether the task fits something on another split than the evaluated one."""
     default: ClassVar[bool] = False
-    """Whether `crossview evaluate` scores the task where no task is named."""
+    """Whether `crossview evaluate` scores the task if none is named."""
 
     @abstractmethod
     def metrics(self) -> dict[str, Mode]:
-        """Names of the trained row's scores; empty where only the network that is scored knows them."""
+        """Names of the trained row's scores; empty if only the scored network knows them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ class Facts:
     seen: frozenset[str]
     """Cameras that the method was trained on."""
     actions: frozenset[str]
-    """Actions that training was restricted to; where it was not, all of the catalog."""
+    """Actions that training was restricted to, or all of the catalog."""
     measures: bool
     """Whether the method measures something of its own."""
 
@@ -113,7 +113,7 @@ class ClipReader(Protocol):
         """Clips of the recording with this id."""
 
     def read(self, recording: str, clips: Sequence[int]) -> Tensor | None:
-        """Clips by number, as `embed_clip` takes them: (K, T, ...) in host memory; None where they cannot be read."""
+        """Clips by number, as `embed_clip` takes them: (K, T, ...) in host memory; None if they cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,7 @@ class TablePart(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderPart(Part):
-    """A split's clips with the network that a row of the result stands for."""
+    """A split's clips with the network of one row of the result."""
 
     encoder: nn.Module
     """In eval mode; `embed_clip` gives vectors (B, D) of clips (B, T, ...). A task that trains it trains a copy."""
@@ -146,7 +146,7 @@ class EncoderPart(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class SamplePart(Part):
-    """One batch of a split with the network that a row of the result stands for."""
+    """One batch of a split with the network of one row of the result."""
 
     encoder: nn.Module
     """In eval mode; `measures` gives scalars of the batch by name."""
@@ -186,7 +186,7 @@ class Task(ABC, Generic[O, P]):
 
     @abstractmethod
     def score(self, predictions: Any, test: P) -> dict[str, float]:
-        """Values by metric; one that cannot be said of this split is left out."""
+        """Values by metric; those that are undefined on this split are left out."""
 
     @abstractmethod
     def items(self, predictions: Any, test: P) -> int:

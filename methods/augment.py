@@ -13,7 +13,7 @@ from crossview.methods import noise
 _QUARTERS = (
     (0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2), (2, 4), (2, 0), (1, 1), (3, 1), (1, 3), (3, 3),
 )  # fmt: skip
-"""Places of a multi-scale crop, in quarters of the room that it leaves (Wang et al., TSN, ECCV 2016: 13 of them)."""
+"""Places of a multi-scale crop, in quarters of the free margin (Wang et al., TSN, ECCV 2016: 13 of them)."""
 
 
 @dataclass(frozen=True)

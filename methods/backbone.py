@@ -1,4 +1,4 @@
-"""A frozen timm model as a source of frame features; `base.py` holds the one that gives patch tokens."""
+"""A frozen timm model as a source of frame features; `base.py` has the one that gives patch tokens."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from crossview.methods.handover import mismatch
 class Frozen(nn.Module, ABC):
     """A model of single frames in eval mode and without gradients, applied to video in chunks.
 
-    The model stands under the attribute that `name` gives, and its weights under that name. `tokens` is what a subclass
-    makes of frames.
+    The model is stored in the attribute `name`, which also prefixes its weights. `tokens` is what a subclass makes of
+    frames.
     """
 
     name = "model"
@@ -83,7 +83,7 @@ def create(config: Base, must_be: str) -> nn.Module:
     shape = {"embed_dim": config.width, "depth": config.depth, "num_heads": config.heads, "patch_size": config.patch_px}
     options: dict[str, Any] = {k: v for k, v in shape.items() if v is not None}
     if not timm.is_model(config.model):
-        raise ValueError(f"base.model is {config.model!r}; timm knows no such model: see timm.list_models('vit_*')")
+        raise ValueError(f"base.model is {config.model!r}; timm has no such model: see timm.list_models('vit_*')")
     with torch.random.fork_rng(devices=[]):  # the base's random numbers are its own: the trained weights' stay the same
         torch.default_generator.manual_seed(config.seed)
         try:
@@ -96,7 +96,7 @@ def create(config: Base, must_be: str) -> nn.Module:
 
 
 def _sized(config: Base, options: dict[str, Any]) -> nn.Module:
-    """The model for frames of `size_px`, which only some families have to be told."""
+    """The model for frames of `size_px`, which only some families take as an argument."""
     make = _from_hub if config.weights == "hub" else _at_random
     try:
         return make(config, options | {"img_size": config.size_px})
@@ -114,7 +114,7 @@ def _from_hub(config: Base, options: dict[str, Any]) -> nn.Module:
         model: nn.Module = timm.create_model(config.model, pretrained=True, num_classes=0, **options)
     except TypeError:
         raise
-    except Exception as error:  # the hub's client raises a dozen kinds: offline, timeout, no such file, no such tag
+    except Exception as error:  # the hub's client raises many errors: offline, timeout, no such file, no such tag
         raise ValueError(
             f"base.weights is 'hub', but the weights of {config.model} cannot be fetched ({type(error).__name__}: "
             f"{error}); pass base.weights=FILE with a local .safetensors or .pt file, or base.weights=random for an "
@@ -132,7 +132,7 @@ def _from_hub(config: Base, options: dict[str, Any]) -> nn.Module:
 
 
 def load_weights(model: nn.Module, file: Path) -> None:
-    """Load a model's weights strictly; a classifier in the file is dropped, everything else must match."""
+    """Load a model's weights strictly; a classifier in the file is ignored, everything else must match."""
     if not file.is_file():
         raise ValueError(
             f"base.weights is {str(file)!r}; no such file: give a .safetensors or .pt file, 'hub' or 'random'"

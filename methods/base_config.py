@@ -1,4 +1,4 @@
-"""Which frozen image encoder a method stands on. No torch: `--help` stays fast."""
+"""The frozen image encoder that a method builds on. No torch: `--help` stays fast."""
 
 from __future__ import annotations
 

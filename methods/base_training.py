@@ -1,4 +1,4 @@
-"""Training a small base encoder to name what covers each patch, where no published weights are at hand."""
+"""Training a small base encoder to name what covers each patch, where no published weights are available."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def train_base(
     """Train a ViT on pixels uint8 (n, 3, H, W) and coverage uint8 (n, parts, h, w) of its patches; write it to `out`.
 
     A linear head on each patch token predicts the square root of every part's share of the patch by binary
-    cross-entropy; the head is thrown away. `out` is what `Base.weights` takes.
+    cross-entropy; the head is discarded. `out` is what `Base.weights` takes.
     """
     torch.manual_seed(seed)
     base = FrozenViT(replace(config, weights="random", seed=seed))

@@ -1,4 +1,4 @@
-"""Weights that one stage of training takes over from another, every one accounted for."""
+"""Weights that one training stage takes over from another, with every tensor accounted for."""
 
 from __future__ import annotations
 

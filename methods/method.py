@@ -44,9 +44,9 @@ class Method(nn.Module, ABC):
         return "pass" if self.batch_dependent or norms else "sample"
 
     def blocks(self) -> list[nn.Module]:
-        """Modules that are called one after the other, each with trained parameters: what FSDP brings together at once.
+        """Modules that are called one after the other, each with trained parameters: what FSDP gathers at once.
 
-        By default the members of every list or sequence of like modules; what lies outside is brought together for the
+        By default the members of every list or sequence of like modules; what is outside is gathered for the
         whole step. A method that reads a block's parameters from outside its `forward` has to leave that block out.
         """
         return _like_members(self)
@@ -67,14 +67,14 @@ class Method(nn.Module, ABC):
         return self.embed(video).mean(1)
 
     def measures(self, batch: Batch) -> dict[str, Tensor]:
-        """Scalars by name that tell on held-out samples whether what the loss claims is learnt; higher is better."""
+        """Scalars by name that measure on held-out samples whether the loss's objective is learnt; higher is better."""
         del batch
         return {}
 
     def class_logits(self, video: Tensor) -> dict[str, Tensor]:
         """Logits of clips as `embed_clip` takes them, by kind of label: (B, C) each; {} where there is no classifier.
 
-        What a trained run says of recordings as another's teacher.
+        The predictions of a trained run that serves as a teacher.
         """
         del video
         return {}
@@ -82,13 +82,13 @@ class Method(nn.Module, ABC):
     def start_from(self, weights: dict[str, Tensor]) -> list[str]:
         """Take over another run's weights, by parameter name; returns a line for all that was left out on purpose.
 
-        Raises ValueError where a weight is missing, unknown or of another shape. A method whose stages differ in some
+        Raises ValueError if a weight is missing, unknown or of another shape. A method whose stages differ in some
         parameters overrides this with `handover.take_over`.
         """
         return take_over(self, weights)
 
     def frozen_features(self, video: Tensor) -> Tensor | None:
-        """What a frozen part computes: uint8 (B, T, 3, H, W) -> float16 (B, T, N, D); None where there is none.
+        """What a frozen part computes: uint8 (B, T, 3, H, W) -> float16 (B, T, N, D); None if there is none.
 
         The platform may cache it once per recording; `forward` and `embed` take it in place of video.
         """
@@ -96,7 +96,7 @@ class Method(nn.Module, ABC):
         return None
 
     def baselines(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """Embeddings that the trained one has to beat, with `embed`'s signature; the platform adds a random init."""
+        """Baseline embeddings, with `embed`'s signature; the platform adds a random init."""
         return {}
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:

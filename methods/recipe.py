@@ -1,4 +1,4 @@
-"""What a published table fixes: a method's configuration and how it is optimised. No torch: `--help` stays fast."""
+"""A recipe: a method's configuration and how it is optimised. No torch: `--help` stays fast."""
 
 from __future__ import annotations
 
@@ -73,18 +73,18 @@ class Optim:
             if value is not None and value <= 0:
                 raise ValueError(f"optim.{name} is {value}; it must be above 0")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ValueError(f"optim.ema_decay is {self.ema_decay}; it must lie between 0 and 1")
+            raise ValueError(f"optim.ema_decay is {self.ema_decay}; it must be between 0 and 1")
         if self.warmup_steps < 0:
             raise ValueError(f"optim.warmup_steps is {self.warmup_steps}; it must be 0 or more")
         if self.warmup_share is not None and (self.warmup_steps or not 0 <= self.warmup_share < 1):
             raise ValueError(
-                f"optim.warmup_share is {self.warmup_share} and warmup_steps {self.warmup_steps}; a share lies in "
-                "[0, 1) and stands in place of steps: set one of them"
+                f"optim.warmup_share is {self.warmup_share} and warmup_steps {self.warmup_steps}; a share is in "
+                "[0, 1) and replaces steps: set one of them"
             )
         if self.warmup_lr is not None and not 0 <= self.warmup_lr <= self.lr:
-            raise ValueError(f"optim.warmup_lr is {self.warmup_lr}; it must lie between 0 and optim.lr {self.lr}")
+            raise ValueError(f"optim.warmup_lr is {self.warmup_lr}; it must be between 0 and optim.lr {self.lr}")
         if not 0 <= self.momentum < 1:
-            raise ValueError(f"optim.momentum is {self.momentum}; it must lie in [0, 1)")
+            raise ValueError(f"optim.momentum is {self.momentum}; it must be in [0, 1)")
         if (self.schedule == "steps") != bool(self.milestones) or any(not 0 < m < 1 for m in self.milestones):
             raise ValueError(
                 f"optim.milestones is {self.milestones} with schedule {self.schedule!r}; 'steps' takes shares of the "

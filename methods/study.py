@@ -1,4 +1,4 @@
-"""A claim of a method and what it takes to check it; `studies()` in `methods/<name>/studies.py` maps a name to one."""
+"""A claim of a method and what is needed to check it; `studies()` in `methods/<name>/studies.py` maps a name to one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class BaseTraining:
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherTraining:
-    """What plays the teachers: the world's truth for detections and scores "object", a classifier for scores "ego"."""
+    """What serves as teachers: the world's truth for detections and scores "object", a classifier for scores "ego"."""
 
     world: WorldConfig
     """Where the ego-vs-exo classifier is trained; its seed must differ from the study's."""
@@ -68,17 +68,17 @@ class Study:
     layout: Literal["ae2", "synchronized"] = "ae2"
     """ae2 exports unpaired videos of one action in AE2's layout; synchronized writes every camera of each take."""
     train_views: tuple[str, ...] | None = None
-    """Cameras that train; the others are held out. None takes all."""
+    """Training cameras; the others are held out. None uses all."""
     train_actions: tuple[str, ...] | None = None
-    """Actions that train; the tasks see the others too. None takes all."""
+    """Training actions; the tasks see the others too. None uses all."""
     base: BaseTraining | None = None
-    """None leaves the base of the recipes as they say."""
+    """How to train the frozen base; None uses the base that the recipes name."""
     teachers: TeacherTraining | None = None
     """None writes no teacher store beside the catalog."""
     variants: dict[str, Recipe]
-    """The first is the method; the others are what it is made of and has to beat."""
+    """The first is the method; the others are its ablations and baselines."""
     starts: dict[str, str] = field(default_factory=dict)
-    """Arm to the variant whose weights, of the same seed, it starts from."""
+    """Variant to the variant whose weights, of the same seed, it starts from."""
     seeds: int
     tasks: tuple[str, ...] = ("phases",)
     """What every run is scored by, as in `crossview evaluate --tasks`."""
@@ -87,7 +87,7 @@ class Study:
     """Scored once, at the end; recipes are chosen on val."""
     cache: Literal["features", "frames", "none"] = "features"
     """features trains the runs side by side on frozen features that are computed once, frames on decoded frames; none
-    streams the video files, run by run, through Ray Data and Ray Train, and draws each run's page."""
+    streams the video files, run by run, through Ray Data and Ray Train, and draws each run's report."""
 
     def __post_init__(self) -> None:
         if self.layout == "ae2" and len(self.world.actions) != 1:

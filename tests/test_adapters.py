@@ -56,7 +56,7 @@ def test_ae2_one_file_in_two_splits(tmp_path: Path) -> None:
     base = make_ae2(tmp_path, "lists")
     with (base / "exo" / "test.csv").open("a") as lines:
         lines.write("S0_exo_1.mp4\n")
-    with pytest.raises(ValueError, match=r"exo/S0_exo_1\.mp4 stands in split 'test' and in split 'train'; .*remove"):
+    with pytest.raises(ValueError, match=r"exo/S0_exo_1\.mp4 is in split 'test' and in split 'train'; .*remove"):
         ae2.catalog(ae2.Options(root=tmp_path, set="chop"))
 
 
@@ -190,7 +190,7 @@ def test_folder_broken_csv(tmp_path: Path, line: int, old: str, new: str, messag
 def test_folder_one_file_in_two_splits(tmp_path: Path) -> None:
     lines = make_folder(tmp_path)
     (tmp_path / "list.csv").write_text("\n".join([*lines, "./a.mp4,test,take9,head,ego,,"]))
-    with pytest.raises(ValueError, match=r"list\.csv: \./a\.mp4 stands in split 'test' and in split 'train'"):
+    with pytest.raises(ValueError, match=r"list\.csv: \./a\.mp4 is in split 'test' and in split 'train'"):
         folder.catalog(folder.Options(root=tmp_path, csv=tmp_path / "list.csv"))
 
 
@@ -205,3 +205,15 @@ def test_folder_empty_csv(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text(make_folder(tmp_path)[0] + "\n")
     with pytest.raises(ValueError, match=r"list\.csv: it lists no recording"):
         folder.catalog(folder.Options(root=tmp_path, csv=tmp_path / "list.csv"))
+
+
+def test_a_set_may_name_its_own_phases(tmp_path: Path) -> None:
+    """The world's pour_milk has four phases, AE2's three."""
+    base = make_ae2(tmp_path, "folders").rename(tmp_path / "pour_milk")
+    labels = pickle.loads((base / "label.pickle").read_bytes())
+    (base / "label.pickle").write_bytes(pickle.dumps({k: np.full_like(v, 3) for k, v in labels.items()}))
+    with pytest.raises(ValueError, match=r"has the label 3 of kind 'phase/pour_milk', which is outside its 3 classes"):
+        ae2.catalog(ae2.Options(root=tmp_path, set="pour_milk"))
+    (base / "phases.txt").write_text("fetch\npour\nreturn\nserve\n")
+    made = ae2.catalog(ae2.Options(root=tmp_path, set="pour_milk"))
+    assert made.all_classes()["phase/pour_milk"] == ("fetch", "pour", "return", "serve")

@@ -109,7 +109,7 @@ def test_an_unreachable_hub_says_what_to_pass_instead(monkeypatch: pytest.Monkey
 
 
 def test_unknown_models_and_shapes_are_named() -> None:
-    with pytest.raises(ValueError, match="timm knows no such model"):
+    with pytest.raises(ValueError, match="timm has no such model"):
         FrozenViT(dataclasses.replace(TINY, model="vit_gigantic"))
     with pytest.raises(ValueError, match="must be a plain timm ViT"):
         FrozenViT(Base(model="resnet18", weights="random", size_px=64))

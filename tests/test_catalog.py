@@ -198,6 +198,15 @@ def test_a_catalog_of_0_3_with_one_take_in_two_splits_is_refused(tmp_path: Path)
         Catalog.load(tmp_path / "old")
 
 
+def test_a_catalog_of_0_3_with_a_slash_in_a_scene_is_refused_with_the_command(tmp_path: Path) -> None:
+    write_format_1(full(tmp_path), tmp_path / "old")
+    file = tmp_path / "old" / "recordings.parquet"
+    rows = pq.read_table(file).to_pylist()
+    pq.write_table(pa.Table.from_pylist([rows[0] | {"scene": "kitchen/a"}]), file)
+    with pytest.raises(ValueError, match=r"old: .*0\.3; a\.mp4: scene is 'kitchen/a'; .*`crossview prep.*--out .*old`"):
+        Catalog.load(tmp_path / "old")
+
+
 def test_ids_that_files_could_not_tell_apart_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"scene is 'kitchen/a'; .* must hold no '/'"):
         replace(recording("a"), scene="kitchen/a")

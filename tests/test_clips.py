@@ -92,6 +92,14 @@ def test_cameras_that_never_run_together_share_no_instant() -> None:
         evaluation_clips(scene, both(frames=4), 0)
 
 
+def test_scenes_of_one_name_in_two_datasets_share_no_instant() -> None:
+    recordings = [camera("ego"), camera("exo1", dataset="other", num_frames=30)]
+    found = evaluation_clips(recordings, both(frames=4, fps=30.0), 2)
+    alone = evaluation_clips(recordings[:1], both(frames=4, fps=30.0), 2)
+    assert found[0].frames.tolist() == alone[0].frames.tolist()
+    assert found[0].frames.max() > 30
+
+
 def test_a_clip_of_a_perspective_is_the_first_view_that_fits() -> None:
     ego, exo, any_ = (
         View(perspective="ego", frames=2),

@@ -50,11 +50,11 @@ def test_slices_are_the_videos():
         (lambda p: p["vectors"].__setitem__((5, 0), np.nan), "video-0: the vector of frame 5 is not finite"),
         (lambda p: p.update(labels=p["labels"][:-1]), "labels has shape"),
         (lambda p: p["labels"].__setitem__(0, -1), "video-0: frame 0 has label -1"),
-        (lambda p: p["video"].__setitem__(0, 1), "video-0: its frames stand after a later video"),
+        (lambda p: p["video"].__setitem__(0, 1), "video-0: its frames come after a later video"),
         (lambda p: p["frame"].__setitem__(1, 0), "video-0: frame 0 follows frame 0"),
         (lambda p: p["is_ego"].__setitem__(0, not p["is_ego"][0]), "video-0: is_ego changes"),
         (lambda p: p.update(videos=(*p["videos"], "empty")), "7 videos are listed"),
-        (lambda p: p.update(videos=(*p["videos"][:-1], "video-0")), "'video-0' stands in two places"),
+        (lambda p: p.update(videos=(*p["videos"][:-1], "video-0")), "'video-0' occurs in two places"),
         (lambda p: p.update(vectors=np.zeros((0, 4))), "at least one frame"),
     ],
 )

@@ -306,7 +306,7 @@ def test_classifiers_are_never_fitted_on_what_is_evaluated(run: Path) -> None:
 def test_each_evaluation_on_test_is_counted(run: Path) -> None:
     evaluate(run, split="test", in_process=True, options={"phases": Options(k=5)})
     evaluate(run, split="test", in_process=True, options={"phases": Options(k=5)})
-    assert "scored on it 2 time(s)" in (run / "evaluations" / "test.md").read_text()
+    assert "scored on test 2 time(s)" in (run / "evaluations" / "test.md").read_text()
 
 
 def test_actions_are_scored_apart(tmp_path: Path) -> None:

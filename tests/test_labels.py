@@ -66,6 +66,8 @@ def test_declared_classes_count_where_no_recording_shows_them() -> None:
     assert Labels(declared, {"action": 3}).of(TWO, "action", np.arange(6)).tolist() == [0, 1, 0]
     with pytest.raises(ValueError, match=r"kind 'verb' have 4 classes .*configured for 3; set .* to 4"):
         Labels(declared, {"verb": 3})
+    withheld = replace(declared, recordings=(ONE, replace(TWO, action="")))
+    assert Labels(withheld, {"action": 3}).of(withheld.recordings[1], "action", np.arange(6)).tolist() == [0, 0, 0]
     unseen = replace(CATALOG, segments=(), classes={"verb": ("c1",)})
     assert Labels(unseen, {"verb": 1}).of(ONE, "verb", np.arange(6)).tolist() == [0]
 

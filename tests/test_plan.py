@@ -284,7 +284,7 @@ EGO, EXO = recording(0, "e", "ego"), recording(0, "x", "exo")
         (
             catalog_of(replace(EGO, num_frames=0), EXO),
             two_views("paired"),
-            r"s0/e\.mp4: 0 frames.*catalogue the file again",
+            r"s0/e\.mp4: 0 frames.*catalog the file again",
         ),
     ],
 )
@@ -311,6 +311,20 @@ def test_synchronized_pairs_need_only_their_own_two_cameras_at_one_time() -> Non
     assert Plan(catalog_of(early, *exo[1:3]), group, 0).rows_per_epoch == 1
     with pytest.raises(ValueError, match=r"no scene has two cameras .* that run at one time.*one scene and clock"):
         Plan(catalog_of(early, *exo[1:]), two_views("synchronized"), 0)
+
+
+@pytest.mark.parametrize("pairing", ["synchronized", "group"])
+def test_scenes_of_one_name_in_two_datasets_share_no_row(pairing: Pairing) -> None:
+    cameras = [recording(k, view, view) for k in range(2) for view in ("ego", "exo")]  # type: ignore[arg-type]
+    other = [replace(r, dataset="other", path=f"other/{r.path}") for r in cameras]
+    view = View(perspective="ego", frames=4, fps=10.0)
+    sampling = Sampling(views={"a": view, "b": replace(view, perspective="exo")}, pairing=pairing)
+    plan = Plan(Catalog(Path("root"), (*cameras, *other)), sampling, 0)
+    assert plan.rows_per_epoch == 4
+    for row in epoch(plan, 0):
+        found = [plan.catalog.recordings[clip.recording] for clip in row.clips[0] if clip]
+        assert len(found) == 2
+        assert len({(r.dataset, r.scene) for r in found}) == 1
 
 
 def test_one_recording_is_no_pair() -> None:

@@ -107,12 +107,12 @@ def test_help_lists_datasets_and_operations_apart(toy: Path, capsys: pytest.Capt
         main(["prepare", "--help"])
     assert ended.value.code == 0
     assert "crossview.datasets.toy" not in sys.modules
-    datasets, operations = capsys.readouterr().out.split("operations on a catalog:")
-    assert [line.split()[0] for line in datasets.split("datasets:")[1].strip().splitlines()] == [
+    datasets, operations = capsys.readouterr().out.split("Operations on a catalog:")
+    assert [line.split()[0] for line in datasets.split("Datasets:")[1].strip().splitlines()] == [
         "ae2", "folder", "toy", "synthetic",
     ]  # fmt: skip
-    assert "  toy           Toy takes that a test films.\n" in datasets
-    assert [line.split()[0] for line in operations.strip().splitlines()] == ["copies", "teachers"]
+    assert "  toy           Toy takes that a test films\n" in datasets
+    assert [line.split()[0] for line in operations.split("\n\n")[0].strip().splitlines()] == ["copies", "teachers"]
     with pytest.raises(SystemExit) as ended:
         main(["prepare", "toy", "--help"])
     assert ended.value.code == 0
@@ -143,6 +143,32 @@ def test_what_a_module_must_keep_to(toy: Path, capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         prepare(toy, "--max-quarantined", "0.2")
     assert "has the protocols x-sub, x-set, its module declares x-sub, x-set, x-view" in capsys.readouterr().err
+    assert not (toy / "catalog").exists()
+
+
+def test_a_file_is_in_one_split_of_a_protocol(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (toy / "files" / "c_head.mp4").symlink_to(toy / "files" / "a_head.mp4")
+    with pytest.raises(SystemExit):
+        prepare(toy)
+    said = capsys.readouterr().err
+    assert "dataset toy, protocol 'x-sub': c_head.mp4 stands in split 'val' and in split 'train', there as a_h" in said
+    assert not (toy / "catalog").exists()
+
+
+def test_recordings_that_take_no_part_are_counted(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = toy / "modules" / "toy.py"
+    text = file.read_text()
+    file.write_text(text.replace('"val" for r in found}\n    by_view', '"val" for r in found[:3]}\n    by_view'))
+    prepare(toy)
+    said = capsys.readouterr().out
+    assert "protocol x-sub, without a split: 2 recordings, which take no part" in said
+    assert "protocol x-view, without" not in said
+    shutil.rmtree(toy / "catalog")
+    sys.modules.pop("crossview.datasets.toy")
+    file.write_text(text.replace("by_subject = {r.id:", "by_subject = {r.scene:"))
+    with pytest.raises(SystemExit):
+        prepare(toy)
+    assert "dataset toy: protocol 'x-sub' has none of the 5 recordings" in capsys.readouterr().err
     assert not (toy / "catalog").exists()
 
 

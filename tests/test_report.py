@@ -82,7 +82,7 @@ def test_a_run_without_evaluation_says_what_to_do(run: Path, tmp_path: Path) -> 
     bare.mkdir()
     shutil.copy(run / "run.json", bare)
     page = report(bare).read_text()
-    assert "not evaluated yet" in page
+    assert "not been evaluated yet" in page
     assert "crossview evaluate" in page
     with pytest.raises(ValueError, match=r"run\.json is missing"):
         report(tmp_path)
@@ -129,7 +129,7 @@ def test_queries_cover_both_views_and_several_phases() -> None:
 
 
 def test_losses_that_were_never_logged_are_an_error() -> None:
-    with pytest.raises(ValueError, match="holds no row"):
+    with pytest.raises(ValueError, match="has no rows"):
         plots.loss_curves([])
 
 
@@ -157,6 +157,16 @@ def test_recordings_that_never_overlap_are_named(root: Path) -> None:
     first, second = Catalog.load(root / "catalog").recordings[:2]
     with pytest.raises(ValueError, match=r"never overlap in time \(ego 0\.00-0\.43 s, exo 9\.00-9\.43 s\)"):
         common_instants([first, dataclasses.replace(second, start_offset_s=9.0)], 4)
+
+
+def test_a_scene_of_that_name_in_another_dataset_is_not_on_the_sheet(root: Path, tmp_path: Path) -> None:
+    first, second = Catalog.load(root / "catalog").recordings[:2]
+    other = dataclasses.replace(first, dataset="other", view="left", start_offset_s=9.0)
+    catalog = Catalog(root, (first, second, other))
+    contact_sheet(catalog, first.scene, tmp_path / "sheet.png", instants=2)
+    same = Catalog(root, (first, second, dataclasses.replace(other, dataset=first.dataset)))
+    with pytest.raises(ValueError, match="never overlap in time"):
+        contact_sheet(same, first.scene, tmp_path / "sheet.png")
 
 
 def test_pictures_come_in_the_order_asked_for(root: Path) -> None:

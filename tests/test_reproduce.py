@@ -89,7 +89,7 @@ def test_another_study_does_not_mix_with_a_folder(tmp_path: Path, monkeypatch: p
     study = tiny_study()
     runner._claim_folder(tmp_path, study)
     runner._claim_folder(tmp_path, study)
-    with pytest.raises(ValueError, match=r"an earlier form of this study"):
+    with pytest.raises(ValueError, match=r"another version of this study"):
         runner._claim_folder(tmp_path, dataclasses.replace(study, seeds=3))
 
 

@@ -133,4 +133,4 @@ def test_a_run_scored_by_an_earlier_version_asks_to_be_scored_again(run: Path, t
     page = report(tmp_path).read_text()
     assert "scored by an earlier version" in page
     assert "crossview evaluate RUN" in page
-    assert "not evaluated yet" not in page
+    assert "not been evaluated yet" not in page

@@ -34,7 +34,7 @@ def test_steps_multiply_the_rate_at_shares_of_the_run() -> None:
     [
         ({"warmup_share": 1.0}, r"warmup_share is 1.0"),
         ({"warmup_share": 0.1, "warmup_steps": 5}, r"set one of them"),
-        ({"warmup_lr": 2.0}, r"warmup_lr is 2.0; it must lie between 0 and optim.lr"),
+        ({"warmup_lr": 2.0}, r"warmup_lr is 2.0; it must be between 0 and optim.lr"),
         ({"milestones": (0.5,)}, r"milestones is \(0.5,\) with schedule 'cosine'"),
         ({"schedule": "steps"}, r"milestones is \(\) with schedule 'steps'"),
         ({"schedule": "steps", "milestones": (20.0,)}, r"shares of the run"),

@@ -411,7 +411,7 @@ def test_storage_that_cannot_be_reached_is_named(
     assert "s3://no-such-bucket/" in refusal(
         [*train, str(here / "catalog"), "--runs", "s3://no-such-bucket/runs", "--name", "x"], capsys
     )
-    assert "lies on a disk" in refusal(["reproduce", "byov:synthetic", "--out", str(s3)], capsys)
+    assert "must be on a disk" in refusal(["reproduce", "byov:synthetic", "--out", str(s3)], capsys)
     import s3fs
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):

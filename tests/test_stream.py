@@ -268,7 +268,7 @@ def test_files_that_were_mended_no_longer_count_against_the_limit(tmp_path: Path
         return json.dumps([{"recording": name, "path": f"{name}.mp4", "reason": f"{name}.mp4: cut"}])
 
     first = Quarantine(tmp_path, recordings=8, max_share=0.25)
-    with pytest.raises(ValueError, match=r"3 of 8 recordings are unreadable.*`crossview prepare`, or train anew"):
+    with pytest.raises(ValueError, match=r"3 of 8 recordings are unreadable.*`crossview prepare`, or start a new run"):
         first.add([report("a"), report("b"), report("c")])
     resumed = Quarantine(tmp_path, recordings=8, max_share=0.25)
     resumed.add([report("c"), "", report("d")])
@@ -305,5 +305,5 @@ def test_a_batch_that_does_not_divide_is_refused() -> None:
 
 def test_a_missing_root_is_refused(root: Path) -> None:
     gone = Catalog(root / "gone", catalog_of(root).recordings)
-    with pytest.raises(ValueError, match=r"gone.*missing; put it back, or .*`crossview prepare`.*--data.root"):
+    with pytest.raises(ValueError, match=r"gone.*missing; restore it, or .*`crossview prepare`.*--data.root"):
         stream(Plan(gone, PAIR, seed=0), Shard(**ONE))

@@ -215,7 +215,7 @@ def test_cuts(cut: str) -> None:
     [
         ({"actions": ("juggle",)}, "crack_egg"),
         ({"size_px": 100}, "multiple of 16"),
-        ({"exo_cameras": 9}, r"exo_cameras is 9; it must lie in \[1, 8\]"),
+        ({"exo_cameras": 9}, r"exo_cameras is 9; it must be in \[1, 8\]"),
         ({"min_frames": 200}, "min_frames is 200"),
     ],
 )

@@ -109,9 +109,9 @@ def test_probabilities_are_refused_as_logits_and_converted_on_request(tmp_path: 
 
 
 def test_other_kinds_are_checked_too() -> None:
-    with pytest.raises(ValueError, match="no probabilities"):
+    with pytest.raises(ValueError, match="not probabilities"):
         as_logits(np.array([[2.0, -1.0]]), "probs", "x")
-    with pytest.raises(ValueError, match="no log_probs"):
+    with pytest.raises(ValueError, match="not log_probs"):
         as_logits(np.array([[2.0, -1.0]]), "log_probs", "x")
     with pytest.raises(ValueError, match="not finite"):
         as_logits(np.array([[np.nan, -1.0]]), "logits", "x")

@@ -135,7 +135,7 @@ def test_an_image_classifier_scores_recordings(world: Path, tmp_path: Path) -> N
     ("options", "message"),
     [
         ([], "give exactly one of them"),
-        (["--backbone", "timm:no_such_net"], "timm knows no such model"),
+        (["--backbone", "timm:no_such_net"], "timm has no such model"),
         (["--backbone", "timm:resnet10t", "--weights", "missing.pt"], "these weights do not fit timm:resnet10t"),
         (["--run", "missing"], "missing"),
     ],

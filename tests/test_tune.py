@@ -408,7 +408,7 @@ def test_runs_that_fail_on_fresh_seeds_are_told_and_hide_nothing(
             )
             (folder / "confirm" / f"{variant}-seed{seed}-val.json").write_text(json.dumps(rows))
     page = publish(folder).read_text()
-    assert "NOT compared, since 1 runs failed, the first one as winner: step 3: not finite" in page
+    assert "NOT compared, since 1 runs failed, the first one: winner: step 3: not finite" in page
     assert (folder / "best.json").is_file()
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import tiny_run
 from feature_catalog import write_feature_catalog
+from serial_tune import take_turns
 
 from crossview.platform import checkpoint
 from crossview.platform.cli.main import main
@@ -122,12 +123,12 @@ def test_population_based_training_copies_better_trials(
 ) -> None:
     """Whoever copies goes on from the other's weights under options of its own; more members than places."""
     folder = tmp_path / "population"
-    settings = Settings(space=ratios, trials=3, scheduler="pbt", evaluations=3, confirm=0, jobs=2)
+    settings = Settings(space=ratios, trials=3, scheduler="pbt", evaluations=2, confirm=0, jobs=2)
     start(folder, "byov", experiment(catalog), settings)
     journal = Journal(folder)
     trials = journal.trials()
     assert [trial.number for trial in trials] == [1, 2, 3]
-    assert all(trial.reports[-1].evaluation == 3 for trial in trials)
+    assert all(trial.reports[-1].evaluation == 2 for trial in trials)
     copies = [(trial, report) for trial in trials for report in trial.reports if report.copied_from]
     assert copies
     for trial, report in copies:
@@ -149,7 +150,7 @@ def test_more_groups_of_workers_than_fit_wait_for_each_other(
     """Three trials of two workers claim more than the cluster has; all of them end, and as one process would."""
     settings = Settings(space=ratios, trials=2, scheduler="none", evaluations=1, confirm=0)
     start(tmp_path / "groups", "byov", experiment(catalog, workers=2), settings)
-    assert "room: 2 at a time, each with 1.56 CPUs; the cluster has 4 CPUs" in capsys.readouterr().out
+    assert "trials: 2 at a time, each with 1.56 CPUs; the cluster has 4 CPUs" in capsys.readouterr().out
     groups = Journal(tmp_path / "groups").trials()
     assert [trial.status for trial in groups] == ["finished"] * 3
     for trial in groups:
@@ -172,12 +173,13 @@ def test_a_search_whose_trials_all_fail_ends_and_says_why(ratios: str, tmp_path:
 @pytest.mark.ray
 @pytest.mark.long
 def test_a_search_killed_at_random_times_ends_as_if_nothing_had_happened(
-    catalog: Path, ratios: str, tmp_path: Path, ray_cluster: None
+    catalog: Path, ratios: str, tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """kill -9 of the driver, twice: ended trials stay as they are, no step is trained twice, no score differs."""
     import ray
 
     settings = Settings(space=ratios, trials=3, scheduler="none", evaluations=3, confirm=0, jobs=2)
+    take_turns(monkeypatch)
     start(tmp_path / "straight", "byov", experiment(catalog), settings)
     file = tmp_path / "experiment.json"
     file.write_text(json.dumps(to_dict("byov", experiment(catalog))))

@@ -82,7 +82,7 @@ class Catalog:
                 check_frame_labels(self.classes, name, recording, labels, where)
 
     def file(self, recording: Recording) -> Path:
-        """Where the recording's file is."""
+        """Path of the recording's file."""
         return storage.as_path(recording.path) if "://" in recording.path else self.root / recording.path
 
     def all_classes(self) -> Classes:
@@ -92,7 +92,7 @@ class Catalog:
     def under(self, protocol: str | None) -> Catalog:
         """The catalog with this protocol alone; None is the only one.
 
-        Raises ValueError for an unknown name, and for None where there are several, that lists the names.
+        Raises ValueError for an unknown name, and for None if there are several, that lists the names.
         """
         if protocol is None and not self.protocols:
             return self
@@ -102,7 +102,7 @@ class Catalog:
     def select(self, split: str, protocol: str | None = None) -> Catalog:
         """The recordings of one split, in their order; `protocol` as in `under`.
 
-        Raises ValueError where the split has none. Classes keep the numbers that they have in this catalog.
+        Raises ValueError if the split has none. Classes keep the numbers that they have in this catalog.
         """
         name = choose(self.protocols, protocol, f"catalog {self.root}")
         of = self.protocols[name]
@@ -116,7 +116,7 @@ class Catalog:
         return part.under(name)
 
     def split_of(self, recording: Recording) -> str | None:
-        """Its split in the catalog's one protocol; None where it takes no part, or the catalog has several."""
+        """Its split in the catalog's one protocol; None if it takes no part, or the catalog has several."""
         (of,) = self.protocols.values() if len(self.protocols) == 1 else ({},)
         return of.get(recording.id)
 

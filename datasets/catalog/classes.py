@@ -56,9 +56,9 @@ def check_frame_labels(classes: Classes, name: str, recording: Recording, labels
 
 
 def check_actions(classes: Classes, recordings: Iterable[Recording], what: str) -> None:
-    """Raise ValueError where a recording's action is not in the list of actions."""
+    """Raise ValueError where a recording's action, where it has one, is not in the list of actions."""
     for recording in recordings:
-        if recording.action not in classes["action"]:
+        if recording.action and recording.action not in classes["action"]:
             raise _outside(what, recording.id, "action", recording.action, classes)
 
 

@@ -16,20 +16,24 @@ _COLUMNS = pa.schema([RECORDINGS.field("dataset"), ("split", pa.string()), *list
 def read_recordings(folder: Path, root: Path) -> tuple[tuple[Recording, ...], dict[str, str], Protocols]:
     """Recordings, their new ids by old ones, and the splits as the protocol "default".
 
-    Raises ValueError where two splits have a recording of one scene and view: its new id would name both.
+    Raises ValueError, with the command that makes the catalog again, where two splits have a recording of one scene and
+    view, since its new id would name both, and where a part of an id holds a "/".
     """
+    again = f"make the catalog again with `crossview prepare DATASET --root {root} --out {folder}`"
     new_ids: dict[str, str] = {}
     taken: dict[str, str] = {}
     members: list[tuple[Recording, str]] = []
     for row in read_rows(folder / "recordings.parquet", _COLUMNS):
         split = row.pop("split")
-        recording = Recording(**row)
+        try:
+            recording = Recording(**row)
+        except ValueError as error:
+            raise ValueError(f"{folder}: this is a catalog of Crossview 0.3; {error}, and {again}") from error
         old = old_id(recording, split)
         if recording.id in taken:
             raise ValueError(
                 f"{folder}: this catalog of Crossview 0.3 has {taken[recording.id]!r} and {old!r}; an id no longer "
-                "holds the split, so both would be one recording: give every take a scene of its own and make the "
-                f"catalog again with `crossview prepare DATASET --root {root} --out {folder}`"
+                f"holds the split, so both would be one recording: give every take a scene of its own and {again}"
             )
         taken[recording.id] = old
         new_ids[old] = recording.id

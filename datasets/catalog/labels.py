@@ -17,7 +17,7 @@ class Labels:
     """Classes of each kind as the catalog's class table numbers them, alike in every part of the catalog.
 
     Kinds are names of segments, "perspective" (exo 0, ego 1) and "action", which is `Recording.action` where no segment
-    has that name. Raises ValueError where the table has another number of classes than the method counts on, and for
+    has that name. Raises ValueError if the table has another number of classes than the method counts on, and for
     an action that it does not have.
     """
 
@@ -48,7 +48,8 @@ class Labels:
         if kind == "perspective":
             out[PERSPECTIVES.index(recording.perspective)] = 1
         elif kind == "action" and self._by_recording:
-            out[self._numbers[kind][recording.action]] = 1
+            if recording.action in self._numbers[kind]:  # else it is unlabelled, as withheld test labels are
+                out[self._numbers[kind][recording.action]] = 1
         else:
             start_s, end_s = frames[0] / recording.fps, (frames[-1] + 1) / recording.fps
             for begin_s, stop_s, number in self._spans.get((kind, recording.id), ()):

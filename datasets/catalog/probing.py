@@ -15,11 +15,11 @@ Tick = Callable[[int, int], None]
 """Called as (files done, files in all)."""
 
 
-def check_splits(root: Path, listed: Iterable[tuple[str, str]], source: Path) -> None:
+def check_splits(root: Path, listed: Iterable[tuple[str, str]], source: Path | str) -> None:
     """Raise ValueError where one file, under any of its names, is in two splits: it would be tested on its twin.
 
-    listed: (split, path relative to `root`) of every recording in one protocol; `source` is the file that the user can
-    correct.
+    listed: (split, path relative to `root`) of every recording in one protocol; `source` names what the user
+    can correct, such as a list of files.
     """
     first: dict[Path, tuple[str, str]] = {}
     for split, path in listed:

@@ -20,7 +20,7 @@ def one_protocol(members: Iterable[tuple[Recording, str]], name: str = DEFAULT) 
 
 
 def choose(protocols: Mapping[str, Any], asked: str | None, what: str) -> str:
-    """The protocol asked for, or the only one; raises ValueError that begins with `what` and lists the names."""
+    """The protocol asked for, or the only one; raises ValueError that starts with `what` and lists the names."""
     if asked is None and len(protocols) == 1:
         return next(iter(protocols))
     known = ", ".join(protocols) or "none"
@@ -45,7 +45,7 @@ def protocol_rows(protocols: Protocols, recordings: Iterable[Recording]) -> list
 
 
 def protocols_from(rows: Iterable[Mapping[str, str]], file: Path) -> Protocols:
-    """What `protocol_rows` gave; raises ValueError where a recording has two splits in one protocol."""
+    """What `protocol_rows` gave; raises ValueError if a recording has two splits in one protocol."""
     protocols: Protocols = {}
     for row in rows:
         of = protocols.setdefault(row["protocol"], {})

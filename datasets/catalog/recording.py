@@ -14,7 +14,7 @@ class Recording:
     """One camera's file of one scene.
 
     Recordings of one `scene` with equal `kind` share a clock once `start_offset_s` is added: the instant of frame k is
-    ``start_offset_s + k / fps``. Raises ValueError where a part of its id holds a "/".
+    ``start_offset_s + k / fps``. Raises ValueError if a part of its id holds a "/".
     """
 
     dataset: str

@@ -1,4 +1,4 @@
-"""Reading other people's pickles without running their code."""
+"""Reading untrusted pickles without running their code."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class _Restricted(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Never imports: only looks up what is admitted."""
-        # numpy renamed numpy.core to numpy._core; both stand in files.
+        # numpy renamed numpy.core to numpy._core; both occur in files.
         found = _ADMITTED.get((module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins"), name))
         if found is None:
             raise _RefusedError(

@@ -36,9 +36,9 @@ def evaluation_clips(
     """
     if per_scene < 1:
         raise ValueError(f"clips per scene is {per_scene}; it must be at least 1")
-    scenes: dict[tuple[str, str], list[int]] = {}
+    scenes: dict[tuple[str, str, str], list[int]] = {}
     for i, r in enumerate(recordings):
-        scenes.setdefault((r.kind, r.scene), []).append(i)
+        scenes.setdefault((r.dataset, r.kind, r.scene), []).append(i)
     found: dict[int, Windows] = {}
     for cameras in scenes.values():
         first = 0
@@ -76,7 +76,7 @@ def _windows(
     for r in recordings:
         instants = starts_s[:, None] + _steps_s(views[r.perspective], part_s)  # (K, T)
         frames.append(frames_at(r, np.minimum(instants, end_s)))
-    _, kept = np.unique(np.concatenate(frames, axis=1), axis=0, return_index=True)  # equal windows tell nothing apart
+    _, kept = np.unique(np.concatenate(frames, axis=1), axis=0, return_index=True)  # equal windows add nothing
     kept = np.sort(kept)
     instants = first + np.arange(len(kept))
     return [Windows(f[kept], instants, starts_s[kept]) for f in frames]

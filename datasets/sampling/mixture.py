@@ -16,7 +16,7 @@ class Mixture:
     """An endless sequence of rows, drawn in turn from plans with the same views; row i is a pure function as `Plan`'s.
 
     Of any n rows, plan k has its share to within one row for each plan. An epoch is one pass over the first plan. Paths
-    of the further catalogs are absolute. Raises ValueError where two catalogs have a recording of one name.
+    of the further catalogs are absolute. Raises ValueError if two catalogs have a recording of one name.
     """
 
     def __init__(self, plans: Sequence[Plan], shares: Sequence[float], seed: int) -> None:

@@ -1,4 +1,4 @@
-"""Which recordings stand together in one epoch: a table of recordings, one row per plan row, one column per slot."""
+"""Which recordings are paired in one epoch: a table of recordings, one row per plan row, one column per slot."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Pairs:
     """Two recordings that share an action ("unpaired") or a scene ("synchronized", "paired"), never the same file.
 
     The larger side of each action or scene gives one row per recording; the smaller side is dealt out in random order,
-    again and again, so that every recording with a partner stands in every epoch.
+    again and again, so that every recording with a partner occurs in every epoch.
     """
 
     def __init__(self, catalog: Catalog, sampling: Sampling) -> None:
@@ -49,14 +49,15 @@ class Pairs:
         # Two recordings may name one file (two roles of it), and a file must not be paired with itself.
         numbers: dict[str, int] = {}
         self._files = np.array([numbers.setdefault(r.path, len(numbers)) for r in recordings], np.int64)
-        grouped: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
+        grouped: dict[tuple[str, str, str], tuple[list[int], list[int]]] = {}
         for side, indices in enumerate(sides):
             for i in indices:
                 recording = recordings[i]
-                together = (recording.kind, getattr(recording, key))
+                dataset = "" if key == "action" else recording.dataset  # which a scene belongs to
+                together = (dataset, recording.kind, getattr(recording, key))
                 grouped.setdefault(together, ([], []))[side].append(i)
         self._groups: list[tuple[np.ndarray, np.ndarray, bool]] = []
-        for (_, value), (first, second) in grouped.items():
+        for (_, _, value), (first, second) in grouped.items():
             clocked = sampling.pairing == "synchronized"
             parts = _simultaneous(recordings, first, second) if clocked else [(first, second)]
             added = [self._add(*part) for part in parts]
@@ -89,7 +90,7 @@ class Pairs:
         partner = dealt[: len(longer)].copy()
         turn = 0
         while (same := self._files[partner] == self._files[longer]).any():
-            turn += 1  # the next in the deal stands in; the file passed over is in this row already
+            turn += 1  # use the next one dealt; the skipped file is in this row already
             partner[same] = np.roll(dealt, -turn)[: len(longer)][same]
         return np.stack([partner, longer] if swapped else [longer, partner], axis=1)
 
@@ -102,11 +103,11 @@ class Groups:
             candidates(catalog, name, view)
         self._views = list(sampling.views.values())
         self.slots = tuple(name for name, view in sampling.views.items() for _ in range(view.count))
-        scenes: dict[tuple[str, str], list[list[int]]] = {}
+        scenes: dict[tuple[str, str, str], list[list[int]]] = {}
         for i, recording in enumerate(catalog.recordings):
             for v, view in enumerate(self._views):
                 if fits(recording, view):  # a camera fills a slot of the first view that it fits
-                    together = (recording.kind, recording.scene)
+                    together = (recording.dataset, recording.kind, recording.scene)
                     scenes.setdefault(together, [[] for _ in self._views])[v].append(i)
                     break
         self._scenes = list(scenes.values())
@@ -151,7 +152,7 @@ def _simultaneous(
 
 
 def _check_clock(catalog: Catalog, cameras: list[int]) -> None:
-    """Raise ValueError where the cameras of a scene, which share rows, have no common instant."""
+    """Raise ValueError if the cameras of a scene, which share rows, have no common instant."""
     found = [catalog.recordings[i] for i in cameras]
     if run_together(found):
         return
@@ -164,7 +165,7 @@ def _check_clock(catalog: Catalog, cameras: list[int]) -> None:
 
 
 def candidates(catalog: Catalog, name: str, view: View) -> list[int]:
-    """Indices of the recordings that fit a view; raises ValueError where there are none."""
+    """Indices of the recordings that fit a view; raises ValueError if there are none."""
     found = [i for i, recording in enumerate(catalog.recordings) if fits(recording, view)]
     if not found:
         here = sorted({str(r.perspective) for r in catalog.recordings}) or ["no recording at all"]

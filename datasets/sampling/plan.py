@@ -48,7 +48,7 @@ class Row:
     seed: int
     """63-bit hash of the plan's seed and `sample`, for noise that belongs to the sample."""
     clips: tuple[tuple[Clip | None, ...], ...]
-    """clips[window][slot]; None where a scene has no camera for the slot."""
+    """clips[window][slot]; None if a scene has no camera for the slot."""
 
 
 class Plan:
@@ -60,7 +60,7 @@ class Plan:
     scene, more where a scene has more cameras than slots. Recordings without a second camera of
     their scene, which for `synchronized` must run at the same time, stay out of pairs.
     `labels` come from the whole dataset where `catalog` is a part of it.
-    Raises ValueError where the catalog cannot give what the sampling asks for.
+    Raises ValueError if the catalog cannot give what the sampling asks for.
     """
 
     def __init__(self, catalog: Catalog, sampling: Sampling, seed: int, labels: Labels | None = None) -> None:
@@ -70,7 +70,7 @@ class Plan:
             if recording.num_frames < 1 or recording.fps <= 0:
                 raise ValueError(
                     f"{catalog.file(recording)}: {recording.num_frames} frames at {recording.fps} fps in the catalog; "
-                    "both must be above 0: catalogue the file again or drop it"
+                    "both must be above 0: catalog the file again or drop it"
                 )
         self.catalog = catalog
         self.labels = labels or Labels(catalog, sampling.labels)

@@ -123,7 +123,7 @@ class Sampling:
     def view_for(self, perspective: str) -> View:
         """What one clip of this perspective is to the method: its first view of it, else an "any" view, else its first.
 
-        Raises ValueError where views that are alike in that have different sizes.
+        Raises ValueError if views that are alike in that have different sizes.
         """
         views = list(self.views.values())
         fitting = (

@@ -81,7 +81,7 @@ def proportional(frames: np.ndarray, source: Recording, target: Recording, count
 def common_frames(recordings: list[Recording], view: View, cut: Cut, count: int) -> list[np.ndarray]:
     """One clip per recording, all at the same instants of the scene's clock: int64 (count,) each.
 
-    Instants are frames of the slowest recording, drawn where all recordings run. The other recordings' frames lie at
+    Instants are frames of the slowest recording, drawn where all recordings run. The other recordings' frames are at
     the very same instants where rates are multiples and offsets whole frames, else within half a frame.
     """
     slowest, first, last = _shared(recordings)

@@ -1,7 +1,7 @@
 """The four actions: what hands and objects do at each phase and progress; each is drawn for a right-handed subject.
 
 First and last phases mirror each other (the hand travels with a tool), and every action starts from left-overs of
-earlier rounds, so that one frame alone does not tell them apart.
+earlier rounds, so that a single frame does not distinguish them.
 """
 
 from __future__ import annotations

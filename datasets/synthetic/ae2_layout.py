@@ -47,8 +47,8 @@ def export_ae2(
     """Write `out`/{action} for each action (all of the config's by default) and return `out`.
 
     Layouts: "csv" as break_eggs ({view}/*.mp4 and {view}/{split}.csv), "folders" as pour_milk ({split}/{view}/*.mp4);
-    both with label.pickle. A split holds config.takes(split) ego and as many exo videos of other takes. The truth
-    tables of `write` lie in `out`/.truth/tables.
+    both with label.pickle, and phases.txt with the names of the phases. A split holds config.takes(split) ego and as
+    many exo videos of other takes. The truth tables of `write` are in `out`/.truth/tables.
     """
     chosen = (actions,) if isinstance(actions, str) else (actions or config.actions)
     if unknown := [a for a in chosen if a not in PHASES]:
@@ -72,6 +72,7 @@ def export_ae2(
             if layout == "csv":
                 _replace(folder / f"{split}.csv", "".join(f"{f.name}\n" for f in files).encode())
         _replace(out / action / "label.pickle", pickle.dumps(labels, protocol=4))
+        _replace(out / action / "phases.txt", "".join(f"{phase}\n" for phase in PHASES[action]).encode())
     tables = out / ".truth" / "tables"
     tables.mkdir(parents=True, exist_ok=True)
     gather(jobs, tables, lambda job, view: recording_of(job, view, out))

@@ -1,4 +1,4 @@
-"""Where cameras stand: fixed exo cameras around the table, and cameras worn on head, chest and temples."""
+"""Where cameras are: fixed exo cameras around the table, and cameras worn on head, chest and temples."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def is_ego(view: str) -> bool:
 
 
 def exo_camera(rng: np.random.Generator, number: int, of: int, held_out: bool, size_px: int) -> Camera:
-    """Fixed camera `number` of `of`, facing the person from left to right; held-out ones stand in between."""
+    """Fixed camera `number` of `of`, facing the person from left to right; held-out ones are in between."""
     spacing = 150.0 / max(of, 2)
     azimuth = -75.0 + spacing * (number + (0.75 if held_out else 0.25)) + rng.uniform(-6, 6)
     elevation = (47.0, 57.0)[number % 2] + (3.0 if held_out else 0.0) + rng.uniform(-4, 4)

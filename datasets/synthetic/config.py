@@ -43,7 +43,7 @@ class WorldConfig:
     """Which part of the action a take shows: `window` two or three neighbouring phases in order, beginning and ending
     inside a phase (the clock says nearly nothing); `cycle` once around from a random point; `whole` all in order."""
     held_out_cameras: bool = True
-    """Val and test see the scene from exo poses that lie between those of train."""
+    """Val and test see the scene from exo poses between those of train."""
     workers: int = 1
     """Processes that render; it changes nothing in the result."""
 
@@ -63,7 +63,7 @@ class WorldConfig:
             *((f"{split}_subjects", 1, 10**4) for split in SPLITS),
         ):
             if not low <= getattr(self, name) <= high:
-                raise ValueError(f"world: {name} is {getattr(self, name)}; it must lie in [{low}, {high}]")
+                raise ValueError(f"world: {name} is {getattr(self, name)}; it must be in [{low}, {high}]")
         if not any(self.takes(split) for split in SPLITS):
             raise ValueError("world: takes is 0 in every split; give at least one split a take")
         if self.cut not in ("window", "cycle", "whole"):

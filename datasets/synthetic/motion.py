@@ -53,7 +53,7 @@ class Wobble:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the action's three places lie on the table, for a right-handed subject (x > 0 is the dominant side)."""
+    """Where the action's three places are on the table, for a right-handed subject (x > 0 is the dominant side)."""
 
     centre: Vector
     source: Vector

@@ -114,7 +114,7 @@ def draw_hand(out: Primitives, hand: Hand, side: float, looks: Looks) -> None:
     """Palm, four two-jointed fingers and a thumb."""
     frame = frame_along(hand.forward, hand.palm)
     down, fwd = frame[:, 0], frame[:, 2]
-    # the thumb lies towards the body's middle when the palm faces down
+    # the thumb is towards the body's middle when the palm faces down
     across = (
         np.array(
             [

@@ -135,7 +135,7 @@ def shade(
     prims: np.ndarray, first: int, pos: np.ndarray, rot: np.ndarray, focal: float, depth: np.ndarray, ids: np.ndarray,
     lamp: np.ndarray, ambient: float, image: np.ndarray,
 ) -> None:  # fmt: skip
-    """Light every pixel whose id lies in [first, first + P) into image (S, S, 3), linear colour."""
+    """Light every pixel whose id is in [first, first + P) into image (S, S, 3), linear colour."""
     size = depth.shape[0]
     rays = np.zeros((prims.shape[0], 4, 3))
     for p in range(prims.shape[0]):

@@ -83,7 +83,7 @@ UPRIGHT = np.eye(3)
 
 
 def upright(angle_rad: float) -> np.ndarray:
-    """A frame that stands upright, turned about the vertical."""
+    """An upright frame, turned about the vertical."""
     c, s = np.cos(angle_rad), np.sin(angle_rad)
     return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 

@@ -82,7 +82,7 @@ class StrikePeg:
         return hand, other
 
     def _length(self, phase: int, p: float) -> float:
-        """How far the peg still stands out, in metres; a drive leaves it where the next round's may start."""
+        """How far the peg still protrudes, in metres; a drive leaves it where the next round's may start."""
         middle = 0.75 * self.start + 0.25 * self.sink
         return float(path(phase - 1 + p, (0.0, self.start), (1.0, middle), (2.0, self.sink)))
 

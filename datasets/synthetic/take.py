@@ -19,7 +19,7 @@ _SUBJECT, _TAKE, _VIEW = 1, 2, 3
 _SHORTEST_S, _SLOWEST = 1.4, 3.2
 """Shortest phase, and how many times longer the longest is."""
 _PHASES_SHOWN = {2: 0.8, 3: 0.2}
-"""How many phases a `window` take shows, and how often: few, so that t/L tells nearly nothing."""
+"""How many phases a `window` take shows, and how often: few, so that t/L carries almost no information."""
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class ExecutorOrNone:
 
 
 def claim(config: WorldConfig, out: Path) -> None:
-    """Mark `out` as this world's folder; raises ValueError where another config's files lie."""
+    """Mark `out` as this world's folder; raises ValueError if it has another config's files."""
     mine = {k: v for k, v in json.loads(json.dumps(asdict(config))).items() if k != "workers"}
     path = out / "world.json"
     if path.is_file():

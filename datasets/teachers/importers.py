@@ -22,7 +22,7 @@ def score_pickle(file: Path, catalog: Catalog) -> dict[str, np.ndarray]:
     """A pickled dict of relative video path to scores, as Ego-Exo's k400_ego_predicts.pkl: recording id -> (C,).
 
     Suffixes are left out of the comparison, since a prepared copy is an .mp4. Recordings without an entry are left out;
-    raises ValueError where none has one.
+    raises ValueError if none has one.
     """
     found = safe_pickle.load(file)
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
@@ -93,7 +93,7 @@ class _Frames:
     min_score: float
 
     def convert(self, recording: Recording, entries: Entries, what: str) -> Detections:
-        """Detections in the recording's own frames; raises ValueError where the file cannot belong to it."""
+        """Detections in the recording's own frames; raises ValueError if the file cannot belong to it."""
         count = entries.count - self.first
         if self.fps is None and abs(count - recording.num_frames) > max(2, 0.02 * recording.num_frames):
             raise ValueError(

@@ -21,7 +21,7 @@ FOLDER = "teachers"
 SCORES_FILE, DETECTIONS_FILE = "scores.parquet", "detections.parquet"
 SCORES = pa.schema([("recording", pa.string()), ("task", pa.string()), ("logits", pa.list_(pa.float32()))])
 KINDS = ("none", "hand", "object")
-"""By their code in `Teachers.boxes`. One row "none" stands for a recording in which nothing was found."""
+"""By their code in `Teachers.boxes`. One row "none" marks a recording in which nothing was found."""
 _BOX = ("x1", "y1", "x2", "y2", "score")
 DETECTIONS = pa.schema(
     [
@@ -52,12 +52,12 @@ class Detections:
     """float (n,), in [0, 1]."""
 
     def checked(self, what: str) -> Detections:
-        """With corners clipped to the frame and empty boxes left out; raises ValueError that begins with `what`."""
+        """With corners clipped to the frame and empty boxes left out; raises ValueError that starts with `what`."""
         box, score = np.asarray(self.box, np.float32).reshape(-1, 4), np.asarray(self.score, np.float32)
         if not (np.isfinite(box).all() and np.isfinite(score).all()):
             raise ValueError(f"{what}: a box or its score is not finite; every number must be: detect again")
         if len(score) and not (score.min() >= 0 and score.max() <= 1):
-            raise ValueError(f"{what}: scores from {score.min()} to {score.max()}; they must lie in [0, 1]")
+            raise ValueError(f"{what}: scores from {score.min()} to {score.max()}; they must be in [0, 1]")
         if len(box) and (box.min() < -1 or box.max() > 2):
             raise ValueError(
                 f"{what}: corners from {box.min()} to {box.max()} of the frame's side; they must be about in [0, 1]: "
@@ -82,18 +82,18 @@ class Teachers:
         return Teachers(folder)
 
     def check_recordings(self, recordings: Iterable[str]) -> None:
-        """Raise ValueError where the tables name recordings, but none of these ids."""
+        """Raise ValueError if the tables name recordings, but none of these ids."""
         named = {recording for _, recording in self._scores.place} | (self._boxes.span.keys() if self._boxes else set())
         if named and named.isdisjoint(recordings):
             raise ValueError(
                 f"{self.folder}: its tables name none of the catalog's recordings (but e.g. {min(named)!r}); they "
-                f"belong to another catalog, or to Crossview 0.3, where an id began with the split: {_AGAIN}"
+                f"belong to another catalog, or to Crossview 0.3, where ids started with the split: {_AGAIN}"
             )
 
     def scores(self, recording: str, task: str) -> np.ndarray | None:
-        """The teacher's logits, float32 (C,), or None where it has not seen the recording.
+        """The teacher's logits, float32 (C,), or None if it has not seen the recording.
 
-        Raises ValueError where the folder holds nothing of the task at all.
+        Raises ValueError if the folder holds nothing of the task at all.
         """
         if task not in self._scores.classes:
             known = ", ".join(self._scores.classes) or "none"
@@ -104,14 +104,14 @@ class Teachers:
         return self._scores.read(recording, task)
 
     def classes(self, task: str) -> int | None:
-        """Number of logits of a task; None where there are none."""
+        """Number of logits of a task; None if there are none."""
         return self._scores.classes.get(task)
 
     def boxes(self, recording: str, frames: np.ndarray, k: int) -> np.ndarray | None:
         """The k most certain boxes of each frame, float32 (T, k, 6) as (kind, x1, y1, x2, y2, score), else zeros.
 
-        A frame that occurs twice has its boxes in both places. None where the detector has not seen the recording;
-        raises ValueError where the folder holds no detections at all.
+        A frame that occurs twice has its boxes in both places. None if the detector has not seen the recording;
+        raises ValueError if the folder holds no detections at all.
         """
         if self._boxes is None:
             raise ValueError(
@@ -167,7 +167,7 @@ class _BoxTable:
 
 @dataclass
 class _ScoreTable:
-    """Where each recording's logits lie in a file of small row groups."""
+    """Where each recording's logits are in a file of small row groups."""
 
     path: Path
     file: pq.ParquetFile | None
@@ -207,7 +207,7 @@ class _ScoreTable:
 
 
 def as_logits(values: np.ndarray, kind: ScoreKind, what: str) -> np.ndarray:
-    """Scores (n, C) whose softmax is the teacher's distribution, float32; raises ValueError that begins with `what`.
+    """Scores (n, C) whose softmax is the teacher's distribution, float32; raises ValueError that starts with `what`.
 
     Probabilities become log(p + 1e-8). Passed as logits they are refused: their softmax is nearly flat.
     """
@@ -222,16 +222,16 @@ def as_logits(values: np.ndarray, kind: ScoreKind, what: str) -> np.ndarray:
     like_probs = bool(values.min() >= 0 and np.abs(sums - 1).max() < 1e-2)
     if kind == "logits" and like_probs:
         raise ValueError(
-            f"{what}: every row lies in [0, 1] and sums to 1: these are probabilities, whose softmax would be nearly "
+            f"{what}: every row is in [0, 1] and sums to 1: these are probabilities, whose softmax would be nearly "
             "flat, not logits; pass kind probs, and they are converted"
         )
     if kind == "probs" and not like_probs:
         raise ValueError(
             f"{what}: rows sum to {sums.min():.3g} to {sums.max():.3g}, with a smallest value of {values.min():.3g}: "
-            "these are no probabilities; pass the kind they are, logits or log_probs"
+            "these are not probabilities; pass the actual kind, logits or log_probs"
         )
     if kind == "log_probs" and (values.max() > 1e-3 or np.abs(np.exp(values).sum(1) - 1).max() > 1e-2):
-        raise ValueError(f"{what}: the exponentials of a row do not sum to 1: these are no log_probs; pass kind logits")
+        raise ValueError(f"{what}: exponentials of a row do not sum to 1: these are not log_probs; pass kind logits")
     return (np.log(values + _EPSILON) if kind == "probs" else values).astype(np.float32)
 
 
@@ -240,7 +240,7 @@ def write_scores(
 ) -> None:
     """Put one task's scores (C,) by recording id into the folder's table; those of other tasks and recordings stay.
 
-    Raises ValueError where rows differ in length, have not `classes` entries, or are not what `kind` says.
+    Raises ValueError if rows differ in length, have not `classes` entries, or are not what `kind` says.
     """
     file = folder / SCORES_FILE
     if not scores:

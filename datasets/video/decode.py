@@ -94,7 +94,7 @@ def decode(
     frames: int64 (n,), sorted and unique. size_px None keeps the displayed size (cut to even for "yuv420"), else frames
     are resized to size_px x size_px whatever their aspect.
     Returns uint8: "rgb" (n, H, W, 3); "yuv420" (n, H * 3 // 2, W), planar I420, always BT.601 limited range.
-    Raises UnreadableVideo where the file is damaged, has too few frames, or takes longer than `time_limit_s`.
+    Raises UnreadableVideo if the file is damaged, has too few frames, or takes longer than `time_limit_s`.
     """
     if decoder not in DECODERS:
         raise ValueError(f"decoder is {decoder!r}; choose from {', '.join(DECODERS)}")
@@ -203,7 +203,7 @@ def sequential(path: Path, time_limit_s: float) -> Iterator[tuple[VideoFrame, Vi
 
 
 def on_this_node(path: Path) -> Path:
-    """The file, or this node's copy of it; raises UnreadableVideo where there is none."""
+    """The file, or this node's copy of it; raises UnreadableVideo if there is none."""
     try:
         return storage.local(path, settled=True)
     except FileNotFoundError as error:

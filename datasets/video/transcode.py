@@ -44,9 +44,9 @@ def prepare(
     """Copy every video of the catalog to `out`, save the copies' catalog there, and return it.
 
     Frame k of a copy is frame k of its source, with the source's rotation applied, at a constant rate from 0 s; fps and
-    labels stay. A copy is renamed into place once its frames have been counted, so a second call goes on where the
-    first was stopped, and redoes a copy whose source or settings changed. Sources that cannot be read or disagree with
-    the catalog are left out and listed in quarantine.parquet. Raises ValueError where there are more of them than the
+    labels stay. A copy is renamed into place once its frames have been counted, so a second call resumes where the
+    first one stopped, and redoes a copy whose source or settings changed. Sources that cannot be read or disagree with
+    the catalog are left out and listed in quarantine.parquet. Raises ValueError if there are more of them than the
     share `max_quarantined`; OSError where the disk is full.
     """
     encoding = Encoding(size_px, gop, crf)
@@ -155,7 +155,7 @@ def _encode(file: Path, partial: Path, source: Recording, encoding: Encoding, st
             count += 1
         container.mux(stream.encode(None))
     if count != source.num_frames:
-        raise UnreadableVideo(f"{file}: {count} frames, but the catalog says {source.num_frames}; catalogue it again")
+        raise UnreadableVideo(f"{file}: {count} frames, but the catalog says {source.num_frames}; catalog it again")
 
 
 def _small(size: tuple[int, int], short_px: int) -> tuple[int, int]:

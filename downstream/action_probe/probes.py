@@ -41,7 +41,7 @@ class Probes:
     linear: Linear
 
     def predict(self, test: ClipTable) -> dict[str, np.ndarray]:
-        """Actions (N,) by probe; raises ValueError where `test` shows one that no clip to fit on does."""
+        """Actions (N,) by probe; raises ValueError if `test` shows one that no clip to fit on does."""
         require_known(self.train, test)
         return {
             "linear": self.linear(test.vectors),
@@ -50,7 +50,7 @@ class Probes:
 
 
 def fit_probes(train: ClipTable, seen: Collection[str]) -> Probes:
-    """Probes of the `seen` cameras' clips; raises ValueError where those show a single action or subject."""
+    """Probes of the `seen` cameras' clips; raises ValueError if those show a single action or subject."""
     clips = to_fit(train, seen)
     return Probes(clips, fit_linear(clips.vectors, clips.action, clips.subject))
 
@@ -139,7 +139,7 @@ def neighbours(vectors: np.ndarray, actions: np.ndarray, queries: np.ndarray) ->
 
 
 def to_fit(train: ClipTable, seen: Collection[str]) -> ClipTable:
-    """The `seen` cameras' clips; raises ValueError where they show a single action."""
+    """The `seen` cameras' clips; raises ValueError if they show a single action."""
     clips = train.of_views(seen)
     require_several(np.unique(clips.action).tolist(), f"{len(clips)} clips")
     return clips
@@ -149,18 +149,18 @@ def require_several(actions: Sequence[str], what: str) -> None:
     """Raise ValueError unless `what` there is to fit on shows two actions."""
     if len(actions) < 2:
         raise ValueError(
-            f"action probe: all {what} to fit on show the action {actions[0]!r}; a probe tells at least two apart: "
+            f"action probe: all {what} to fit on show the action {actions[0]!r}; a probe needs at least two: "
             "take a catalog with several actions, or leave the task 'action_probe' out"
         )
 
 
 def require_known(train: ClipTable, test: ClipTable) -> None:
-    """Raise ValueError where `test` shows an action that `train` does not."""
+    """Raise ValueError if `test` shows an action that `train` does not."""
     require_subset(np.unique(test.action).tolist(), np.unique(train.action).tolist())
 
 
 def require_subset(evaluated: Sequence[str], known: Sequence[str]) -> None:
-    """Raise ValueError where an evaluated action is not among those to fit on."""
+    """Raise ValueError if an evaluated action is not among those to fit on."""
     unknown = sorted(set(evaluated) - set(known))
     if unknown:
         raise ValueError(

@@ -35,7 +35,7 @@ class Draws:
             if not found:
                 raise ValueError(
                     f"fine-tuning: none of {len(mine)} recordings of {action!r} in split {self.part.split!r} can be "
-                    "read; fix the files or catalogue others"
+                    "read; fix the files or catalog others"
                 )
             drawn += found
         return drawn
@@ -51,7 +51,7 @@ class Draws:
         if not found:
             raise ValueError(
                 f"fine-tuning: none of the {len(self.recordings)} recordings to score in split {self.part.split!r} can "
-                "be read; fix the files or catalogue others"
+                "be read; fix the files or catalog others"
             )
         return found
 
@@ -59,6 +59,6 @@ class Draws:
         return self.part.clips.count(self.recordings[index].id)
 
     def _one(self, place: tuple[int, int]) -> Tensor | None:
-        """One clip (T, ...); None where it cannot be read."""
+        """One clip (T, ...); None if it cannot be read."""
         clips = self.part.clips.read(self.recordings[place[0]].id, [place[1]])
         return None if clips is None else clips[0]

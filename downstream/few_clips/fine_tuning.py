@@ -26,7 +26,7 @@ class FineTuning:
     encoder_lr: float = 3e-4
     weight_decay: float = 0.05
     head_only: bool = False
-    """Leave the encoder as it is."""
+    """Keep the encoder frozen."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "head_lr", "encoder_lr"):
@@ -69,7 +69,7 @@ def fine_tune(
     """A classifier of `clips`, uint8 (N, T, 3, H, W) or features (N, T, M, D), by `labels`, int64 (N,) below `classes`.
 
     The given encoder stays as it is: a copy is trained, in train mode (so batch norm adapts), all of it that requires a
-    gradient. The result is in eval mode and a function of the arguments. Raises ValueError where labels and clips do
+    gradient. The result is in eval mode and a function of the arguments. Raises ValueError if labels and clips do
     not fit each other, and where the loss is not finite.
     """
     if labels.shape != (len(clips),) or not len(clips) or int(labels.min()) < 0 or int(labels.max()) >= classes:

@@ -1,4 +1,4 @@
-"""How well a network tuned on a few labelled ego clips names the actions of other people."""
+"""How well a network tuned on a few labelled ego clips recognises the actions of other people."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Task(task.Task[Options, EncoderPart]):
         return recording.perspective == PERSPECTIVE and recording.view in facts.seen
 
     def fit(self, train: EncoderPart) -> Fitted:
-        """A classifier per draw; raises ValueError where no clip of an action can be read."""
+        """A classifier per draw; raises ValueError if no clip of an action can be read."""
         actions, draws = sorted({r.action for r in train.recordings}), Draws(train)
         models, counts = [], []
         for draw in range(self.options.draws):
@@ -94,7 +94,7 @@ class Task(task.Task[Options, EncoderPart]):
         return int(predictions.right.shape[1])
 
     def baselines(self) -> Mapping[str, Task]:
-        """What the head alone reaches."""
+        """The accuracy of the head alone."""
         return {"frozen head only": HeadOnly(self.options)}
 
     def notes(self, predictions: Predictions, train: EncoderPart | None, test: EncoderPart) -> list[str]:
@@ -117,14 +117,14 @@ class Task(task.Task[Options, EncoderPart]):
         if not mine:
             raise ValueError(
                 f"fine-tuning: split {split!r} has no {PERSPECTIVE} recording of the cameras "
-                f"{', '.join(sorted(facts.seen))} that were trained on; leave the task 'few_clips' out, or catalogue "
+                f"{', '.join(sorted(facts.seen))} that were trained on; leave the task 'few_clips' out, or catalog "
                 "such recordings"
             )
         return mine
 
 
 class HeadOnly(Task):
-    """The encoder stays as it is."""
+    """The encoder stays frozen."""
 
     recipe = FineTuning(head_only=True)
 

@@ -30,7 +30,7 @@ class Task(task.Task[Options, SamplePart]):
         return recording.view in facts.seen and recording.action in facts.actions
 
     def predict(self, fitted: object, test: SamplePart) -> Predictions:
-        """Raises ValueError where this configuration of the method measures nothing."""
+        """Raises ValueError if this configuration of the method measures nothing."""
         del fitted
         with torch.no_grad():
             found = test.encoder.measures(test.batch)  # type: ignore[operator]

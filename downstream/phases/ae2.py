@@ -54,7 +54,7 @@ def fit(train: FrameTable, *, time_column: bool = False) -> Fitted:
 
 
 def predict(fitted: Fitted, test: FrameTable, *, k: int = 10) -> Predicted:
-    """Raises ValueError where widths differ or a perspective is missing."""
+    """Raises ValueError if widths differ or a perspective is missing."""
     if fitted.train.dim != test.dim:
         raise ValueError(
             f"AE2 evaluation: train vectors have width {fitted.train.dim}, evaluated ones {test.dim}; both splits must "

@@ -35,7 +35,7 @@ class FewShot:
 def few_shot(
     train: FrameTable, test: FrameTable, *, shots: Sequence[Shots] = SHOTS, draws: int = 50, draws_of_half: int = 10
 ) -> dict[str, FewShot]:
-    """Scores by number of train videos ("1", ..., "half", "all"); numbers above the videos at hand are left out.
+    """Scores by number of train videos ("1", ..., "half", "all"); numbers above the available videos are left out.
 
     Draw i is ``random.Random(42 + i).sample`` over the train videos in their order; "all" has a single draw. A draw
     that shows one phase only predicts that phase.

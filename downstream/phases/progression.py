@@ -68,7 +68,7 @@ def fit_progression(train: FrameTable, *, time_column: bool = False) -> Progress
 def mean_r2(progression: Progression, predicted: dict[int, np.ndarray], test: FrameTable) -> float:
     """Unweighted mean over phases of R^2 on `test`, at most 1 and without a lower bound.
 
-    A phase that one of the splits never shows has no score. Raises ValueError where none is left.
+    A phase that one of the splits never shows has no score. Raises ValueError if none is left.
     """
     test_targets = _split_targets(test)
     scores = []

@@ -95,7 +95,7 @@ class Task(task.Task[Options, TablePart]):
         size, fit_size = _size(test.table), _size(train.table)
         notes = [f"Scored on split {test.split}: {size}. Classifiers fitted on {train.split}: {fit_size}."]
         if size.videos < SMALL:
-            notes.append(f"This is small: with {size.videos} videos, single videos move every score.")
+            notes.append(f"This is small: with {size.videos} videos, single videos change every score.")
         if len(predictions.of) > 1:
             notes.append(f"Mean over {len(predictions.of)} actions, each scored apart: {', '.join(predictions.of)}.")
         return notes
@@ -154,7 +154,7 @@ def _check_perspectives(split: str, recordings: tuple[Recorded, ...]) -> None:
         if len(shown) < 2:
             raise ValueError(
                 f"phases: split {split!r} shows the action {action!r} from {shown.pop()} cameras only; cross-view "
-                "scores need ego and exo videos in both splits: catalogue the other perspective too, or choose other "
+                "scores need ego and exo videos in both splits: catalog the other perspective too, or choose other "
                 "--tasks"
             )
 

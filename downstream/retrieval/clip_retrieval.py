@@ -51,7 +51,7 @@ def clip_retrieval(e: ClipTable, seen: Collection[str] | None = None) -> Retriev
     Gallery: all clips of the other camera, of all scenes; equally near clips come in their order. Metrics are means
     over pairs: "retrieval/R@k/seen" over those whose cameras both were trained on (`seen`; None: all were),
     "retrieval/R@k/held_out" over the others, "retrieval/R@1/within_scene/..." with the query's scene as the gallery.
-    A mean over no pair is left out. Raises ValueError where no two cameras share an instant.
+    A mean over no pair is left out. Raises ValueError if no two cameras share an instant.
     """
     views = e.views()
     known = set(views if seen is None else seen)

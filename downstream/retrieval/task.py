@@ -88,7 +88,7 @@ class Chance(Task):
         return predictions.chance
 
     def details(self, predictions: Retrieval, test: TablePart) -> dict[str, list[dict[str, object]]]:
-        """Chance stands in a column of the pairs."""
+        """Chance is a column of the pairs."""
         del predictions, test
         return {}
 

@@ -25,15 +25,15 @@ class Evaluate:
     split: str = "val"
     """Choose models on val; run test once."""
     fit_split: str = "train"
-    """Split that tasks are fitted on."""
+    """Split to fit classifiers on."""
     tasks: tuple[str, ...] = field(default_factory=default_tasks)
     """Downstream tasks, by name; each has options of its own below."""
     actors: int = 1
-    """Ray actors that decode and embed, each of one CPU, and of one GPU on cuda."""
+    """Ray actors that decode and embed; each takes one CPU, and one GPU on cuda."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """What they compute on; auto takes a GPU where there is one."""
+    """Device to compute on; auto uses a GPU if there is one."""
     debug: bool = False
-    """In this one process, without Ray."""
+    """Run in this process, without Ray."""
 
 
 def evaluate(args: Sequence[str]) -> None:
@@ -72,16 +72,16 @@ def embed(
     """Save the embeddings of every frame of a split as Parquet, or a backbone's features as a catalog.
 
     Args:
-        run: The run folder; or timm:NAME, any timm model, which makes of --catalog a catalog of features in --out.
+        run: The run folder; or timm:NAME, any timm model, which writes the features of --catalog as a catalog to --out.
         split: Split of the run's catalog.
-        baselines: Also the embeddings that the trained one has to beat.
-        catalog: All recordings of this catalog in place of a split of the run's own.
-        out: The table of `catalog`, by default RUN/embeddings/CATALOG.parquet; the folder of a backbone's features.
+        baselines: Also save the embeddings of the baselines.
+        catalog: Embed all recordings of this catalog instead of a split of the run's own.
+        out: File of --catalog's table, by default RUN/embeddings/CATALOG.parquet; folder of a backbone's features.
         weights: Of a backbone: "hub", "random", or a .safetensors or .pt file.
         size_px: Of a backbone: frame size; by default what its weights were trained with.
-        actors: Ray actors that decode and embed, each of one CPU, and of one GPU on cuda.
-        device: What they compute on; auto takes a GPU where there is one.
-        debug: In this one process, without Ray.
+        actors: Ray actors that decode and embed; each takes one CPU, and one GPU on cuda.
+        device: Device to compute on; auto uses a GPU if there is one.
+        debug: Run in this process, without Ray.
 
     """
     if str(run).startswith("timm:"):

@@ -61,7 +61,7 @@ def resume(run: Run, /, debug: bool = False) -> None:
 
     Args:
         run: The run folder.
-        debug: In this one process, without Ray.
+        debug: Run in this process, without Ray.
 
     """
     from crossview.platform.train.launcher import resume as resume_run

@@ -27,13 +27,13 @@ class Launch(Generic[M]):
     preset: str
     """Recipe to start from; further options change it."""
     from_: Annotated[Location | None, tyro.conf.arg(name="from")] = None
-    """A run folder or configuration file to start from, in place of a preset."""
+    """A run folder or configuration file to start from, instead of a preset."""
     name: str | None = None
-    """Name of the run; a name is used once."""
+    """Name of the run; must not be in use."""
     runs: Path = Path("runs")
-    """Folder that run folders are made in."""
+    """Parent folder of run folders."""
     debug: bool = False
-    """Plan, decoding and loop in this one process, without Ray: a breakpoint in a method's forward just works."""
+    """Plan, decode and train in this process, without Ray, so that breakpoints in a method's forward work."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +45,11 @@ class LaunchSearch(Generic[M]):
     preset: str
     """Recipe that every trial changes, and that the winner is compared with."""
     from_: Annotated[Location | None, tyro.conf.arg(name="from")] = None
-    """A run folder or configuration file to start from, in place of a preset."""
+    """A run folder or configuration file to start from, instead of a preset."""
     name: str | None = None
-    """Name of the search; a name is used once."""
+    """Name of the search; must not be in use."""
     runs: Path = Path("runs")
-    """Folder that the search's folder is made in."""
+    """Parent folder of search folders."""
 
 
 def parse_train(args: Sequence[str]) -> tuple[str, Launch[Any]]:

@@ -19,7 +19,7 @@ import tyro
 import crossview.datasets
 from crossview import storage
 from crossview.datasets.catalog import Catalog
-from crossview.datasets.catalog.probing import check_share
+from crossview.datasets.catalog.probing import check_share, check_splits
 from crossview.platform.cli.options import parse
 from crossview.platform.progress import Progress, console
 
@@ -44,7 +44,7 @@ def dataset_names() -> list[str]:
 
 
 def dataset(name: str, args: Sequence[str]) -> None:
-    """Catalogue a dataset by its module: `Options`, `PROTOCOLS` and `catalog(options, tick=...)`."""
+    """Catalog a dataset by its module: `Options`, `PROTOCOLS` and `catalog(options, tick=...)`."""
     module = importlib.import_module(f"crossview.datasets.{name}")
     request = parse(
         Request[module.Options],  # type: ignore[name-defined]
@@ -55,13 +55,26 @@ def dataset(name: str, args: Sequence[str]) -> None:
     _reach(request.out)
     with ticking("reading") as tick:
         made = module.catalog(request.options, tick=tick)
-    if tuple(made.protocols) != module.PROTOCOLS:
-        raise ValueError(
-            f"dataset {name}: its catalog has the protocols {', '.join(made.protocols) or 'none'}, its module declares "
-            f"{', '.join(module.PROTOCOLS)}; both must be the same, in this order"
-        )
     check_share(made, request.max_quarantined)
+    _check_protocols(made, module.PROTOCOLS, f"dataset {name}")
     _save(made, request.out)
+
+
+def _check_protocols(catalog: Catalog, declared: Sequence[str], what: str) -> None:
+    """Raise ValueError where protocols are not those declared, have no recording, or have one file in two splits."""
+    if list(catalog.protocols) != list(declared):
+        raise ValueError(
+            f"{what}: its catalog has the protocols {', '.join(catalog.protocols) or 'none'}, its module declares "
+            f"{', '.join(declared)}; both must be the same, in this order"
+        )
+    for name, of in catalog.protocols.items():
+        members = [(of[r.id], r.path) for r in catalog.recordings if r.id in of]
+        if not members:
+            raise ValueError(
+                f"{what}: protocol {name!r} has none of the {len(catalog.recordings)} recordings; it must give some a "
+                "split by their ids dataset/scene/view"
+            )
+        check_splits(catalog.root, members, f"{what}, protocol {name!r}")
 
 
 def run(args: Sequence[str]) -> None:
@@ -79,12 +92,13 @@ def run(args: Sequence[str]) -> None:
 
 
 def _overview(names: Sequence[str], *, ok: bool) -> None:
-    """Print what there is to prepare, without importing a dataset; ends with status 0 where that was asked for."""
+    """Print what can be prepared, without importing a dataset; exits with status 0 if `ok`, else 2."""
     first = {name: _first_line(name) for name in names}
     first |= {name: (function.__doc__ or "").splitlines()[0] for name, function in COMMANDS.items()}
-    lines = ["usage: crossview prepare DATASET [options]   (crossview prepare DATASET --help lists its options)", ""]
-    for title, listed in (("datasets", (*names, *MADE)), ("operations on a catalog", OPERATIONS)):
-        lines += [f"{title}:", *(f"  {name:13} {first[name]}" for name in listed)]
+    lines = ["usage: crossview prepare DATASET [options]"]
+    for title, listed in (("Datasets", (*names, *MADE)), ("Operations on a catalog", OPERATIONS)):
+        lines += ["", f"{title}:", *(f"  {name:13} {first[name].rstrip('.')}" for name in listed)]
+    lines += ["", "Run `crossview prepare DATASET --help` for its options."]
     print("\n".join(lines), file=sys.stdout if ok else sys.stderr)
     raise SystemExit(0 if ok else 2)
 
@@ -160,13 +174,13 @@ def synthetic(
 
 
 def copies(catalog: Path, out: Path, size_px: int = 256, gop: int = 8, max_quarantined: float = 0.05) -> None:
-    """Make the prepared copy that is quick to read: H.264, small, short closed groups of pictures, verified.
+    """Copy a catalog's videos to small, verified H.264 files that decode fast.
 
     Args:
         catalog: Folder of the catalog whose files are to be copied.
         out: Folder for the copies and their catalog.
         size_px: Short side of the copies.
-        gop: Frames from one key frame to the next.
+        gop: Frames between key frames.
         max_quarantined: Largest share of videos that may be unreadable.
 
     """
@@ -180,7 +194,7 @@ def copies(catalog: Path, out: Path, size_px: int = 256, gop: int = 8, max_quara
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Score every recording by a trained run of ours, or by an image classifier."""
+    """Score every recording with a trained run or an image classifier."""
 
     catalog: Path
     """Folder of the catalog; the scores go into its folder `teachers`."""
@@ -199,16 +213,16 @@ class Scores:
     clips: int = 10
     """Evenly spaced clips (of a run) or frames (of a backbone) per recording."""
     root: Path | None = None
-    """Where the catalog's files lie now, if not where they lay when it was made."""
+    """Current folder of the catalog's files, if it has moved since the catalog was made."""
     actors: int = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
     debug: bool = False
-    """In this one process, without Ray."""
+    """Run in this process, without Ray."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Import:
-    """Import teachers' files that others released."""
+    """Import published teacher outputs."""
 
     catalog: Path
     """Folder of the catalog; the tables go into its folder `teachers`."""
@@ -239,7 +253,7 @@ def teachers(
         tyro.conf.arg(name=""),
     ],
 ) -> None:
-    """Write what teachers say of a catalog's recordings, for methods that distil it."""
+    """Save teachers' outputs for a catalog's recordings, for methods that distil them."""
     from crossview.datasets.teachers.store import FOLDER, write_scores
 
     catalog = Catalog.load(what.catalog, what.root if isinstance(what, Scores) else None)
@@ -300,14 +314,16 @@ def _save(catalog: Catalog, out: Path) -> None:
 
 
 def _describe(catalog: Catalog, out: Path) -> None:
-    for name in catalog.protocols:
+    for name, of in catalog.protocols.items():
         which = f"protocol {name}, " if len(catalog.protocols) > 1 else ""
-        for split in sorted(set(catalog.protocols[name].values())):
+        for split in sorted({of[r.id] for r in catalog.recordings if r.id in of}):
             part = catalog.select(split, name).recordings
             ego = sum(r.perspective == "ego" for r in part)
             frames = sum(r.num_frames for r in part)
             said = f"{which}{split}: {ego} ego and {len(part) - ego} exo recordings, {frames} frames"
             console.print(said, highlight=False)
+        if without := sum(r.id not in of for r in catalog.recordings):
+            console.print(f"{which}without a split: {without} recordings, which take no part", highlight=False)
     for broken in catalog.quarantined:
         console.print(f"quarantined: {broken.path}: {broken.reason}", highlight=False, markup=False)
     console.print(f"The catalog is saved to {out}", highlight=False)

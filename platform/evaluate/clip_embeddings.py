@@ -1,4 +1,4 @@
-"""Embeddings of a split's evaluation clips, as Parquet: the trained method's, and those that it has to beat."""
+"""Embeddings of a split's evaluation clips, as Parquet: those of the trained method and of its baselines."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def embed_clips(
 ) -> dict[str, Path]:
     """Tables of `ClipTable` of a split by row name in the run's `embeddings/<split>/clips`.
 
-    Rows and order are those of `frame_embeddings.embed`, and tables are kept in the same way; a baseline is its frame
-    embedding averaged over the clip. "start_s" says where on the scene's clock a clip starts. Each recording is decoded
-    once for all of its clips and rows. `batch` is the frames per pass of a frozen part.
+    Rows and order are those of `frame_embeddings.embed`, and tables are cached the same way; a baseline is its frame
+    embedding averaged over the clip. "start_s" is the clip's start on the scene's clock. Each recording is decoded once
+    for all of its clips and rows. `batch` is the number of frames per pass of a frozen part.
     """
     chosen = ordered(run.catalog.select(split))
     folder = run.path / "embeddings" / split / "clips"
@@ -63,7 +63,7 @@ def embed_clips(
 
 
 def clip_windows(catalog: Catalog, sampling: Sampling, per_scene: int) -> dict[str, Windows]:
-    """The evaluation clips of every recording, by its id, of the length and rate that the method trains on."""
+    """The evaluation clips of every recording, by its id, with the length and rate that the method trains on."""
     views: dict[Perspective, View] = {r.perspective: sampling.view_for(r.perspective) for r in catalog.recordings}
     found = evaluation_clips(catalog.recordings, views, per_scene)
     return {r.id: windows for r, windows in zip(catalog.recordings, found, strict=True)}
@@ -109,14 +109,14 @@ def clip_tensor(
 ) -> Tensor:
     """The clips `frames`, int64 (K, T), as `Method.embed_clip` takes them: (K, T, 3, H, W) or features (K, T, N, D).
 
-    The frozen part, where the method has one, sees each frame once. Raises UnreadableVideo.
+    The frozen part, if the method has one, processes each frame once. Raises UnreadableVideo.
     """
     pixels = clip_frames(file, recording, frames, size_px, data)
     return _frozen(model, pixels, batch, device)[_places(frames)]
 
 
 def clip_frames(file: Path, recording: Recording, frames: np.ndarray, size_px: int, data: Data) -> Tensor:
-    """The different frames among `frames`, ascending: uint8 (n, 3, H, W), or float16 (n, N, D) from a features file.
+    """The distinct frames among `frames`, ascending: uint8 (n, 3, H, W), or float16 (n, N, D) from a features file.
 
     Raises UnreadableVideo. Features, and frames that `data.cache_frames` keeps, are read memory-mapped.
     """
@@ -124,7 +124,7 @@ def clip_frames(file: Path, recording: Recording, frames: np.ndarray, size_px: i
     if recording.kind == "features":
         return torch.from_numpy(read_features(file, recording)[wanted])
     if wanted[-1] >= recording.num_frames:
-        raise UnreadableVideo(f"{file}: frame {wanted[-1]} was asked for, but it holds {recording.num_frames}")
+        raise UnreadableVideo(f"{file}: frame {wanted[-1]} was requested, but the file has {recording.num_frames}")
     planes = data.decoder == "pyav"
     if data.cache_frames:
         pictures = frame_cache(file, recording, size_px, "yuv420" if planes else "rgb", data)[wanted]
@@ -137,24 +137,24 @@ def clip_frames(file: Path, recording: Recording, frames: np.ndarray, size_px: i
             decoder=data.decoder,
             time_limit_s=data.limit_s(recording.num_frames),
         )
-    pixels = torch.from_numpy(np.array(pictures))  # torch wants memory that could be written
+    pixels = torch.from_numpy(np.array(pictures))  # torch needs writable memory
     return yuv420_to_rgb(pixels) if planes else pixels.permute(0, 3, 1, 2)
 
 
 def _places(frames: np.ndarray) -> Tensor:
-    """Where each frame stands among the different ones: int64 (K, T)."""
+    """The position of each frame among the distinct ones: int64 (K, T)."""
     return torch.from_numpy(np.unique(frames, return_inverse=True)[1].reshape(frames.shape))
 
 
 def _frozen(model: Method, pixels: Tensor, batch: int, device: torch.device) -> Tensor:
-    """What the rows take, (n, ...): features of the frozen part where the method has one, computed once for all."""
+    """The input of the rows, (n, ...): features of the frozen part if the method has one, computed once for all."""
     if pixels.dtype != torch.uint8:
         return pixels.to(device)
     parts = []
     for chunk in pixels.split(batch):
         try:
             frozen = model.frozen_features(chunk.unsqueeze(0).to(device))
-        except ValueError:  # they exceed float16, say: every row computes its own
+        except ValueError:  # e.g. they exceed float16: every row computes its own
             frozen = None
         if frozen is None:
             return pixels.to(device)

@@ -1,4 +1,4 @@
-"""The clips of a split for tasks that run a network on them themselves."""
+"""The clips of a split, for tasks that run a network on them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BATCH = 64
 
 
 class ClipFiles:
-    """`downstream.task.ClipReader` over files, in this process; what was read stays in memory."""
+    """`downstream.task.ClipReader` over files, in this process; clips that have been read stay in memory."""
 
     def __init__(self, run: OpenRun, catalog: Catalog, windows: dict[str, Windows]) -> None:
         self.run, self.catalog, self.windows = run, catalog, windows
@@ -30,7 +30,7 @@ class ClipFiles:
         return len(self.windows[recording].frames)
 
     def read(self, recording: str, clips: Sequence[int]) -> Tensor | None:
-        """Clips by number: (K, T, ...) in host memory; None where they cannot be read."""
+        """Clips by number: (K, T, ...) in host memory; None if they cannot be read."""
         missing = [clip for clip in clips if (recording, clip) not in self._read]
         if missing:
             try:

@@ -1,4 +1,4 @@
-"""The rows of every result: the trained method and what it has to beat, embedded per recording and kept as tables."""
+"""The rows of every result: the trained method and its baselines, embedded per recording and cached as tables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from crossview.storage.tables import write_table
 
 TRAINED, RANDOM_INIT = "trained", "random init"
 LABELS = "phase"
-"""Frame labels that go into the column "label"."""
+"""Frame labels that are written to the column "label"."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class RunJob(Job):
 def embedded(job: Job, make: Callable[..., Work], folder: Path, where: Where, what: str) -> dict[int, Arrays]:
     """`make(job=job)` applied to each recording: arrays by row name for every index that can be read, ascending.
 
-    Unreadable recordings are quarantined in `folder`. Raises ValueError where too many are, or all.
+    Unreadable recordings are quarantined in `folder`. Raises ValueError if too many or all of them are unreadable.
     """
     recordings = job.catalog.recordings
     storage.make_folder(folder)
@@ -73,7 +73,7 @@ def embedded(job: Job, make: Callable[..., Work], folder: Path, where: Where, wh
 
 
 def on_features(run: OpenRun, catalog: Catalog, batch: int) -> Catalog:
-    """The catalog of the frozen features that the run trains on, where it does; else `catalog`."""
+    """The catalog of frozen features if the run trains on them; else `catalog`."""
     data = run.experiment.data
     if not data.cache_features:
         return catalog
@@ -93,7 +93,7 @@ def on_features(run: OpenRun, catalog: Catalog, batch: int) -> Catalog:
 
 
 def key_of(source: Path, catalog: Catalog, *more: object) -> str:
-    """Hash of what decides the tables: the checkpoint's weights, the recordings, their files, their labels, `more`."""
+    """Hash of all that determines the tables: checkpoint weights, recordings, their files, their labels, `more`."""
     size, version = storage.state(source / checkpoint.MODEL)
     digest = hashlib.blake2b(f"{source.name} {size} {version} {catalog.root}".encode(), digest_size=16)
     for value in more:
@@ -118,12 +118,12 @@ def store(folder: Path, tables: dict[str, pa.Table], key: str | None, facts: dic
 
 
 def write(table: pa.Table, file: Path, facts: dict[str, str]) -> None:
-    """One table with what it is in its metadata."""
+    """One table with `facts` in its metadata."""
     write_table(table.replace_schema_metadata({"crossview": json.dumps(facts)}), file)
 
 
 def kept(folder: Path, key: str, baselines: bool) -> dict[str, Path]:
-    """Tables that are there already, if they are all that is asked for."""
+    """The existing tables, if they are all that is requested."""
     index = folder / "rows.json"
     if not index.exists():
         return {}

@@ -1,4 +1,4 @@
-"""What the catalog tells a task before anything is embedded."""
+"""What a task knows from the catalog before anything is embedded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def ordered(catalog: Catalog) -> Catalog:
 
 
 def facts_of(method: str, data: Data, catalog: Catalog, split: str, fit_split: str, *, fitted: bool) -> Facts:
-    """Facts of an evaluation, with `fitted` of both splits; raises ValueError for a split without recordings."""
+    """Facts of an evaluation, of both splits with `fitted`; raises ValueError for a split without recordings."""
     return Facts(
         method=method,
         catalog=str(catalog.root),
@@ -40,7 +40,7 @@ def recorded(catalog: Catalog) -> tuple[Recorded, ...]:
 
 
 def check_splits(tasks: Iterable[Task[Any, Any]], split: str, fit_split: str) -> bool:
-    """Whether any task fits something; raises ValueError where that would be on evaluated recordings."""
+    """Whether any task fits something; raises ValueError if it would fit on evaluated recordings."""
     fitted = any(task.options.fitted for task in tasks)
     if fitted and fit_split in (split, "test"):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Embeddings of every frame, as Parquet: the trained method's, and those that it has to beat."""
+"""Embeddings of every frame, as Parquet: those of the trained method and of its baselines."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ FACTS = ("dataset", "scene", "view", "subject", "action")
 def embed(
     run: OpenRun, *, split: str, catalog: Catalog | None = None, baselines: bool = True, batch: int = 64
 ) -> dict[str, Path]:
-    """Tables of a split by row name in the run's `embeddings/<split>`; those of the same checkpoint and data are kept.
+    """Tables of a split by row name in the run's `embeddings/<split>`; reused for the same checkpoint and data.
 
     Rows: "trained", and with `baselines` the method's own and "random init" (the run's configuration and seed before
     its first step, with the same frozen parts). Ego recordings come first, each perspective sorted by path, as AE2
-    orders them. `batch` is the frames per pass of a frozen part. Unreadable recordings are quarantined in that folder,
-    and tables that lack one are made anew.
+    orders them. `batch` is the number of frames per pass of a frozen part. Unreadable recordings are quarantined in
+    that folder, and tables that lack one are computed again.
     """
     chosen = ordered((catalog or run.catalog).select(split))
     folder = run.path / "embeddings" / split
@@ -50,7 +50,7 @@ def embed(
     if catalog is None:
         chosen = on_features(run, chosen, batch)
     tables = _tables(_job(run, chosen, batch, baselines=baselines), folder)
-    # What was too slow or out of reach may be read next time: such tables are never kept.
+    # What was too slow or unreachable may be readable next time: such tables are never reused.
     complete = len(pc.unique(tables[TRAINED]["video"])) == wanted
     return store(folder, tables, key if complete else None, {"checkpoint": run.checkpoint.name, "split": split})
 
@@ -58,8 +58,8 @@ def embed(
 def export(run: OpenRun, catalog: Catalog, out: Path, *, batch: int = 64) -> Path:
     """The trained method's embeddings of every recording of any catalog, as one table in the file `out`.
 
-    "label" is null where the catalog has no phases; "scene", "view" and the like are columns, and so is "split", null
-    where the catalog has several protocols.
+    "label" is null if the catalog has no phases; "scene", "view" and the like are columns, and so is "split", which is
+    null if the catalog has several protocols.
     """
     table = _tables(_job(run, ordered(catalog), batch, baselines=False), out.parent)[TRAINED]
     write(table, out, {"row": TRAINED, "checkpoint": run.checkpoint.name})

@@ -1,4 +1,4 @@
-"""A run as evaluations see it: read once, and each of its models built once per process."""
+"""A run opened for evaluation: read once, with each of its models built once per process."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def device_name(device: str) -> str:
 
 
 class OpenRun:
-    """A run's configuration, catalog, newest checkpoint and models, and where they compute.
+    """A run's configuration, catalog, latest checkpoint and models, and the device they run on.
 
-    Sent to another process it leaves catalog and models behind; that process builds its own, once.
+    Pickling leaves out catalog and models; the receiving process builds its own, once.
     """
 
     def __init__(self, path: Path, where: Where) -> None:
@@ -45,7 +45,7 @@ class OpenRun:
 
     @property
     def device(self) -> torch.device:
-        """Where models compute."""
+        """The device that models run on."""
         return torch.device(self.where.device)
 
     @property
@@ -74,5 +74,5 @@ class OpenRun:
 
 
 def open_run(run: Path, *, in_process: bool = False, actors: int = 1, device: str = "auto") -> OpenRun:
-    """Raises ValueError where the folder holds no run or no checkpoint."""
+    """Raises ValueError if the folder has no run or no checkpoint."""
     return OpenRun(run, Where(in_process, actors, device_name(device)))

@@ -1,4 +1,4 @@
-"""What a task is handed for each row of the result: tables, encoders or samples of both splits."""
+"""What a task gets for each row of the result: tables, encoders or samples of both splits."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from crossview.platform.evaluate.opened import OpenRun
 from crossview.storage.tables import read_table
 
 SEED = 0
-"""Of the plan that draws samples, so that every run is measured on the same."""
+"""Seed of the plan that draws samples, so that every run is measured on the same ones."""
 
 Parts = tuple[Part | None, Part]
-"""Of the split that is fitted on, where the task fits something, and of the evaluated one."""
+"""Part of the split that is fitted on, if the task fits something, and of the evaluated split."""
 Rows = dict[str, Callable[[], Parts]]
-"""By row, the trained one first; called when its turn comes."""
+"""By row, the trained one first; each is called when its turn comes."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Hands out the parts of one evaluation."""
+    """Provides the parts of one evaluation."""
 
     run: OpenRun
     facts: Facts
@@ -105,7 +105,7 @@ class Reader:
     def _samples(self, task: Task[Any, Any]) -> Rows:
         assert isinstance(task.options, SampleOptions)
         if task.options.fitted:
-            raise ValueError("a task that reads samples fits nothing: the batch is of the evaluated split alone")
+            raise ValueError("a task that reads samples fits nothing: the batch is from the evaluated split only")
         wanted = self._wanted(task, self.run.catalog.select(self.facts.split))
         batch = sample_batch(self.run, wanted, task.options.samples)
 

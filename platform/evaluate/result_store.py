@@ -1,4 +1,4 @@
-"""`results.parquet` of a run, and what is kept beside it for readers: notes, text, further tables."""
+"""`results.parquet` of a run, and what is saved beside it for readers: notes, text, further tables."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from crossview.platform.run_folder import write_json
 from crossview.storage.tables import read_table, write_table
 
 FILE, FOLDER = "results.parquet", "evaluations"
-ONE_SEED = "One seed: a margin has no spread here, so it is no claim; crossview reproduce runs several seeds."
+ONE_SEED = "One seed: the margins have no spread, so they are not evidence; crossview reproduce runs several seeds."
 
 
 @dataclass(frozen=True)
 class Text:
-    """What a reader has to know about a task's newest scores."""
+    """What a reader has to know about a task's latest scores."""
 
     notes: list[str] = field(default_factory=list)
     markdown: str = ""
@@ -30,20 +30,20 @@ class Text:
 
 
 def read_results(run: Path) -> pa.Table | None:
-    """Every line ever scored; None where the run has not been evaluated."""
+    """All scores ever recorded; None if the run has not been evaluated."""
     file = run / FILE
     return read_table(file) if storage.is_file(file) else None
 
 
 def append_results(run: Path, lines: pa.Table) -> pa.Table:
-    """Add lines to the run's table, which is returned whole."""
+    """Append lines to the run's table; returns the whole table."""
     table = results.appended(read_results(run), lines)
     write_table(table, run / FILE)
     return table
 
 
 def latest_scores(run: Path, **values: str) -> dict[str, dict[str, float]]:
-    """The newest scores by row and metric, of the lines whose columns have these values; {} where there are none."""
+    """The latest scores by row and metric, of the lines whose columns have these values; {} if there are none."""
     table = read_results(run)
     return {} if table is None else results.scores(results.latest(results.select(table, **values)))
 
@@ -55,7 +55,7 @@ def has_scores(run: Path, split: str, tasks: tuple[str, ...]) -> bool:
 
 
 def scored_by_an_earlier_version(run: Path) -> bool:
-    """Whether versions before 0.4 have left scores here, which are not read."""
+    """Whether there are scores of a version before 0.4, which are not read."""
     folder = run / FOLDER
     if not folder.is_dir():
         return False
@@ -88,26 +88,26 @@ def write_details(run: Path, split: str, task: str, tables: dict[str, pa.Table])
 
 
 def notes_of(table: pa.Table, newest: pa.Table, split: str, texts: dict[str, Text]) -> list[str]:
-    """Everything to be said of the newest lines of a split, `table` being the run's whole."""
+    """All notes on the latest lines of a split; `table` is the run's whole table."""
     tasks = dict.fromkeys(newest["task"].to_pylist())
     notes = [note for task in tasks if task in texts for note in texts[task].notes]
     checkpoints = sorted(set(newest["checkpoint"].to_pylist()))
     if len(checkpoints) > 1:
         notes.append(
-            f"These scores are of several checkpoints ({', '.join(checkpoints)}); evaluate all tasks again to compare "
-            "them."
+            f"These scores come from several checkpoints ({', '.join(checkpoints)}); evaluate all tasks again to "
+            "compare them."
         )
     notes.append(ONE_SEED)
     if split == "test":
         times = results.evaluations(table, split)
         notes.append(
-            f"Test split: choose on val and run this once. This run has now been scored on it {times} time(s)."
+            f"Test split: select on val and score on test once. This run has been scored on test {times} time(s)."
         )
     return notes
 
 
 def write_page(run: Path, table: pa.Table, split: str, protocol: str) -> Path:
-    """`evaluations/<split>.md` with the newest scores of every task."""
+    """`evaluations/<split>.md` with the latest scores of every task."""
     newest = results.latest(results.select(table, split=split, protocol=protocol))
     texts = read_texts(run, split)
     file = run / FOLDER / f"{split}.md"

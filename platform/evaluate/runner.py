@@ -1,4 +1,4 @@
-"""Score a run by downstream tasks beside everything that its embedding has to beat."""
+"""Score a run by downstream tasks, beside its baselines."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def evaluate(
     actors: int = 1,
     device: str = "auto",
 ) -> pa.Table:
-    """Lines of `results.SCHEMA`: the trained row and, with `baselines`, what it has to beat.
+    """Lines of `results.SCHEMA`: the trained row and, with `baselines`, its baselines.
 
-    Embeds what is missing, adds the lines to the run's results.parquet, writes `evaluations/<split>.md` and each task's
-    further tables, and prints. Only lines of this evaluation are returned. `tasks` None takes the default ones;
-    `options` has those of some tasks. Raises ValueError for an unknown task, for all that `Task.check` refuses, before
-    anything is embedded, and where something would be fitted on evaluated videos.
+    Embeds what is missing, appends the lines to the run's results.parquet, writes `evaluations/<split>.md` and each
+    task's further tables, and prints the scores. Only lines of this evaluation are returned. `tasks` None takes the
+    default ones; `options` has those of some tasks. Raises ValueError, before anything is embedded, for an unknown
+    task, for all that `Task.check` refuses, and if something would be fitted on evaluated videos.
     """
     chosen = make(default_tasks() if tasks is None else tasks, options)
     fitted = check_splits(chosen.values(), split, fit_split)
@@ -73,7 +73,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one task says."""
+    """The scores, notes and tables of one task."""
 
     rows: dict[str, Row] = field(default_factory=dict)
     """The trained one first."""
@@ -82,7 +82,7 @@ class Answer:
 
 
 def scored(name: str, task: Task[Any, Any], reader: Reader) -> Answer:
-    """Fit, predict and score every row; the task's own baselines are given the trained row's parts."""
+    """Fit, predict and score every row; the task's own baselines get the trained row's parts."""
     rows, own = reader.rows(task), task.baselines()
     found: dict[str, Row] = {}
     of_own: dict[str, Row] = {}
@@ -122,7 +122,7 @@ def _tables(rows: dict[str, Row]) -> dict[str, pa.Table]:
 
 
 def _publish(run: OpenRun, facts: Facts, tasks: dict[str, Task[Any, Any]], answers: dict[str, Answer]) -> pa.Table:
-    """Write the files, print the table."""
+    """Write the files and print the table."""
     lines = _lines(run, facts, tasks, answers)
     split, protocol = facts.split, run.protocol
     table = append_results(run.path, lines)

@@ -28,7 +28,7 @@ def options_class(name: str) -> type[TaskOptions]:
 
 
 def default_tasks() -> tuple[str, ...]:
-    """What is scored where no task is named."""
+    """The tasks that are scored if none is named."""
     return tuple(name for name in task_names() if options_class(name).default)
 
 
@@ -46,7 +46,7 @@ def option_fields() -> list[tuple[str, Any, Any]]:
 
 
 def given_options(parsed: Any) -> dict[str, TaskOptions]:
-    """The options of every task, by name, from an object with the fields of `option_fields`, or with none of them."""
+    """The options of every task, by name, from an object with the fields of `option_fields`, or without any of them."""
     return {name: getattr(parsed, name) for name in task_names() if hasattr(parsed, name)}
 
 

@@ -1,4 +1,4 @@
-"""Class scores of recordings for the teacher store: of a trained run of ours, or of any timm image classifier."""
+"""Class scores of recordings for the teacher store: from a trained run, or from any timm image classifier."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def scores_of_run(
 ) -> dict[str, np.ndarray]:
     """A trained classifier's logits (C,) by recording id, averaged over `clips` evenly spaced clips of each.
 
-    kind: label kind whose classifier is meant, where the run has several. Unreadable recordings are quarantined in
+    kind: label kind of the classifier to use, if the run has several. Unreadable recordings are quarantined in
     `folder` and left out.
     """
     opened = open_run(run, in_process=in_process, actors=actors, device=device)
@@ -69,7 +69,7 @@ def scores_of_classifier(
 ) -> dict[str, np.ndarray]:
     """An image classifier's logits (C,) by recording id, averaged over `frames` evenly spaced frames of each.
 
-    name: timm's. weights: "hub", or a .safetensors or .pt file that fits the model whole, its classifier included.
+    name: timm's. weights: "hub", or a .safetensors or .pt file with all of the model's weights and its classifier's.
     """
     base = backbone(name, weights)
     where = Where(in_process, actors, device_name(device))
@@ -83,18 +83,18 @@ def scores_of_classifier(
         base=base,
         classes=classes,
     )
-    classifier(base, classes)  # an error of the weights shows here, not in every worker
+    classifier(base, classes)  # errors in the weights surface here, not in every worker
     return _by_recording(catalog, embedded(job, _ClassifierScorer, folder, where, "scoring"))
 
 
 def classifier(base: Base, classes: int) -> nn.Module:
-    """The timm model with its classifier of `classes` outputs; raises ValueError where the weights do not fit it."""
+    """The timm model with a classifier of `classes` outputs; raises ValueError if the weights do not fit it."""
     hub = base.weights == "hub"
     try:
         model: nn.Module = timm.create_model(base.model, pretrained=hub, num_classes=classes)
-    except Exception as error:  # the hub's client raises a dozen kinds
+    except Exception as error:  # the hub's client raises many kinds of errors
         raise ValueError(
-            f"timm:{base.model}: cannot be made with the hub's weights ({type(error).__name__}: {error}); pass "
+            f"timm:{base.model}: cannot be built with the hub's weights ({type(error).__name__}: {error}); pass "
             "--weights FILE with a local .safetensors or .pt file"
         ) from error
     if not hub:
@@ -102,10 +102,10 @@ def classifier(base: Base, classes: int) -> nn.Module:
         try:
             state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
             model.load_state_dict(state)
-        except Exception as error:  # missing, damaged, pickled code, or of another shape: each has its own kind
+        except Exception as error:  # missing, damaged, pickled code, or another shape: each raises its own error
             raise ValueError(
                 f"{file}: these weights do not fit timm:{base.model} with {classes} classes "
-                f"({type(error).__name__}: {str(error).splitlines()[0]}); every tensor must match, the classifier's too"
+                f"({type(error).__name__}: {str(error).splitlines()[0]}); all tensors must match, also the classifier's"
             ) from error
     return model.eval()
 
@@ -142,7 +142,7 @@ class _RunScorer:
         if kind not in found:
             raise ValueError(
                 f"{job.run.checkpoint}: its classifiers are {', '.join(found) or 'none'}; name one of them with "
-                "--kind, or take a run that was trained to classify"
+                "--kind, or choose a run that was trained to classify"
             )
         return {_LOGITS: found[kind].float().mean(0).cpu().numpy()}
 

@@ -28,9 +28,9 @@ class Strip:
 
 
 def contact_sheet(catalog: Catalog, scene: str, out: Path, instants: int = 8) -> Path:
-    """Write the sheet of one scene as PNG: rows are cameras, columns instants that all of them cover, with times.
+    """Write the sheet of one scene as PNG: a row per camera, a column per instant that all of them cover, with times.
 
-    Raises ValueError where the scene is unknown, has no video, or its recordings never overlap in time.
+    Raises ValueError if the scene is unknown, has no video, or its recordings never overlap in time.
     """
     recordings = _recordings(catalog, scene)
     times = common_instants(recordings, instants)
@@ -52,11 +52,12 @@ def _recordings(catalog: Catalog, scene: str) -> list[Recording]:
         raise ValueError(
             f"catalog {catalog.root}: scene {scene!r} has no video; scenes here: {', '.join(known[:8]) or 'none'}{more}"
         )
+    found = [r for r in found if r.dataset == found[0].dataset]  # another may have a scene of that name
     return sorted(found, key=lambda r: (r.perspective != "ego", r.view))
 
 
 def common_instants(recordings: list[Recording], count: int) -> np.ndarray:
-    """`windows.common_instants`, or ValueError where the recordings have none."""
+    """`windows.common_instants`; raises ValueError if the recordings have none."""
     if count < 1:
         raise ValueError(f"instants is {count}; it must be at least 1")
     if not windows.run_together(recordings):
@@ -71,7 +72,7 @@ def common_instants(recordings: list[Recording], count: int) -> np.ndarray:
 
 
 def thumbnails(file: Path, frames: np.ndarray, height_px: int = THUMBNAIL_PX) -> list[np.ndarray]:
-    """Pictures of any frames, in the order asked for, scaled to one height: uint8 (height_px, W, 3) each."""
+    """Pictures of any frames, in the given order, scaled to one height: uint8 (height_px, W, 3) each."""
     wanted, back = np.unique(frames, return_inverse=True)
     pictures = []
     for picture in decode(file, wanted):

@@ -1,4 +1,4 @@
-"""The figures of a run, drawn from what it left in its folder."""
+"""The figures of a run, drawn from the files in its folder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from crossview.platform.train.metrics import read_metrics
 from crossview.storage.tables import read_table
 
 BEFORE = ("frozen features", RANDOM_INIT)
-"""Rows that a map shows beside the trained one, where they are there."""
+"""Rows that a map shows beside the trained one, if available."""
 QUERIES, NEIGHBOURS = 3, 4
 """Of each direction in the retrieval figure."""
 POOL = 400
@@ -40,9 +40,9 @@ POOL = 400
 
 
 def draw(run: Path, *, split: str = "val") -> list[Path]:
-    """Write what the run's files allow to `run/figures` with a caption each (captions.json); returns the pictures.
+    """Draw all figures that the run's files allow to `run/figures`, with captions (captions.json); returns the files.
 
-    A figure that cannot be drawn, for a damaged video say, is left out, and omitted.json says why.
+    A figure that cannot be drawn, e.g. for a damaged video, is left out, and omitted.json says why.
     Losses need metrics.parquet; maps and retrieval need `crossview evaluate` or `embed --baselines` on `split`.
     """
     run = require(run)
@@ -63,7 +63,7 @@ def draw(run: Path, *, split: str = "val") -> list[Path]:
         for name, step in steps.items():
             try:
                 captions |= step()
-            except ValueError as error:  # one damaged file must not cost the other figures and the page
+            except ValueError as error:  # one damaged file must not prevent the other figures and the report
                 omitted[name] = str(error)
             line.advance()
     for name, reason in omitted.items():
@@ -78,9 +78,7 @@ def _losses(run: Path, folder: Path) -> dict[str, str]:
     if not rows:
         return {}
     plots.save(plots.loss_curves(rows), folder / "losses.png")
-    return {
-        "losses.png": f"Losses over {rows[-1]['step']} optimiser steps, with the gradient's norm and learning rate."
-    }
+    return {"losses.png": f"Losses over {rows[-1]['step']} optimiser steps, with the gradient norm and learning rate."}
 
 
 def one_action(file: Path) -> tuple[str, FrameTable]:
@@ -114,7 +112,7 @@ def _maps(embeddings: Path, folder: Path, split: str) -> dict[str, str]:
     plots.save(plots.maps(panels, [f"phase {k}" for k in range(count)]), folder / "tsne.png")
     return {
         "tsne.png": f"t-SNE of {len(found.rows)} frames of {action!r} (split {split}), the same frames in each "
-        "panel. A view-invariant embedding has discs and triangles of one colour together; distances mean little here."
+        "panel. In a view-invariant embedding, discs and triangles of one colour cluster; distances mean little."
     }
 
 
@@ -149,10 +147,11 @@ def _retrieval(embeddings: Path, folder: Path, catalog: Catalog, split: str) -> 
     scene = [by_id[video].scene for video in e.videos]
     own = sum(scene[e.video[a]] == scene[e.video[b]] for a, b in nearest)
     return {
-        "retrieval.png": f"Nearest frames across views, action {action!r} (split {split}): left an ego or exo query, "
+        "retrieval.png": f"Nearest frames across views, action {action!r} (split {split}). Left: an ego or exo query, "
         f"then the nearest frame of the other view and the nearest ones of {NEIGHBOURS - 1} further videos. Green: the "
-        f"query's phase, red: another. Queries are drawn at random; the nearest is right in {hits} of {len(asked)}; "
-        f"in {own} it is of the query's own scene, filmed at the same time."
+        "query's phase, red: another. Queries are drawn at random; the nearest frame has the right phase for "
+        f"{hits} of {len(asked)}; "
+        f"for {own} it is from the query's own scene, filmed at the same time."
     }
 
 
@@ -178,7 +177,7 @@ def _shots(e: FrameTable, rows: set[int], catalog: Catalog, by_id: dict[str, Rec
 
 
 def _sheet(catalog: Catalog, folder: Path, split: str) -> dict[str, str]:
-    """The scene with the most cameras; nothing where no scene has two."""
+    """The scene with the most cameras; nothing if no scene has two."""
     scenes: dict[str, int] = {}
     for recording in catalog.recordings:
         if recording.kind == "video" and catalog.split_of(recording) == split:
@@ -209,7 +208,7 @@ def _of_method(run: Path, folder: Path) -> dict[str, str]:
 
 
 def method_figures(name: str, model: Method, batch: Batch) -> dict[str, Figure]:
-    """What `draw(model, batch)` of `methods/<name>/figures.py` draws, by title; nothing where there is no such file."""
+    """What `draw(model, batch)` of `methods/<name>/figures.py` draws, by title; nothing if there is no such file."""
     module = f"crossview.methods.{name}.figures"
     if importlib.util.find_spec(module) is None:
         return {}

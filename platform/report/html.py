@@ -1,4 +1,4 @@
-"""Static pages: one file that loads nothing, pictures inside it."""
+"""Static pages: one self-contained file with its pictures embedded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crossview import storage
 
 
 def write(target: Path, template: str, **values: Any) -> Path:
-    """Fill a template, named by its path in `platform/`, and write the page whole or not at all; returns its file."""
+    """Fill a template, named by its path in `platform/`, and write the page atomically; returns its file."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent.parent),
         autoescape=True,

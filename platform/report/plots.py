@@ -24,7 +24,7 @@ MAX_BYTES = 500_000
 
 
 def save(figure: Figure, file: Path, max_bytes: int = MAX_BYTES) -> Path:
-    """Write PNG; where it would exceed `max_bytes`, with 256 colours, and if need be at a lower resolution."""
+    """Write a PNG; above `max_bytes`, with 256 colours and, if needed, at a lower resolution."""
     storage.write(file, lambda partial: _save(figure, partial, max_bytes))
     return file
 
@@ -41,14 +41,14 @@ def _save(figure: Figure, file: Path, max_bytes: int) -> None:
 
 
 def phase_colours(count: int) -> list[tuple[float, ...]]:
-    """One colour per phase, in an order that the eye can follow from first (dark) to last (light)."""
+    """One colour per phase, ordered from dark (first) to light (last)."""
     return [tuple(colour) for colour in mpl.colormaps["plasma"](np.linspace(0.02, 0.88, max(count, 2)))[:count]]
 
 
 def loss_curves(rows: Sequence[dict[str, float]]) -> Figure:
     """Losses, gradient norm and learning rate over optimiser steps, from the rows of `metrics.parquet`."""
     if not rows:
-        raise ValueError("loss curves: metrics.parquet holds no row; train for at least as many steps as every.log")
+        raise ValueError("loss curves: metrics.parquet has no rows; train for at least every.log steps")
     steps = [row["step"] for row in rows]
     figure = Figure(figsize=(9.2, 3.1), layout="constrained")
     losses, norm, rate = figure.subplots(1, 3, width_ratios=[2.2, 1, 1])
@@ -113,7 +113,7 @@ def maps(panels: Sequence[Map], phases: Sequence[str]) -> Figure:
 
 @dataclass(frozen=True)
 class Shot:
-    """One frame with what is known of it."""
+    """One frame with its caption and label."""
 
     picture: np.ndarray
     """uint8 (H, W, 3)."""

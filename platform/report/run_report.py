@@ -1,4 +1,4 @@
-"""One page of a run: what was run, on how much, with which result beside which baselines."""
+"""The HTML report of a run: its configuration, data, scores and baselines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from crossview.storage.tables import read_table
 def report(run: Path) -> Path:
     """Write `run/report.html`, self-contained: figures are embedded, and it loads nothing.
 
-    It shows what the run's folder holds, and says how to get what is missing.
+    It shows what is in the run's folder, and says how to get what is missing.
     """
     run = require(run)
     facts = json.loads((run / "run.json").read_text())
@@ -54,7 +54,7 @@ class Cell:
 
     text: str
     kind: str
-    """Its class in the page: trained, best, or empty."""
+    """Its CSS class: trained, best, or empty."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The newest scores of one split."""
+    """The latest scores of one split."""
 
     split: str
     protocol: str
@@ -81,7 +81,7 @@ class Evaluation:
 
 
 def _evaluations(run: Path) -> list[Evaluation]:
-    """One per protocol and split, in alphabetic order."""
+    """One per protocol and split, in alphabetical order."""
     table = read_results(run)
     if table is None:
         return []
@@ -90,7 +90,7 @@ def _evaluations(run: Path) -> list[Evaluation]:
 
 
 def _evaluation(run: Path, table: pa.Table, split: str, protocol: str) -> Evaluation:
-    """The newest scores of one split, formatted, with their notes."""
+    """The latest scores of one split, formatted, with their notes."""
     newest = results.latest(results.select(table, split=split, protocol=protocol))
     rows, lower = results.scores(newest), results.lower_is_better(newest)
     lines = []
@@ -108,7 +108,7 @@ def _evaluation(run: Path, table: pa.Table, split: str, protocol: str) -> Evalua
 
 
 def _summary(method: str, experiment: Any, rows: Sequence[dict[str, float]]) -> dict[str, str]:
-    """Facts at the top of the page, by name."""
+    """Facts at the top of the report, by name."""
     optim, data = experiment.optim, experiment.data
     length = f"{optim.steps} steps" if optim.steps else f"{optim.epochs} epochs"
     facts = {
@@ -137,7 +137,7 @@ def _losses(rows: Sequence[dict[str, float]]) -> list[tuple[str, str, str]]:
 
 
 def _figures(folder: Path) -> list[dict[str, str]]:
-    """Each picture as a data URI with its caption, in the order drawn."""
+    """Each picture as a data URI with its caption, in drawing order."""
     captions = _json(folder / "captions.json")
     return [
         {"name": name, "caption": caption, "uri": html.picture(folder / name)}
@@ -151,7 +151,7 @@ def _json(file: Path) -> dict[str, str]:
 
 
 def _quarantine(run: Path) -> list[dict[str, str]]:
-    """Unreadable recordings met in training or embedding, each once."""
+    """Recordings found unreadable in training or embedding, each once."""
     found: dict[str, dict[str, str]] = {}
     for file in sorted(run.rglob("quarantine.parquet")):
         for row in read_table(file).to_pylist():

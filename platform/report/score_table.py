@@ -1,4 +1,4 @@
-"""Scores by row and metric for a terminal and as Markdown, the best baseline marked and the margin over it."""
+"""Scores by row and metric, for a terminal and as Markdown, with the best baseline marked and the margin over it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from crossview.platform.evaluate.embedding_store import TRAINED
 Scores = dict[str, dict[str, float]]
 """By row and metric; a row need not have every metric."""
 WIDEST = 1000
-"""Characters that no table takes."""
+"""More characters than any table is wide."""
 
 
 def lines(rows: Scores, lower: Collection[str] = ()) -> list[tuple[str, dict[str, str], Margin | None]]:
-    """(metric, formatted score by row, margin over the best baseline or None without one) for every trained metric.
+    """(metric, formatted score by row, margin over the best baseline or None) for every metric of the trained row.
 
-    `lower`: metrics of which less is better.
+    `lower`: metrics where lower is better.
     """
     found = []
     for metric, value in rows[TRAINED].items():
@@ -43,7 +43,7 @@ def difference(best: Margin | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three decimals; none where the number is large; nothing where there is none."""
+    """Three decimals; no decimals for a large number; empty for None."""
     if value is None:
         return ""
     if math.isnan(value):
@@ -68,7 +68,7 @@ def _meaning(lower: Collection[str], baseline: str = "the best baseline") -> str
 
 
 def terminal(rows: Scores, title: str, width: int, lower: Collection[str] = ()) -> Table:
-    """The same for a terminal of `width` characters; where it is too narrow for all rows, only the best baseline's."""
+    """The same for a terminal of `width` characters; if it is too narrow for all rows, only the best baseline."""
     whole = _whole(rows, title, lower)
     wide = Console(width=WIDEST)
     return whole if Measurement.get(wide, wide.options, whole).maximum <= width else _narrow(rows, title, lower)

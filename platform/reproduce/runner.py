@@ -72,17 +72,17 @@ def _studies(method: str) -> dict[str, Study]:
 
 
 def _claim_folder(out: Path, study: Study) -> None:
-    """A folder belongs to one study: going on with another's runs would mix two results."""
+    """A folder belongs to one study: resuming another study's runs would mix two results."""
     out.mkdir(parents=True, exist_ok=True)
     file = out / "study.json"
     content = json.loads(json.dumps(dataclasses.asdict(study), default=str))
     if file.exists() and json.loads(file.read_text()) != content:
-        raise ValueError(f"--out {out}: it holds an earlier form of this study; name another folder or remove this one")
+        raise ValueError(f"--out {out}: it holds another version of this study; choose another folder or delete it")
     run_folder.write_json(file, content)
 
 
 def _data(study: Study, out: Path) -> Path:
-    """Render the study's world and catalogue it, an AE2 export as a user's copy of AE2 would be."""
+    """Render the study's world and catalog it; an AE2 export is cataloged as a user's copy of AE2 would be."""
     folder = out / "catalog"
     if (folder / "catalog.json").exists():
         return folder
@@ -96,7 +96,7 @@ def _data(study: Study, out: Path) -> Path:
 
 
 def _with_base(study: Study, out: Path) -> dict[str, Recipe]:
-    """The variants' recipes on the base that is trained here, where the study has one."""
+    """The variants' recipes, on the base encoder that is trained here if the study has one."""
     if study.base is None:
         return study.variants
     file = out / "base.safetensors"
@@ -158,7 +158,7 @@ def _folder(out: Path, variant: str, seed: int) -> Path:
 
 
 def _one(one: _Planned, method: str, study: Study, in_process: bool) -> None:
-    """Train one run to its end and score it, or what is left of that; the first variant beside its baselines."""
+    """Train one run to its end and score it, resuming where it stopped; the first variant beside its baselines."""
     run = one.run
     if (run / "run.json").exists():
         launcher.resume(run, in_process=in_process)
@@ -198,7 +198,7 @@ def _side_by_side(spec: str, study: Study, planned: list[_Planned], at_a_time: i
 
 
 def _cache_features(method: str, experiment: Experiment[Any]) -> None:
-    """Once, before runs side by side would each begin to."""
+    """Compute the features once, before parallel runs would each start to."""
     from crossview.platform.data.feature_cache import cache
 
     data = experiment.data

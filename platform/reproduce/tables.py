@@ -1,4 +1,4 @@
-"""What the runs of a study show: scores of every row over seeds, and of the claims what they are worth."""
+"""The result of a study: scores of every row over seeds, and whether each claim holds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Scores = dict[str, dict[str, list[float]]]
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a variant beats one rival, a row or a level, in one metric."""
+    """Whether a variant beats one rival (a row or a threshold) in one metric."""
 
     metric: str
     variant: str
@@ -51,7 +51,7 @@ def verdicts(study: Study, scores: Scores) -> list[Verdict]:
 
 
 def publish(spec: str, study: Study, scores: Scores, out: Path) -> Path:
-    """Print and store the scores of every row, and of the claims what they are worth."""
+    """Print and save the scores of every row, and whether each claim holds."""
     file = out / "table.md"
     seeds = f"{study.seeds} seed{'s' if study.seeds > 1 else ''}"
     title = f"`crossview reproduce {spec}`: {study.split} split, mean ± standard deviation over {seeds}."

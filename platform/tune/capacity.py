@@ -1,4 +1,4 @@
-"""What trials claim, and how many fit at a time: worked out and printed before anything starts."""
+"""What trials claim, and how many fit at a time: computed and printed before anything starts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Room:
     """Likewise."""
     at_a_time: int
     cluster: str
-    """What there is, as text."""
+    """The resources of the cluster, as text."""
 
     def __str__(self) -> str:
         gpus = f" and {self.gpus} GPU{'s' if self.gpus > 1 else ''}" if self.gpus else ""
@@ -31,7 +31,7 @@ class Room:
 
 
 def plan(search: Search, nodes: Sequence[Mapping[str, float]], *, gpu: bool) -> Room:
-    """Room for the search on the nodes of a cluster; raises ValueError, naming what would fit, where no trial does.
+    """How a search shares the nodes of a cluster; raises ValueError, saying what would fit, if no trial does.
 
     A trial of one process must fit on one node; a group of workers is spread.
     """

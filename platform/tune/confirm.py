@@ -42,7 +42,7 @@ class Confirmed:
         return [rows[TRAINED][metric] for rows in self.scores[variant]]
 
     def best_baseline(self, variant: str, metric: str, sign: int = 1) -> tuple[str, float] | None:
-        """The row that the variant has to beat, and its mean over seeds; None where no baseline has the metric."""
+        """The variant's best baseline and its mean over seeds; None if no baseline has the metric."""
         means = mean_scores(self.scores[variant])
         return best_row({row: of for row, of in means.items() if row != TRAINED}, metric, sign)
 
@@ -64,7 +64,7 @@ def winner(search: Search, trials: list[Trial]) -> Trial | None:
 
 
 def confirm(search: Search, journal: Journal, best: Trial, room: Room) -> None:
-    """Train and score what is missing, side by side; on test only once all of val is there."""
+    """Train and score what is missing, in parallel; on test only once all of val is done."""
     variants = {PRESET: {}, **({WINNER: best.options} if best.number else {})}
     jobs = [(variant, options, seed) for variant, options in variants.items() for seed in _seeds(search)]
     for split in (search.split, *(("test",) if search.test else ())):
@@ -74,7 +74,7 @@ def confirm(search: Search, journal: Journal, best: Trial, room: Room) -> None:
 
 
 def confirmed(search: Search, journal: Journal, split: str) -> Confirmed | None:
-    """What was found on a split; None before all of it is."""
+    """The scores on a split; None until they are complete."""
     scores: dict[str, list[Scores]] = {}
     failures: list[str] = []
     for variant in (PRESET, WINNER):
@@ -116,7 +116,7 @@ def _side_by_side(
 
 
 def _one(folder: str, search: Search, variant: str, options: dict[str, Any], seed: int, split: str) -> None:
-    """Train one run to its end, where it has not been, and score it on a split."""
+    """Train one run to its end, if it has not finished, and score it on a split."""
     journal = Journal(storage.as_path(folder))
     experiment = replace(with_options(search.method, search.experiment, options), seed=seed)
     run = journal.folder / "confirm" / f"{journal.folder.name}-{variant}-seed{seed}"

@@ -1,8 +1,8 @@
 """Population-based training (Jaderberg et al., arXiv 1711.09846) in rounds.
 
-All members train up to an evaluation; then the worst take over weights of the best and change their options. Rounds,
-and not Ray's own scheduler, since a member must be at rest while another copies its runs, and since what is copied
-follows from the journal alone: an interrupted round is repeated as it was.
+All members train up to an evaluation; then the worst copy the weights of the best and change their options. Rounds are
+used instead of Ray's own scheduler, because a member must not train while another copies its runs, and because the
+journal alone determines what is copied: an interrupted round is repeated exactly.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from crossview.storage.tables import read_table, write_table
 QUANTILE = 0.25
 """Share of the members that copy, and of those that are copied from."""
 RESAMPLED = 0.25
-"""Chance that an option is sampled anew; else it is multiplied by one of FACTORS, or takes a neighbour in its list."""
+"""Chance that an option is sampled again; else it is multiplied by one of FACTORS, or takes a neighbour in its list."""
 FACTORS = (0.8, 1.2)
 
 
@@ -57,7 +57,7 @@ def rounds(search: Search, space: Space, journal: Journal) -> Iterator[list[dict
 
 
 def _behind(trials: list[Trial], evaluation: int) -> list[int]:
-    """Members that still have to come to an evaluation."""
+    """Members that have not reached an evaluation."""
     return [trial.number for trial in trials if trial.status is None and len(trial.reports) < evaluation]
 
 
@@ -122,7 +122,7 @@ def take_over(journal: Journal, search: Search, exchange: Exchange, evaluation: 
 
 
 def _fork(source: Path, run: Path, step: int, method: str, experiment: Experiment[Any]) -> None:
-    """Let a run go on from another run's checkpoint of a step, and with its history."""
+    """Let a run continue from another run's checkpoint of a step, with its history."""
     checkpoint.copy(checkpoint.folder(source, step), run)
     write_table(read_table(source / "metrics.parquet"), run / "metrics.parquet")
     info = json.loads((run / "run.json").read_text())

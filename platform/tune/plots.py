@@ -1,4 +1,4 @@
-"""Pictures of a search: over time, over its options, and who went on."""
+"""Figures of a search: over time, over its options, and which trials were promoted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FULL, STOPPED, PRESET = COLOURS[0], "#a8b0bb", COLOURS[1]
 
 
 def figures(search: Search, trials: list[Trial], best: Trial) -> dict[str, tuple[Figure, str]]:
-    """Figures with their captions, by name; those that there is something to draw for."""
+    """Figures with their captions, by name; those without data are left out."""
     scored = [trial for trial in trials if math.isfinite(trial.objective)]
     varied = [trial for trial in scored if trial.options]
     found = {
@@ -155,7 +155,7 @@ def parallel(search: Search, varied: list[Trial], best: Trial) -> Figure:
 
 
 class Scale:
-    """Where an option's values lie on an axis: numbers as they are or in the log, anything else in equal steps."""
+    """Positions of an option's values on an axis: numbers on a linear or log scale, anything else in equal steps."""
 
     def __init__(self, search: Search, path: str, trials: list[Trial]) -> None:
         self.values = [trial.options[path] for trial in trials]

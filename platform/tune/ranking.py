@@ -1,4 +1,4 @@
-"""What a search has found: its trials as a table, best first, and the winner as a configuration."""
+"""The result of a search: its trials as a table, best first, and the winner as a configuration."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def ranked(search: Search, trials: list[Trial]) -> list[Trial]:
 
 
 def best_baseline(search: Search, trial: Trial) -> tuple[str, float] | None:
-    """The row that a trial has to beat by the metric that is searched by; None where no baseline has it."""
+    """A trial's best baseline by the objective; None if no baseline has that metric."""
     if not trial.reports:
         return None
     return best_row(trial.reports[-1].baselines, search.metric, search.sign)

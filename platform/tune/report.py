@@ -1,4 +1,4 @@
-"""What is told of a search at its end: a table on the terminal, files, and one static page."""
+"""The report of a finished search: a table on the terminal, files, and one static page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from crossview.platform.tune.trial_store import Journal, Trial
 from crossview.storage.tables import write_table
 
 SHOWN = 10
-"""Trials on the terminal, beside the preset; the files have all."""
+"""Trials shown on the terminal, besides the preset; the files have all."""
 
 
 def publish(folder: Path) -> Path:
@@ -66,15 +66,15 @@ def verdict(search: Search, journal: Journal, best: Trial) -> list[str]:
         if both is not None:
             said.append(_compared(search, both))
     if not search.confirm:
-        said.append("One value per trial has no spread, and the best of many is flattered: --confirm 3 would tell.")
+        said.append("One value per trial has no spread, and the best of many is flattered: check with --confirm 3.")
     return said
 
 
 def _compared(search: Search, both: Confirmed) -> str:
-    """The winner against the preset, and against what it has to beat."""
+    """The winner against the preset, and against its best baseline."""
     where = f"On {both.split}, {search.confirm} fresh seeds in full"
     if both.failures:
-        return f"{where}: NOT compared, since {len(both.failures)} runs failed, the first one as {both.failures[0]}."
+        return f"{where}: NOT compared, since {len(both.failures)} runs failed, the first one: {both.failures[0]}."
     preset = cell(both.values(PRESET, search.metric), 4)
     if WINNER not in both.scores:
         baseline = _against(search, both, PRESET)

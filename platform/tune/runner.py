@@ -1,4 +1,4 @@
-"""`crossview tune`: settle the search, print the plan, let Ray Tune run the trials, confirm the winner, tell of it."""
+"""`crossview tune`: settle the search, print the plan, run the trials with Ray Tune, confirm and report the winner."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MAX_FAILURES = 2
 
 
 def start(folder: Path, method: str, experiment: Experiment[Any], settings: Settings) -> Path:
-    """A new search in `folder`; what can be refused is refused before the folder exists. Returns its page."""
+    """A new search in `folder`; invalid settings are refused before the folder exists. Returns its report."""
     search, space = validate.settle(method, experiment, settings)
     room = _room(search)
     spec.write(folder, search)
@@ -50,14 +50,14 @@ def resume(folder: Path) -> Path:
     space = spaces.load(search.space, search.method)
     if space.describe() != search.domains:
         raise ValueError(
-            f"{folder}: its space {search.space} is another one now: {space.describe()} for {search.domains}. Put it "
-            "back, or start a new search"
+            f"{folder}: its space {search.space} has changed to {space.describe()} from {search.domains}. "
+            "Restore it, or start a new search"
         )
     return _go(folder.resolve(), search, space, _room(search))
 
 
 def _room(search: Search) -> Room:
-    """Work out and print what runs where."""
+    """Compute and print what runs where."""
     connect()
     room = plan(search, nodes(), gpu=search.device == "cuda")
     seeds = f" x {search.seeds} seeds" if search.seeds > 1 else ""
@@ -66,7 +66,7 @@ def _room(search: Search) -> Room:
         f"plan: {preset}{search.trials - 1} trials{seeds} of {search.method}, {search.search} over "
         f"{len(search.domains)} options ({search.space}), {search.scheduler}; {search.evaluations} evaluations each on "
         f"{search.split} by {search.metric}\n"
-        f"room: {room}; the cluster has {room.cluster}",
+        f"trials: {room}; the cluster has {room.cluster}",
         highlight=False,
         soft_wrap=True,
     )
@@ -91,7 +91,7 @@ def _to_its_end(folder: Path, search: Search, space: Space, room: Room) -> Path:
     if best is None:
         failed = [trial.reason for trial in trials if trial.status == "failed"]
         raise ValueError(
-            f"{folder}: no trial has a score, {len(failed)} failed, the last one because {failed[-1] if failed else ''}"
+            f"{folder}: no trial has a score, {len(failed)} failed, the last one with: {failed[-1] if failed else ''}"
         )
     if search.confirm:
         confirm(search, journal, best, room)
@@ -99,7 +99,7 @@ def _to_its_end(folder: Path, search: Search, space: Space, room: Room) -> Path:
 
 
 def _share_features(search: Search, room: Room) -> None:
-    """Frozen features of all splits, computed once before trials side by side would each begin to."""
+    """Compute frozen features of all splits once, before parallel trials would each start to."""
     begin = search.experiment.init_from
     method, data, seed = search.experiment.method, search.experiment.data, search.experiment.seed
     if not data.cache_features:
@@ -149,7 +149,7 @@ def _run_trials(folder: Path, search: Search, space: Space, journal: Journal, ro
     if watcher.hopeless:
         raise ValueError(
             f"{folder}: the first {len(watcher.failures)} trials all failed and none has a score, so the search ended; "
-            f"the last one failed because {watcher.failures[-1]}"
+            f"the last one failed with: {watcher.failures[-1]}"
         )
 
 
@@ -162,7 +162,7 @@ def _fit(
     proposer: Searcher | None,
     decides: TrialScheduler | None,
 ) -> None:
-    """Let Ray Tune run trials. What is done is the journal's to know; Ray's own record is left behind at the end."""
+    """Run trials with Ray Tune. The journal is the record of what is done; Ray's own record is discarded at the end."""
     tune.Tuner(
         tune.with_resources(TrialActor, claimed_by_trial(search, room)),
         param_space=param_space,

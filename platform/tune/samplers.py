@@ -1,4 +1,4 @@
-"""How the options of the next trial are chosen; every chooser can be built anew from a journal."""
+"""How the options of the next trial are chosen; every chooser can be rebuilt from a journal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Chooser(ABC):
 
     @abstractmethod
     def choose(self, number: int) -> Options | None:
-        """Options of a new trial; None where no valid ones are found."""
+        """Options of a new trial; None if no valid ones are found."""
 
     def tell(self, trial: Trial) -> None:  # noqa: B027 - most do not learn
         """A trial has ended."""
@@ -59,7 +59,7 @@ class Grid(Chooser):
 
 
 class Optuna(Chooser):
-    """Tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011) as Optuna has it, told of all begun trials."""
+    """Tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011) from Optuna, given all trials started so far."""
 
     def __init__(self, search: Search, space: Space, begun: list[Trial]) -> None:
         super().__init__(search, space)
@@ -77,7 +77,7 @@ class Optuna(Chooser):
                 self.asked[trial.number] = len(self.study.trials) - 1
 
     def choose(self, number: int) -> Options | None:
-        """What the estimator asks for; an invalid point is told to be a failure."""
+        """The estimator's proposal; an invalid point is reported to it as a failure."""
         for _ in range(TRIES):
             asked = self.study.ask(self.distributions)
             if self.valid(asked.params):

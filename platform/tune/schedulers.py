@@ -77,7 +77,7 @@ class Proposer(Searcher):
         return {} if number == 0 else self.chooser.choose(number)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the chooser."""
+        """Report the trial to the chooser."""
         del result, error
         self.chooser.tell(self.journal.trial(self.numbers.pop(trial_id)))
 
@@ -94,7 +94,7 @@ def config(search: Search, journal: Journal, number: int, until: int | None = No
 
 
 class Watcher(Callback):
-    """Writes down how trials end, counts them, and tells whoever shows the progress."""
+    """Records how trials end, counts them, and reports progress."""
 
     def __init__(self, search: Search, journal: Journal, tell: Callable[[Watcher], None]) -> None:
         self.search, self.journal, self.tell = search, journal, tell
@@ -106,7 +106,7 @@ class Watcher(Callback):
         self.failures: list[str] = []
         """Why trials have failed since this process resumed the search."""
         self.unwritable = ""
-        """What the storage says that fails; trials then stay unfinished."""
+        """The storage's error, if it fails; trials then stay unfinished."""
         for trial in begun:
             self._compare(trial)
 

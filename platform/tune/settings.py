@@ -13,31 +13,31 @@ class Settings:
     """How trials are chosen, scheduled and scored."""
 
     trials: int = 16
-    """Trials besides the unchanged preset, which is trial 0. A grid has as many as it has points."""
+    """Trials besides the unchanged preset, which is trial 0. A grid has one per point."""
     space: str | None = None
     """What varies: a name in tune_spaces/ (by default the method's own) or a Python file that defines SPACE."""
     search: Literal["random", "optuna", "grid"] = "random"
     """How values are chosen; a space that lists all its values is always a grid."""
     scheduler: Literal["asha", "pbt", "none"] | None = None
     """asha stops the worse trials early; pbt copies the better ones and changes their values while they train; None
-    takes the space's own."""
+    uses the space's own."""
     metric: str | None = None
-    """Downstream metric to optimise, on `split`; None takes the space's own."""
+    """Downstream metric to optimise, on `split`; None uses the space's own."""
     mode: Literal["max", "min"] | None = None
     tasks: tuple[str, ...] | None = None
-    """Downstream tasks that score every trial; None takes the space's own."""
+    """Downstream tasks that score every trial; None uses the space's own."""
     split: str = "val"
-    """Never test: that is for `--test`, once, at the end."""
+    """Split that trials are scored on. Never test: use `--test` for that, once, at the end."""
     fit_split: str = "train"
     evaluations: int = 4
-    """Times that a trial is scored, evenly over its steps; the scheduler decides at each."""
+    """Number of evaluations of a trial, evenly spaced over its steps; the scheduler decides after each."""
     seeds: int = 1
-    """Runs of each trial, with seeds from the experiment's own on; the objective is their mean."""
+    """Runs of each trial, with consecutive seeds from the experiment's own; the objective is their mean."""
     jobs: int | None = None
-    """Trials at a time; None takes as many as the cluster can place."""
+    """Trials that run at a time; None runs as many as fit on the cluster."""
     confirm: int = 3
-    """Fresh seeds that train the preset and the winner once more, in full, so that their margin has a spread; 0 leaves
-    that out."""
+    """Fresh seeds to train the preset and the winner with again, in full, so that their margin has a spread; 0 skips
+    this."""
     test: bool = False
     """Score those runs on the test split, once, after everything is chosen."""
 
@@ -48,7 +48,7 @@ class Settings:
         if self.jobs is not None and self.jobs < 1:
             raise ValueError(f"--jobs is {self.jobs}; it must be at least 1")
         if self.confirm < 0 or self.confirm == 1:
-            raise ValueError(f"--confirm is {self.confirm}; a spread takes 2 seeds or more, and 0 leaves it out")
+            raise ValueError(f"--confirm is {self.confirm}; a spread needs at least 2 seeds, and 0 skips it")
         if self.split == "test" or self.fit_split in ("test", self.split):
             raise ValueError(
                 f"--split is {self.split!r} and --fit-split {self.fit_split!r}; a search is scored on val, fitted on "

@@ -44,7 +44,7 @@ class Space:
         return {path: plain(domain.sample(random_state=state)) for path, domain in self.domains.items()}
 
     def points(self) -> Iterator[Options]:
-        """Every combination of the listed values; raises ValueError where a domain is a range."""
+        """Every combination of the listed values; raises ValueError if a domain is a range."""
         values = []
         for path, domain in self.domains.items():
             if not isinstance(domain, Categorical):
@@ -73,7 +73,7 @@ def names() -> list[str]:
 
 
 def load(space: str, method: str) -> Space:
-    """The space of a name in `tune_spaces/` or of a Python file; raises ValueError naming what it lacks.
+    """The space of a name in `tune_spaces/` or of a Python file; raises ValueError saying what it lacks.
 
     What a space of no single method leaves out (metric, mode, tasks) is the method's own.
     """
@@ -160,6 +160,6 @@ def check(space: Space, method: str, experiment: Experiment[Any], seed: int) -> 
                 raise ValueError(f"space {space.name}: {error}") from error
             found.append(str(error))
     raise ValueError(
-        f"space {space.name}: all of {TRIES} samples are invalid for {method}, the last one because {found[-1]}; "
+        f"space {space.name}: all of {TRIES} samples are invalid for {method}, the last one with: {found[-1]}; "
         "change the domains or the options that they go with"
     )

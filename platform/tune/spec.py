@@ -67,7 +67,7 @@ class Search:
 
 
 def write(folder: Path, search: Search) -> None:
-    """Make the search's folder; raises ValueError where the name is taken."""
+    """Make the search's folder; raises ValueError if the name is taken."""
     try:
         storage.make_folder(folder, exist_ok=False)
     except FileExistsError:
@@ -81,7 +81,7 @@ def write(folder: Path, search: Search) -> None:
 
 
 def read(folder: Path) -> Search:
-    """The search of a folder; raises ValueError where there is none."""
+    """The search of a folder; raises ValueError if there is none."""
     file = folder / FILE
     if not storage.is_file(file):
         raise ValueError(f"{folder}: not a search ({FILE} is missing); pass one that `crossview tune` made")

@@ -1,4 +1,4 @@
-"""What one trial does: its runs train a part, are scored, and so on; everything that it has done is on the disk."""
+"""One trial: its runs train a part, are scored, and so on; all of its progress is saved to disk."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TrialActor(tune.Trainable):
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Take a trial up where the journal leaves it."""
+        """Resume a trial from the journal."""
         self.given = config["trial"]
         folder, self.number = storage.as_path(self.given["folder"]), self.given["number"]
         self.search, self.journal = read(folder), Journal(folder)
@@ -50,13 +50,13 @@ class TrialActor(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """The next evaluation; one that fails for reasons of its own ends the trial, and the others go on."""
+        """The next evaluation; one that fails for reasons of its own ends the trial, and the others continue."""
         trial = self.journal.trial(self.number)
         report, until = trial.reports[-1] if trial.reports else None, self.given["until"]
         if report is None or report.evaluation < until:
             try:
                 report = _advance(self.journal, self.search, trial)
-            except ValueError as error:  # storage that fails is the search's affair: Ray begins the step again
+            except ValueError as error:  # failing storage is handled by the search: Ray repeats the step
                 self.journal.end(self.number, "failed", str(error))
                 return {"done": True}
             self.journal.report(self.number, report)
@@ -105,7 +105,7 @@ def train_part(run: Path, search: Search, experiment: Experiment[Any], until: in
     """Start or resume a run, until after a step or to its end: in this process, or in a group of workers."""
     in_process = experiment.compute.workers == 1
     if run.is_dir() and not (run / "run.json").exists():
-        run_folder.discard_bare(run)  # begun in the moment of a kill
+        run_folder.discard_bare(run)  # created just before a kill
     if run.is_dir():
         launcher.resume(run, in_process=in_process, until=until, planned=True)
     else:
@@ -145,7 +145,7 @@ def mean_scores(scores: list[Scores]) -> Scores:
 
 
 def best_row(rows: Scores, metric: str, sign: int) -> tuple[str, float] | None:
-    """The row with the best finite value of a metric; None where no row has one."""
+    """The row with the best finite value of a metric; None if no row has one."""
     values = [(row, scores[metric]) for row, scores in rows.items() if np.isfinite(scores.get(metric, np.nan))]
     return max(values, key=lambda pair: sign * pair[1], default=None)
 

@@ -1,4 +1,4 @@
-"""What a search has done so far, as small files that are each written whole: all that going on with it needs.
+"""The progress of a search, as small files that are written atomically: all that is needed to resume it.
 
 NAME/search.json                     what is searched, from which experiment
 NAME/trials/0007/trial.json          the options of trial 7, written before it starts
@@ -33,7 +33,7 @@ class Report:
     metrics: dict[str, float]
     """All downstream metrics of the trained row."""
     baselines: dict[str, dict[str, float]]
-    """The same for what it has to beat, by row; found at the first evaluation, since they do not train."""
+    """The same for its baselines, by row; computed at the first evaluation, since they do not train."""
     losses: dict[str, float]
     """Training losses, as last logged."""
     seconds: float
@@ -46,7 +46,7 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One point of the space, and what has come of it."""
+    """One point of the space, with its results."""
 
     number: int
     options: dict[str, Any]
@@ -82,11 +82,11 @@ class Journal:
         return self.of(number) / f"{self.folder.name}-{number:04d}-seed{seed}"
 
     def trials(self) -> list[Trial]:
-        """All that were begun, by number."""
+        """All that were started, by number."""
         return [self.trial(int(file.parent.name)) for file in sorted((self.folder / "trials").glob("*/trial.json"))]
 
     def trial(self, number: int) -> Trial:
-        """One that was begun."""
+        """One that was started."""
         folder = self.of(number)
         reports = [Report(**values) for values in _read(folder / "reports.json", [])]
         begun, end = _read(folder / "trial.json", {}), _read(folder / "end.json", {})
@@ -106,7 +106,7 @@ class Journal:
         write_json(file, [*_read(file, []), asdict(report)])
 
     def end(self, number: int, status: Ended, reason: str = "") -> None:
-        """The first end stands."""
+        """The first end is final."""
         if not (self.of(number) / "end.json").exists():
             write_json(self.of(number) / "end.json", {"status": status, "reason": reason})
 

@@ -1,4 +1,4 @@
-"""What can be refused of a search is refused here, within seconds and before anything is written."""
+"""Invalid searches are refused here, within seconds and before anything is written."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _tasks(settings: Settings, space: Space) -> dict[str, Task[Any, Any]]:
 
 
 def _check_planned(space: Space) -> None:
-    """What trials claim is planned before any begins, so it is the same for all."""
+    """What trials claim is planned before any starts, so it is the same for all."""
     for path in space.paths():
         if path.startswith("compute.") or path == "data.decode_actors":
             raise ValueError(
@@ -105,26 +105,26 @@ def _check_scheduler(search: Search, space: Space) -> None:
     if search.search != "random":
         raise ValueError(
             f"--scheduler pbt with --search {search.search}: population-based training chooses its own values from "
-            "random ones; leave out --search, and take a space that is no grid"
+            "random ones; leave out --search, and use a space that is not a grid"
         )
     fixed = [path for path in space.paths() if path.startswith(FIXED)]
     if fixed:
         raise ValueError(
-            f"space {space.name}: {fixed[0]} cannot change while a run trains, as --scheduler pbt does; take it out of "
-            "the space, or use asha"
+            f"space {space.name}: {fixed[0]} cannot change while a run trains, as --scheduler pbt would; remove it "
+            "from the space, or use asha"
         )
     begun = [path for path in space.paths() if path.endswith("_init")]
     if begun:
         raise ValueError(
-            f"space {space.name}: {begun[0]} is where a learnt value starts, so it does nothing to weights that are "
-            "copied, as --scheduler pbt does; take it out of the space, or use asha"
+            f"space {space.name}: {begun[0]} is where a learnt value starts, so it has no effect on copied weights, as "
+            "with --scheduler pbt; remove it from the space, or use asha"
         )
     if search.evaluations < 2:
         raise ValueError("--evaluations is 1 with --scheduler pbt; it copies the better trials between evaluations")
 
 
 def _metrics(search: Search, tasks: dict[str, Task[Any, Any]]) -> dict[str, Mode]:
-    """What the tasks report; for a metric that none is known to have, those that cannot tell are run on noise."""
+    """What the tasks report; for an unknown metric, tasks without a fixed list are run on noise."""
     known: dict[str, Mode] = {}
     for task in tasks.values():
         known |= task.options.metrics()
@@ -158,6 +158,6 @@ def _check_data(search: Search, tasks: dict[str, Task[Any, Any]], catalog: Catal
 def _check_cameras(metric: str, facts: Facts) -> None:
     if metric.endswith("/held_out") and all(r.view in facts.seen for r in facts.test):
         raise ValueError(
-            f"metric {metric!r}: split {facts.split!r} shows no camera that training leaves out; hold one out with "
+            f"metric {metric!r}: split {facts.split!r} has no held-out camera; hold one out with "
             "--data.views, or optimise the metric that ends in /seen"
         )
