@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from crossview.datasets.catalog import Catalog, Recording
-from crossview.datasets.sampling.plan import Plan
+from crossview.datasets.sampling.plan import Clip, Plan, Row
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.datasets.video.decode import UnreadableVideo
 from crossview.platform.config import Data
@@ -82,6 +82,12 @@ def plan() -> Plan:
     return Plan(Catalog(Path("root"), recordings), Sampling(views={"clip": view}, pairing="single", windows=2), seed=0)
 
 
+def first_clip(row: Row) -> Clip:
+    clip = row.clips[0][0]
+    assert clip is not None
+    return clip
+
+
 def test_an_unreadable_row_is_replaced_by_a_readable_one_of_its_epoch(plan: Plan) -> None:
     rows = 6 * RECORDINGS
     out = Blank(plan, rows).decode(np.arange(rows))
@@ -89,10 +95,8 @@ def test_an_unreadable_row_is_replaced_by_a_readable_one_of_its_epoch(plan: Plan
     for i in range(rows):
         shown = int(out["clip/num_frames"][i, 0]) - FIRST
         first = i - i % RECORDINGS
-        (source,) = (
-            row for k in range(first, first + RECORDINGS) if (row := plan.row(k)).clips[0][0].recording == shown
-        )
-        frames = np.stack([window[0].frames for window in source.clips])
+        (source,) = (row for k in range(first, first + RECORDINGS) if first_clip(row := plan.row(k)).recording == shown)
+        frames = np.stack([clip.frames for (clip,) in source.clips if clip])
         assert np.array_equal(out["clip/frames"][i], frames)
         assert frames.max() < BROKEN.get(shown, FIRST + RECORDINGS)
         if source.sample != i:
