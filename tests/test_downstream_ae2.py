@@ -172,6 +172,15 @@ def test_progression_scores_phases_that_both_splits_show():
     assert progression_r2(train, test) == pytest.approx(plain_r2(train, test, False), abs=1e-9)
 
 
+def test_progression_scores_a_phase_on_the_videos_that_show_it():
+    train, test = with_content(phased(8, 0), 1), with_content(phased(6, 1), 2)
+    gone = (test.video == 2) & (test.labels == 1)
+    labels = np.where(gone, 0, test.labels)
+    test = FrameTable(test.vectors, labels, test.video, test.frame, test.is_ego, test.videos)
+    assert gone.any()
+    assert progression_r2(train, test) == pytest.approx(plain_r2(train, test, False), abs=1e-9)
+
+
 def ramp_pair(backwards: bool) -> FrameTable:
     ramp = np.arange(23.0)
     return table([23, 23], np.zeros(46), np.r_[ramp, ramp[::-1] if backwards else ramp][:, None], [0])

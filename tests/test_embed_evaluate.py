@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import videos
+from safetensors.torch import load_file, save_file
 from tiny_run import SIZE, method_config, train, write_catalog
+from torch import nn
 
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.video.decode import UnreadableVideo, sequential
@@ -99,6 +102,29 @@ def test_random_init_has_the_seed_of_the_run(run: Path, root: Path) -> None:
     np.testing.assert_allclose(exported[: len(expected)], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_random_init_keeps_the_frozen_weights_of_the_checkpoint(run: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(run, tmp_path / "run"))
+    file = checkpoint.resolve(copied) / checkpoint.FROZEN
+    frozen = {name: weight + 1 for name, weight in load_file(file).items()}  # as where a file of weights was read
+    assert frozen
+    file.unlink()  # checkpoints share it as a hard link
+    save_file(frozen, file)
+    opened = open_run(copied, in_process=True)
+    found, trained = opened.random_init.state_dict(), opened.trained.state_dict()
+    assert all(torch.equal(found[name], weight) for name, weight in frozen.items())
+    assert any(not torch.equal(found[name], value) for name, value in trained.items())
+
+
+def test_statistics_of_frozen_parts_are_frozen_too() -> None:
+    class Statistics(Model):
+        def __init__(self) -> None:
+            nn.Module.__init__(self)
+            self.still, self.learned = nn.BatchNorm1d(2).requires_grad_(requires_grad=False), nn.BatchNorm1d(2)
+
+    kept = {f"still.{name}" for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")}
+    assert set(checkpoint.frozen_state(Statistics())) == kept
+
+
 def test_result_depends_neither_on_the_batch_nor_on_the_other_recordings(run: Path, root: Path, tmp_path: Path) -> None:
     catalog = Catalog.load(root / "catalog")
     whole = pq.read_table(export(run, catalog, tmp_path / "whole.parquet"))
@@ -125,6 +151,16 @@ def test_what_is_there_is_kept_until_the_checkpoint_or_the_labels_change(run: Pa
     relabelled = dataclasses.replace(catalog, frame_labels={"phase": changed})
     table = pq.read_table(embed(run, split="val", catalog=relabelled)["trained"])
     assert set(table["label"].to_pylist()) == {0}
+
+
+def test_another_checkpoint_is_embedded_anew(run: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(run, tmp_path / "run"))
+    before = vectors(embed(copied, split="val", baselines=False)["trained"])
+    file = checkpoint.resolve(copied) / checkpoint.MODEL
+    weights = {name: weight + 0.1 for name, weight in load_file(file).items()}
+    file.unlink()
+    save_file(weights, file)
+    assert not np.array_equal(vectors(embed(copied, split="val", baselines=False)["trained"]), before)
 
 
 def test_a_mended_or_changed_video_is_embedded_anew(tmp_path: Path) -> None:
