@@ -200,7 +200,7 @@ def test_a_search_submitted_with_changed_code_runs_that_code_on_the_hosts(
         shutil.copytree(package, code)
     _change(code / "methods" / "byov" / "model.py", '{"loss": ', '{"a_changed_line": torch.as_tensor(7.0), "loss": ')
     _change(
-        code / "platform" / "launch.py",
+        code / "platform" / "cli" / "options.py",
         "    return method, launch",
         '    print("a changed line")\n    return method, launch',
     )
