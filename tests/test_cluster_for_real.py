@@ -217,7 +217,7 @@ def test_a_search_submitted_with_changed_code_runs_that_code_on_the_hosts(
     assert all(row["a_changed_line"] == 7 for run in trials for row in read_metrics(run))
     assert (runs / "search" / "best.json").is_file()
     assert f"{job}  SUCCEEDED" in cluster.crossview("status", "--address", URL)[1]
-    assert f"error: job 'nope' is unknown at {URL}; the newest there: " in cluster.crossview("logs", "nope")[1]
+    assert f"error: job 'nope' is unknown at {URL}; the latest there: " in cluster.crossview("logs", "nope")[1]
 
 
 def test_who_has_no_token_or_a_wrong_one_is_refused(cluster: Cluster) -> None:
