@@ -11,7 +11,7 @@ import pytest
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.sampling.plan import Plan
 from crossview.datasets.sampling.spec import Sampling, View
-from crossview.datasets.sampling.windows import Starts
+from crossview.datasets.sampling.windows import Starts, proportional
 
 EGO = View(perspective="ego", frames=20, fps=30.0, count=4)
 GROUPS = Sampling(
@@ -57,6 +57,24 @@ def test_the_grid_reaches_the_last_start_that_fits_the_longest_window() -> None:
     plan = Plan(catalog(1, 43), replace(GROUPS, window_stride=1, windows=4), seed=0)
     for i in range(4):
         assert sorted(int(clips[0].frames[0]) for clips in plan.row(i).clips if clips[0]) == [0, 1, 2, 3]
+
+
+def test_proportional_frames_are_the_nearest_ones() -> None:
+    source, target = recording(0, "e1", 4), recording(0, "v1", 3)
+    assert proportional(np.arange(4), source, target, 4).tolist() == [0, 1, 1, 2]
+
+
+def test_the_longest_window_counts_its_last_partial_frame() -> None:
+    view = replace(EGO, frames=3, count=1)
+    sampling = Sampling(views={"ego": view}, pairing="single", window_scale=(0.5, 1.5), window_length="true")
+    assert sampling.max_frames(view) == 5
+
+
+def test_the_seed_draws_the_windows_of_a_single_recording() -> None:
+    one = Catalog(Path("root"), (recording(0, "e1", 3000),))
+    sampling = Sampling(views={"ego": replace(EGO, count=1)}, pairing="single")
+    starts = [[clips[0].frames[0] for clips in Plan(one, sampling, seed).row(0).clips if clips[0]] for seed in (0, 1)]
+    assert starts[0] != starts[1]
 
 
 def test_a_window_starts_anywhere_that_it_fits() -> None:

@@ -20,7 +20,7 @@ import time
 import tomllib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
@@ -95,7 +95,11 @@ class Runner:
         assert asked is not None
         assert answers is not None
         print(json.dumps({"checkout": str(self.copy), "tests": tests, "limit_s": limit_s}), file=asked, flush=True)
-        status, said = json.loads(answers.readline())
+        if not (answer := answers.readline()):
+            raise ValueError(
+                f"pytest {' '.join(tests)}: the process that runs tests has ended ({self._process.wait()})"
+            )
+        status, said = json.loads(answer)
         if status is None:
             return "timed out", said
         if status in (3, 4, 5):  # 2 may be a mutant that breaks what is imported as tests are collected
@@ -105,7 +109,8 @@ class Runner:
     def close(self) -> None:
         """End the process."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):  # it has ended already
+            self._process.stdin.close()
         self._process.wait()
 
 
@@ -146,8 +151,10 @@ def judge(
     with runners(root, jobs, large) as free, ThreadPoolExecutor(jobs) as pool:
 
         def unmutated(test: str) -> None:
+            began = time.monotonic()
             with taken(free) as runner:
                 outcome, said = runner.run([test], 10 * limit_s)
+            print(f"unmutated  {time.monotonic() - began:4.0f} s  {test}", flush=True)
             if outcome != "survived":
                 raise ValueError(f"{test} {outcome} without any mutant; fix it first:\n{said}")
 
