@@ -120,9 +120,9 @@ def test_page_names_only_existing_targets_commands_and_files(page: Path) -> None
     code = "\n".join(re.findall(r"```(?:sh|text)?\n(.*?)```", text, re.DOTALL) + re.findall(r"`([^`\n]+)`", text))
     assert set(re.findall(r"(?:^|[\s;])make ([a-z]+)", code)) <= TARGETS
     commands = set(
-        re.findall(r"^  (\w+) ", python("from crossview.platform.cli.main import main; main(['--help'])"), re.M)
+        re.findall(r"^  ([\w-]+) ", python("from crossview.platform.cli.main import main; main(['--help'])"), re.M)
     )
-    assert set(re.findall(r"(?:^|[\s/;])crossview ([a-z]\w*)", code, re.MULTILINE)) <= commands
+    assert set(re.findall(r"(?:^|[\s/;])crossview ([a-z][\w-]*)", code, re.MULTILINE)) <= commands
     for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
         assert (page.parent / link).exists(), f"{page.name} links to {link}"
 
