@@ -26,6 +26,7 @@ from crossview.platform.config import Data
 from crossview.platform.data import feature_cache as features
 from crossview.platform.data import video_reader as recording
 from crossview.platform.data.feature_cache import cache
+from crossview.platform.data.feature_files import read_features
 from crossview.platform.evaluate import frame_embeddings
 from crossview.platform.evaluate.opened import open_run
 from crossview.platform.evaluate.runner import evaluate
@@ -273,6 +274,20 @@ def test_another_base_never_reads_these_features(root: Path, tmp_path: Path) -> 
     assert cache("byov", config, catalog, tmp_path, in_process=True, model=model).root != first.root
     same_base = dataclasses.replace(config, frames=8)
     assert cache("byov", same_base, catalog, tmp_path, in_process=True).root == first.root
+
+
+@pytest.mark.parametrize(
+    ("more", "width", "kind"), [(1, (2, 3), "f2"), (-1, (2, 3), "f2"), (0, (2, 3), "f4"), (0, (2, 3, 4), "f2")]
+)
+def test_features_of_another_length_type_or_shape_are_refused(
+    root: Path, tmp_path: Path, more: int, width: tuple[int, ...], kind: str
+) -> None:
+    video = Catalog.load(root / "catalog").recordings[0]
+    np.save(tmp_path / "fine.npy", np.zeros((video.num_frames, 2, 3), "f2"))
+    assert read_features(tmp_path / "fine.npy", video).shape == (video.num_frames, 2, 3)
+    np.save(tmp_path / "other.npy", np.zeros((video.num_frames + more, *width), kind))
+    with pytest.raises(UnreadableVideo, match=rf"must be float16 \({video.num_frames}, N, D\): delete the file"):
+        read_features(tmp_path / "other.npy", video)
 
 
 def test_a_changed_video_is_computed_anew(tmp_path: Path) -> None:
