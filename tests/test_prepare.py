@@ -151,7 +151,7 @@ def test_a_file_is_in_one_split_of_a_protocol(toy: Path, capsys: pytest.CaptureF
     with pytest.raises(SystemExit):
         prepare(toy)
     said = capsys.readouterr().err
-    assert "dataset toy, protocol 'x-sub': c_head.mp4 stands in split 'val' and in split 'train', there as a_h" in said
+    assert "dataset toy, protocol 'x-sub': c_head.mp4 is in split 'val' and in split 'train', there as a_h" in said
     assert not (toy / "catalog").exists()
 
 
