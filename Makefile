@@ -71,7 +71,7 @@ $(STAMP): requirements.lock pyproject.toml $(wildcard $(VENV)/lib/python3*/site-
 	  if [ -d "$$packages" ]; then mkdir -p "$$packages/__pycache__"; fi; \
 	done; \
 	rm -rf $(VENV)/types; mkdir -p $(VENV)/types/crossview; \
-	ln -s ../../../crossview/__init__.py $(PACKAGES:%=../../../%) $(VENV)/types/crossview/; \
+	ln -s $(patsubst %,../../../%,$(wildcard crossview/*.py) $(PACKAGES)) $(VENV)/types/crossview/; \
 	echo "$(CURDIR)" >$@; rm -f $(PID)
 
 quickstart: $(STAMP) ## Run the main job on a small synthetic set: render, train BYOV, embed, evaluate, draw.

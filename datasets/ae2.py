@@ -19,6 +19,7 @@ import numpy as np
 from crossview.datasets.catalog import Catalog, Perspective, Recording, one_protocol, safe_pickle
 from crossview.datasets.catalog.probing import Tick, check_splits, probe_all
 from crossview.datasets.catalog.protocols import DEFAULT
+from crossview.errors import UserError
 
 PROTOCOLS = (DEFAULT,)
 SPLITS = ("train", "val", "test")
@@ -93,7 +94,7 @@ def _check_names(listed: list[tuple[str, Perspective, str]], label_file: Path) -
     for _, perspective, path in listed:
         known = first.setdefault((perspective, PurePosixPath(path).stem), path)
         if known != path:
-            raise ValueError(
+            raise UserError(
                 f"{label_file}: {known} and {path} have one name, so {perspective} videos share one entry of labels; "
                 "rename one of them and give it an entry of its own"
             )
@@ -104,13 +105,13 @@ def _listed(root: Path, set_name: str) -> list[tuple[str, Perspective, str]]:
     base = root / set_name
     if not base.is_dir():
         there = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
-        raise ValueError(
+        raise UserError(
             f"{base}: the folder is missing ({root} holds {', '.join(there) or 'nothing'}); "
             "pass the folder that holds the AE2 sets, and the name of one of them"
         )
     lists = (base / "ego" / "train.csv").is_file() or (base / "exo" / "train.csv").is_file()
     if not lists and not (base / "train").is_dir():
-        raise ValueError(
+        raise UserError(
             f"{base}: neither ego/train.csv nor train/ego is here; arrange the set as AE2 does, either with lists "
             "({ego,exo}/{train,val,test}.csv) or with folders ({train,val,test}/{ego,exo})"
         )
@@ -128,7 +129,7 @@ def _listed(root: Path, set_name: str) -> list[tuple[str, Perspective, str]]:
 def _read_list(file: Path) -> list[Path]:
     """The videos that a csv list names, relative to its own folder."""
     if not file.is_file():
-        raise ValueError(f"{file}: the list is missing; AE2 has one per split and view, with a video's name per line")
+        raise UserError(f"{file}: the list is missing; AE2 has one per split and view, with a video's name per line")
     found: list[Path] = []
     with file.open(newline="", encoding="utf-8-sig") as lines:
         for number, row in enumerate(csv.reader(lines), 1):
@@ -142,28 +143,28 @@ def _read_list(file: Path) -> list[Path]:
                     else "a file is listed once" if video in found
                     else f"{video} must exist"
                 )  # fmt: skip
-                raise ValueError(
+                raise UserError(
                     f"{file}, line {number}: {','.join(row)!r} is broken: {rule}; correct or remove the line"
                 )
             found.append(video)
     if not found:
-        raise ValueError(f"{file}: the split is empty; list at least one video, one name per line")
+        raise UserError(f"{file}: the split is empty; list at least one video, one name per line")
     return found
 
 
 def _read_folder(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise ValueError(f"{folder}: the folder is missing; AE2 has one per split and view, with .mp4 files")
+        raise UserError(f"{folder}: the folder is missing; AE2 has one per split and view, with .mp4 files")
     found = list(folder.glob("*.mp4"))
     if not found:
-        raise ValueError(f"{folder}: the split is empty; it must hold at least one .mp4 file")
+        raise UserError(f"{folder}: the split is empty; it must hold at least one .mp4 file")
     return found
 
 
 def _labels(file: Path) -> dict[str, Any]:
     labels = safe_pickle.load(file)
     if not isinstance(labels, dict):
-        raise ValueError(
+        raise UserError(
             f"{file}: it holds a {type(labels).__name__}; it must be a dict from a video's name to its labels"
         )
     return labels
@@ -172,15 +173,15 @@ def _labels(file: Path) -> dict[str, Any]:
 def _phases(video: Path, num_frames: int, file: Path, values: Any) -> np.ndarray:
     """One video's labels: int32 (num_frames,)."""
     if values is None:
-        raise ValueError(f"{file}: it has no labels for {video}; add the key {video.stem!r}")
+        raise UserError(f"{file}: it has no labels for {video}; add the key {video.stem!r}")
     phases = np.asarray(values)
     if phases.ndim != 1 or not np.issubdtype(phases.dtype, np.number) or (phases != np.round(phases)).any():
-        raise ValueError(f"{file}: the labels of {video} are not a flat row of whole numbers; save one per frame")
+        raise UserError(f"{file}: the labels of {video} are not a flat row of whole numbers; save one per frame")
     if len(phases) != num_frames:
-        raise ValueError(
+        raise UserError(
             f"{file}: {len(phases)} labels for {video}, which decodes to {num_frames} frames; there must be one label "
             "per frame: correct the labels, or get the video again"
         )
     if phases.min() < 0:
-        raise ValueError(f"{file}: the labels of {video} go down to {phases.min()}; phases count from 0")
+        raise UserError(f"{file}: the labels of {video} go down to {phases.min()}; phases count from 0")
     return phases.astype(np.int32)

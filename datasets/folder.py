@@ -17,6 +17,7 @@ from crossview.datasets.catalog import Catalog, Perspective, Recording, one_prot
 from crossview.datasets.catalog.probing import Tick, check_splits, probe_all
 from crossview.datasets.catalog.protocols import DEFAULT
 from crossview.datasets.video.decode import VideoInfo
+from crossview.errors import UserError
 
 PROTOCOLS = (DEFAULT,)
 REQUIRED = ("path", "split", "scene", "view", "perspective")
@@ -54,7 +55,7 @@ def catalog(options: Options, *, tick: Tick | None = None) -> Catalog:
     """
     root, csv_file = options.root, options.csv
     if not root.is_dir():
-        raise ValueError(f"{root}: the folder is missing; pass the folder that the paths in {csv_file} are relative to")
+        raise UserError(f"{root}: the folder is missing; pass the folder that the paths in {csv_file} are relative to")
     lines = _read(root, csv_file)
     check_splits(root, ((line.values["split"], line.values["path"]) for line in lines), csv_file)
     infos, quarantined = probe_all(root, [line.values["path"] for line in lines], tick=tick)
@@ -79,16 +80,16 @@ def catalog(options: Options, *, tick: Tick | None = None) -> Catalog:
 
 def _read(root: Path, csv_file: Path) -> list[_Line]:
     if not csv_file.is_file():
-        raise ValueError(f"{csv_file}: the file is missing; write one with the header {','.join(REQUIRED)}")
+        raise UserError(f"{csv_file}: the file is missing; write one with the header {','.join(REQUIRED)}")
     with csv_file.open(newline="", encoding="utf-8-sig") as text:
         reader = csv.DictReader(text)
         header = reader.fieldnames or []
         for name in REQUIRED:
             if name not in header:
-                raise ValueError(f"{csv_file}, line 1: column {name!r} is missing; needed: {', '.join(REQUIRED)}")
+                raise UserError(f"{csv_file}, line 1: column {name!r} is missing; needed: {', '.join(REQUIRED)}")
         for name in header:
             if name not in REQUIRED + OPTIONAL:
-                raise ValueError(
+                raise UserError(
                     f"{csv_file}, line 1: column {name!r} is unknown; choose from {', '.join(REQUIRED + OPTIONAL)}"
                 )
         lines: list[_Line] = []
@@ -97,42 +98,40 @@ def _read(root: Path, csv_file: Path) -> list[_Line]:
             line = _check(root, csv_file, reader.line_num, row)
             key = (line.values["scene"], line.values["view"])
             if key in first_lines:
-                raise ValueError(
+                raise UserError(
                     f"{csv_file}, line {line.number}: scene and view {'/'.join(key)} are in line {first_lines[key]} "
                     "already; together they must name one recording, in whatever split"
                 )
             first_lines[key] = line.number
             lines.append(line)
     if not lines:
-        raise ValueError(f"{csv_file}: it lists no recording; add a line per video under the header")
+        raise UserError(f"{csv_file}: it lists no recording; add a line per video under the header")
     return lines
 
 
 def _check(root: Path, csv_file: Path, number: int, row: dict[str | None, str | list[str] | None]) -> _Line:
     place = f"{csv_file}, line {number}"
     if None in row or None in row.values():
-        raise ValueError(
-            f"{place}: {[v for v in row.values() if v]} does not fit the header; give one value per column"
-        )
+        raise UserError(f"{place}: {[v for v in row.values() if v]} does not fit the header; give one value per column")
     values = {str(name): str(value).strip() for name, value in row.items()}
     for name in REQUIRED:
         if not values[name]:
-            raise ValueError(f"{place}, column {name!r}: it is empty; every recording needs one")
+            raise UserError(f"{place}, column {name!r}: it is empty; every recording needs one")
     for name in ("scene", "view"):
         if "/" in values[name]:
-            raise ValueError(f"{place}, column {name!r}: {values[name]!r} holds a '/'; write '-' or '_' in its place")
+            raise UserError(f"{place}, column {name!r}: {values[name]!r} holds a '/'; write '-' or '_' in its place")
     perspective = _PERSPECTIVES.get(values["perspective"])
     if perspective is None:
-        raise ValueError(f"{place}, column 'perspective': {values['perspective']!r} is unknown; write ego or exo")
+        raise UserError(f"{place}, column 'perspective': {values['perspective']!r} is unknown; write ego or exo")
     if not (root / values["path"]).is_file():
-        raise ValueError(f"{place}, column 'path': {root / values['path']} is missing; paths are relative to {root}")
+        raise UserError(f"{place}, column 'path': {root / values['path']} is missing; paths are relative to {root}")
     offset = values.get("start_offset_s") or "0"
     try:
         start_offset_s = float(offset)
     except ValueError:
         start_offset_s = math.nan
     if not math.isfinite(start_offset_s):
-        raise ValueError(f"{place}, column 'start_offset_s': {offset!r} is not a number; give seconds, such as 1.25")
+        raise UserError(f"{place}, column 'start_offset_s': {offset!r} is not a number; give seconds, such as 1.25")
     return _Line(number, values, perspective, start_offset_s)
 
 
@@ -155,15 +154,15 @@ def _labels(root: Path, csv_file: Path, line: _Line, num_frames: int) -> np.ndar
         elif file.suffix in (".txt", ".csv"):
             labels = np.array([int(text) for text in file.read_text().split()], np.int64)
         else:
-            raise ValueError(f"it ends in {file.suffix!r}")
+            raise UserError(f"it ends in {file.suffix!r}")
         if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(f"it holds {labels.dtype} of shape {labels.shape}")
+            raise UserError(f"it holds {labels.dtype} of shape {labels.shape}")
     except (OSError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f"{place}: {file}: {error}; give a .txt, .csv or .npy file with one whole number per frame"
         ) from error
     if len(labels) != num_frames:
-        raise ValueError(
+        raise UserError(
             f"{place}: {file} holds {len(labels)} labels, but {line.values['path']} decodes to {num_frames} frames; "
             "there must be one label per frame"
         )

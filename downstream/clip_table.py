@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 import pyarrow as pa
 
+from crossview.errors import UserError
+
 NAMES = ("recording", "scene", "view", "perspective", "subject", "action")
 COLUMNS = (*NAMES, "instant", "vector")
 
@@ -61,7 +63,7 @@ class ClipTable:
     def select(self, kept: np.ndarray, what: str) -> ClipTable:
         """The clips where `kept`, bool (N,), is True; raises ValueError if it never is, saying `what` is missing."""
         if not kept.any():
-            raise ValueError(f"clips: none of {len(self)} is of {what}; cameras here: {', '.join(self.views())}")
+            raise UserError(f"clips: none of {len(self)} is of {what}; cameras here: {', '.join(self.views())}")
         return ClipTable(**{f.name: getattr(self, f.name)[kept] for f in fields(self)})
 
     def size(self, split: str, seen: Collection[str]) -> str:
@@ -89,12 +91,12 @@ class ClipTable:
         """Read what `to_table` made; further columns are passed over."""
         missing = set(COLUMNS) - set(table.column_names)
         if missing:
-            raise ValueError(
+            raise UserError(
                 f"clip table: columns {sorted(missing)} are missing among {table.column_names}; write it with "
                 "`crossview evaluate RUN --tasks retrieval`"
             )
         if table.num_rows == 0:
-            raise ValueError("clip table: it has no rows; embed a split that holds at least one recording")
+            raise UserError("clip table: it has no rows; embed a split that holds at least one recording")
         vectors = table["vector"].combine_chunks()
         return ClipTable(
             vectors=vectors.flatten().to_numpy(zero_copy_only=False).reshape(-1, len(vectors[0])),
@@ -104,14 +106,14 @@ class ClipTable:
 
     def _check_shapes(self) -> None:
         if self.vectors.ndim != 2 or 0 in self.vectors.shape:
-            raise ValueError(
+            raise UserError(
                 f"clips: vectors of shape {self.vectors.shape}; they must be (N, D) with at least one clip and one "
                 "channel: embed a split that holds at least one recording"
             )
         for name in (*NAMES, "instant"):
             shape = getattr(self, name).shape
             if shape != (len(self),):
-                raise ValueError(f"clips: {name} has shape {shape} for {len(self)} vectors; there must be one per clip")
+                raise UserError(f"clips: {name} has shape {shape} for {len(self)} vectors; there must be one per clip")
 
     def _check_recordings(self) -> None:
         _, first, of = np.unique(self.recording, return_index=True, return_inverse=True)
@@ -120,7 +122,7 @@ class ClipTable:
             mixed = np.flatnonzero(values != values[first[of]])
             if len(mixed):
                 row = mixed[0]
-                raise ValueError(
+                raise UserError(
                     f"{self.recording[row]}: {name} is both {str(values[first[of[row]]])!r} and {str(values[row])!r}; "
                     f"a recording has one {name}: give each camera's file its own id"
                 )
@@ -130,7 +132,7 @@ class ClipTable:
         )
         if (count > 1).any():
             row = index[count > 1][0]
-            raise ValueError(
+            raise UserError(
                 f"{self.recording[row]}: {count.max()} clips of camera {str(self.view[row])!r} at instant "
                 f"{self.instant[row]} of scene {str(self.scene[row])!r}; a camera has one clip per instant: number the "
                 "instants of a scene apart"
@@ -140,14 +142,14 @@ class ClipTable:
         broken = np.flatnonzero(~np.isfinite(self.vectors).all(axis=1))
         if len(broken):
             row = broken[0]
-            raise ValueError(
+            raise UserError(
                 f"{self.recording[row]}: the vector of the clip at instant {self.instant[row]} is not finite "
                 f"({len(broken)} such clips); embeddings must be finite: check the checkpoint and its precision"
             )
         other = np.flatnonzero(~np.isin(self.perspective, ("ego", "exo")))
         if len(other):
             row = other[0]
-            raise ValueError(f"{self.recording[row]}: perspective is {str(self.perspective[row])!r}; it is ego or exo")
+            raise UserError(f"{self.recording[row]}: perspective is {str(self.perspective[row])!r}; it is ego or exo")
         if self.instant.min() < 0:
             row = int(self.instant.argmin())
-            raise ValueError(f"{self.recording[row]}: instant is {self.instant[row]}; instants count from 0")
+            raise UserError(f"{self.recording[row]}: instant is {self.instant[row]}; instants count from 0")

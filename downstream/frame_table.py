@@ -8,6 +8,8 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
+from crossview.errors import UserError
+
 
 @dataclass(frozen=True)
 class FrameTable:
@@ -60,7 +62,7 @@ class FrameTable:
         """Raise ValueError unless ego and exo frames are both present, as cross-view scores need."""
         if self.is_ego.all() or not self.is_ego.any():
             only = "ego" if self.is_ego.all() else "exo"
-            raise ValueError(
+            raise UserError(
                 f"{task}: all {len(self.videos)} videos (first {self.videos[0]!r}) are {only}; a cross-view score "
                 "needs ego and exo videos in both splits: embed the other perspective too"
             )
@@ -83,12 +85,12 @@ class FrameTable:
         """Read what `to_table` made; videos are numbered in their order of appearance."""
         missing = {"video", "frame", "label", "is_ego", "vector"} - set(table.column_names)
         if missing:
-            raise ValueError(
+            raise UserError(
                 f"embedding table: columns {sorted(missing)} are missing among {table.column_names}; "
                 "write it with `crossview embed`"
             )
         if table.num_rows == 0:
-            raise ValueError("embedding table: it has no rows; embed a split that holds at least one video")
+            raise UserError("embedding table: it has no rows; embed a split that holds at least one video")
         names = np.asarray(table["video"].cast(pa.string()).to_pylist(), dtype=object)
         starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
         lengths = np.diff(np.r_[starts, len(names)])
@@ -105,14 +107,14 @@ class FrameTable:
 
     def _check_shapes(self) -> None:
         if self.vectors.ndim != 2 or 0 in self.vectors.shape:
-            raise ValueError(
+            raise UserError(
                 f"embeddings: vectors of shape {self.vectors.shape}; they must be (N, D) with at least one frame and "
                 "one channel: embed a split that holds at least one video"
             )
         for name in ("labels", "video", "frame", "is_ego"):
             shape = getattr(self, name).shape
             if shape != (len(self),):
-                raise ValueError(
+                raise UserError(
                     f"embeddings of {self.videos[:1]}...: {name} has shape {shape} for {len(self)} vectors; "
                     "there must be one entry per frame"
                 )
@@ -120,20 +122,20 @@ class FrameTable:
     def _check_videos(self) -> None:
         repeated = [name for i, name in enumerate(self.videos) if name in set(self.videos[:i])]
         if repeated:
-            raise ValueError(
+            raise UserError(
                 f"embeddings: video {repeated[0]!r} occurs in two places; names must be unique in a split and "
                 "the frames of a video together: sort the rows by video and frame"
             )
         present = np.unique(self.video)
         if not np.array_equal(present, np.arange(len(self.videos))):
-            raise ValueError(
+            raise UserError(
                 f"embeddings: frames name the videos {present.tolist()[:10]} but {len(self.videos)} videos are listed; "
                 "every listed video must have a frame and every index must be listed"
             )
         back = np.flatnonzero(np.diff(self.video) < 0)
         if len(back):
             name = self.videos[self.video[back[0] + 1]]
-            raise ValueError(
+            raise UserError(
                 f"{name}: its frames come after a later video's (row {back[0] + 1}); frames of a video must be "
                 "together and videos in the order listed: sort the rows by video"
             )
@@ -141,14 +143,14 @@ class FrameTable:
         unordered = np.flatnonzero(same & (np.diff(self.frame) <= 0))
         if len(unordered):
             row = unordered[0]
-            raise ValueError(
+            raise UserError(
                 f"{self.videos[self.video[row]]}: frame {self.frame[row + 1]} follows frame {self.frame[row]}; "
                 "frame indices must rise within a video: sort the rows by frame"
             )
         mixed = np.flatnonzero(same & (self.is_ego[1:] != self.is_ego[:-1]))
         if len(mixed):
             name = self.videos[self.video[mixed[0]]]
-            raise ValueError(
+            raise UserError(
                 f"{name}: is_ego changes within the video; a video has one perspective: name each view's file apart"
             )
 
@@ -156,14 +158,14 @@ class FrameTable:
         broken = np.flatnonzero(~np.isfinite(self.vectors).all(axis=1))
         if len(broken):
             row = broken[0]
-            raise ValueError(
+            raise UserError(
                 f"{self.videos[self.video[row]]}: the vector of frame {self.frame[row]} is not finite "
                 f"({len(broken)} such frames); embeddings must be finite: check the checkpoint and its precision"
             )
         negative = np.flatnonzero((self.labels < 0) | (self.frame < 0))
         if len(negative):
             row = negative[0]
-            raise ValueError(
+            raise UserError(
                 f"{self.videos[self.video[row]]}: frame {self.frame[row]} has label {self.labels[row]}; frame indices "
                 "and labels must be 0 or above: every frame needs a phase"
             )

@@ -9,6 +9,7 @@ from sklearn.manifold import TSNE
 
 from crossview.downstream.frame_table import FrameTable
 from crossview.downstream.neighbours import nearest
+from crossview.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ def tsne(e: FrameTable, *, frames: int = 1000, perplexity: float = 30.0, seed: i
     """
     rows = subsample(e, frames, seed)
     if len(rows) < 4:
-        raise ValueError(f"t-SNE: {len(rows)} frames (option frames={frames}); it takes at least 4 to make a map")
+        raise UserError(f"t-SNE: {len(rows)} frames (option frames={frames}); it takes at least 4 to make a map")
     vectors = e.vectors[rows].astype(np.float64)
     vectors -= vectors.mean(0)
     scale = vectors.std()

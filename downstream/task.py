@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
+from crossview.errors import UserError
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor, nn
@@ -51,7 +53,7 @@ class ClipOptions(TaskOptions):
 
     def __post_init__(self) -> None:
         if self.clips_per_scene < 1:
-            raise ValueError(f"clips_per_scene is {self.clips_per_scene}; it must be at least 1")
+            raise UserError(f"clips_per_scene is {self.clips_per_scene}; it must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,7 @@ class SampleOptions(TaskOptions):
 
     def __post_init__(self) -> None:
         if self.samples < 1:
-            raise ValueError(f"samples is {self.samples}; it must be at least 1")
+            raise UserError(f"samples is {self.samples}; it must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

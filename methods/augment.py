@@ -8,6 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from crossview.errors import UserError
 from crossview.methods import noise
 
 _QUARTERS = (
@@ -34,7 +35,7 @@ def scale_crop(
     """A square of `crop_px` out of frames whose side is scaled to a uniformly drawn length: seeds (B,) -> crops."""
     low, high = short_side_px
     if not 0 < crop_px <= low <= high:
-        raise ValueError(
+        raise UserError(
             f"crop of {crop_px} px from sides of {short_side_px}; it must satisfy 0 < crop <= low <= high: lower the "
             "crop or raise the sides"
         )
@@ -53,7 +54,7 @@ def multi_scale_crop(
 ) -> Crop:
     """Sides from a set of shares, width and height at most `max_step` entries apart, at one of 13 places (TSN)."""
     if not scales or not all(0 < s <= 1 for s in scales):
-        raise ValueError(f"scales is {scales}; give at least one share of the frame's side, each in (0, 1]")
+        raise UserError(f"scales is {scales}; give at least one share of the frame's side, each in (0, 1]")
     n = len(scales)
     pairs = [(scales[i], scales[j]) for i in range(n) for j in range(n) if abs(i - j) <= max_step]
     pair, place, mirrored = noise.uniform(seed, 3, stream).unbind(1)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
+from crossview.errors import UserError
 from crossview.methods.base_config import Base
 from crossview.methods.handover import mismatch
 
@@ -83,13 +84,13 @@ def create(config: Base, must_be: str) -> nn.Module:
     shape = {"embed_dim": config.width, "depth": config.depth, "num_heads": config.heads, "patch_size": config.patch_px}
     options: dict[str, Any] = {k: v for k, v in shape.items() if v is not None}
     if not timm.is_model(config.model):
-        raise ValueError(f"base.model is {config.model!r}; timm has no such model: see timm.list_models('vit_*')")
+        raise UserError(f"base.model is {config.model!r}; timm has no such model: see timm.list_models('vit_*')")
     with torch.random.fork_rng(devices=[]):  # the base's random numbers are its own: the trained weights' stay the same
         torch.default_generator.manual_seed(config.seed)
         try:
             model = _sized(config, options)
         except TypeError as error:  # a convolutional network knows no width, for one
-            raise ValueError(f"base.model is {config.model!r} ({error}); it must be {must_be}") from error
+            raise UserError(f"base.model is {config.model!r} ({error}); it must be {must_be}") from error
     if config.weights not in ("hub", "random"):
         load_weights(model, Path(config.weights))
     return model
@@ -115,7 +116,7 @@ def _from_hub(config: Base, options: dict[str, Any]) -> nn.Module:
     except TypeError:
         raise
     except Exception as error:  # the hub's client raises many errors: offline, timeout, no such file, no such tag
-        raise ValueError(
+        raise UserError(
             f"base.weights is 'hub', but the weights of {config.model} cannot be fetched ({type(error).__name__}: "
             f"{error}); pass base.weights=FILE with a local .safetensors or .pt file, or base.weights=random for an "
             "untrained base"
@@ -124,7 +125,7 @@ def _from_hub(config: Base, options: dict[str, Any]) -> nn.Module:
     for name in ("mean", "std"):
         trained, given = facts.get(name), getattr(config, name)
         if trained is not None and max(abs(a - b) for a, b in zip(trained, given, strict=True)) > 1e-3:
-            raise ValueError(
+            raise UserError(
                 f"base.{name} is {given}, but the weights of {config.model} were trained with {tuple(trained)}; pass "
                 f"that as base.{name}"
             )
@@ -134,15 +135,15 @@ def _from_hub(config: Base, options: dict[str, Any]) -> nn.Module:
 def load_weights(model: nn.Module, file: Path) -> None:
     """Load a model's weights strictly; a classifier in the file is ignored, everything else must match."""
     if not file.is_file():
-        raise ValueError(
+        raise UserError(
             f"base.weights is {str(file)!r}; no such file: give a .safetensors or .pt file, 'hub' or 'random'"
         )
     if file.suffix not in (".safetensors", ".pt", ".pth", ".bin"):
-        raise ValueError(f"base.weights is {str(file)!r}; its name must end in .safetensors, .pt, .pth or .bin")
+        raise UserError(f"base.weights is {str(file)!r}; its name must end in .safetensors, .pt, .pth or .bin")
     try:
         state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
     except Exception as error:  # safetensors, zip and unpickler each have their own kinds
-        raise ValueError(
+        raise UserError(
             f"{file}: not a readable file of tensors ({error}); save the model's state_dict again"
         ) from error
     wanted = model.state_dict()
@@ -151,7 +152,7 @@ def load_weights(model: nn.Module, file: Path) -> None:
     classifier = _classifier(model)
     state = {k: v for k, v in state.items() if k in wanted or not k.startswith(classifier)}
     if wrong := mismatch(wanted, state):
-        raise ValueError(
+        raise UserError(
             f"{file}: the weights do not fit the base ({wrong}); "
             "every tensor must match: give base.model, size_px and width as the file was made with"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from crossview.errors import UserError
 from crossview.methods.backbone import Frozen, create
 from crossview.methods.base_config import Base
 
@@ -18,7 +19,7 @@ class FrozenViT(Frozen):
     def __init__(self, config: Base) -> None:
         model = create(config, "a plain timm ViT")
         if not isinstance(model, VisionTransformer):
-            raise ValueError(f"base.model is {config.model!r}, a {type(model).__name__}; it must be a plain timm ViT")
+            raise UserError(f"base.model is {config.model!r}, a {type(model).__name__}; it must be a plain timm ViT")
         super().__init__(config, model)
         self.width: int = model.embed_dim
         self.grid: tuple[int, int] = model.patch_embed.grid_size

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from crossview.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
@@ -32,16 +34,16 @@ class Base:
         for name in ("size_px", "chunk", "width", "depth", "heads", "patch_px"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"base.{name} is {value}; it must be at least 1")
+                raise UserError(f"base.{name} is {value}; it must be at least 1")
         if self.weights not in (
             "hub",
             "random",
         ):  # workers run elsewhere: a relative path would mean another file there
             object.__setattr__(self, "weights", str(Path(self.weights).resolve()))
         if any(s <= 0 for s in self.std):
-            raise ValueError(f"base.std is {self.std}; every entry must be above 0")
+            raise UserError(f"base.std is {self.std}; every entry must be above 0")
         if self.weights == "hub" and any(v is not None for v in (self.width, self.depth, self.heads, self.patch_px)):
-            raise ValueError(
+            raise UserError(
                 "base.weights is 'hub' with a changed width, depth, heads or patch_px; published weights fit only the "
                 "named shape: leave those out, or pass weights='random' or a file"
             )

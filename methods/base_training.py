@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from crossview.errors import UserError
 from crossview.methods.base import FrozenViT
 from crossview.methods.base_config import Base
 
@@ -39,7 +40,7 @@ def train_base(
     torch.manual_seed(seed)
     base = FrozenViT(replace(config, weights="random", seed=seed))
     if coverage.shape[-2:] != base.grid:
-        raise ValueError(
+        raise UserError(
             f"coverage has a grid of {tuple(coverage.shape[-2:])}, the base of {base.grid}; they must agree"
         )
     vit = base.vit.requires_grad_(True).train()

@@ -8,6 +8,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from crossview.errors import UserError
+
 
 class Attention(nn.Module):
     """Multi-head self-attention through PyTorch's fused kernel."""
@@ -15,7 +17,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         if width % heads:
-            raise ValueError(f"width is {width} and heads is {heads}; heads must divide the width")
+            raise UserError(f"width is {width} and heads is {heads}; heads must divide the width")
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
@@ -55,7 +57,7 @@ def xavier_init(module: nn.Module) -> None:
 def sincos(position: Tensor, width: int) -> Tensor:
     """Sine and cosine code of any real position (Vaswani et al., 2017): (...) -> float32 (..., width), width even."""
     if width % 2:
-        raise ValueError(f"the width of a sin-cos code is {width}; it must be even")
+        raise UserError(f"the width of a sin-cos code is {width}; it must be even")
     exponent = torch.arange(width // 2, device=position.device, dtype=torch.float32) / (width // 2)
     angle = position.to(torch.float32)[..., None] * torch.exp(-math.log(10_000.0) * exponent)
     return torch.cat([angle.sin(), angle.cos()], dim=-1)

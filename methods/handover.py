@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
+from crossview.errors import UserError
+
 
 def take_over(
     model: nn.Module, weights: dict[str, Tensor], *, fresh: Iterable[str] = (), dropped: Iterable[str] = ()
@@ -20,7 +22,7 @@ def take_over(
     own = {name: value for name, value in model.state_dict().items() if not name.startswith(fresh)}
     given = {name: value for name, value in weights.items() if not name.startswith((*fresh, *dropped))}
     if wrong := mismatch(own, given):
-        raise ValueError(wrong)
+        raise UserError(wrong)
     model.load_state_dict(given, strict=False)
     lines = [f"{prefix}*: stays as drawn" for prefix in fresh if _count(model.state_dict(), prefix)]
     lines += [f"{p}*: {count} weights not taken over" for p in (*dropped, *fresh) if (count := _count(weights, p))]

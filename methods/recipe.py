@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Literal, Protocol
 
 from crossview.datasets.sampling.spec import Sampling
+from crossview.errors import UserError
 
 
 class MethodConfig(Protocol):
@@ -23,9 +24,9 @@ class LossWeights:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, value in values.items():
             if value < 0:
-                raise ValueError(f"weights.{name} is {value}; it must be 0 or more")
+                raise UserError(f"weights.{name} is {value}; it must be 0 or more")
         if not any(values.values()):
-            raise ValueError(f"weights: {', '.join(values)} are all 0; at least one must be above 0")
+            raise UserError(f"weights: {', '.join(values)} are all 0; at least one must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,26 +68,26 @@ class Optim:
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError(f"optim: epochs is {self.epochs} and steps is {self.steps}; give exactly one of them")
+            raise UserError(f"optim: epochs is {self.epochs} and steps is {self.steps}; give exactly one of them")
         for name in ("lr", "batch", "epochs", "steps", "clip_norm"):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise ValueError(f"optim.{name} is {value}; it must be above 0")
+                raise UserError(f"optim.{name} is {value}; it must be above 0")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ValueError(f"optim.ema_decay is {self.ema_decay}; it must be between 0 and 1")
+            raise UserError(f"optim.ema_decay is {self.ema_decay}; it must be between 0 and 1")
         if self.warmup_steps < 0:
-            raise ValueError(f"optim.warmup_steps is {self.warmup_steps}; it must be 0 or more")
+            raise UserError(f"optim.warmup_steps is {self.warmup_steps}; it must be 0 or more")
         if self.warmup_share is not None and (self.warmup_steps or not 0 <= self.warmup_share < 1):
-            raise ValueError(
+            raise UserError(
                 f"optim.warmup_share is {self.warmup_share} and warmup_steps {self.warmup_steps}; a share is in "
                 "[0, 1) and replaces steps: set one of them"
             )
         if self.warmup_lr is not None and not 0 <= self.warmup_lr <= self.lr:
-            raise ValueError(f"optim.warmup_lr is {self.warmup_lr}; it must be between 0 and optim.lr {self.lr}")
+            raise UserError(f"optim.warmup_lr is {self.warmup_lr}; it must be between 0 and optim.lr {self.lr}")
         if not 0 <= self.momentum < 1:
-            raise ValueError(f"optim.momentum is {self.momentum}; it must be in [0, 1)")
+            raise UserError(f"optim.momentum is {self.momentum}; it must be in [0, 1)")
         if (self.schedule == "steps") != bool(self.milestones) or any(not 0 < m < 1 for m in self.milestones):
-            raise ValueError(
+            raise UserError(
                 f"optim.milestones is {self.milestones} with schedule {self.schedule!r}; 'steps' takes shares of the "
                 "run, each between 0 and 1, and the other schedules take none"
             )

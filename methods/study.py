@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from crossview.datasets.synthetic.config import WorldConfig
+from crossview.errors import UserError
 from crossview.methods.recipe import Recipe
 
 CLIPS = WorldConfig(
@@ -91,28 +92,26 @@ class Study:
 
     def __post_init__(self) -> None:
         if self.layout == "ae2" and len(self.world.actions) != 1:
-            raise ValueError(f"study: world.actions is {self.world.actions}; layout 'ae2' takes one action")
+            raise UserError(f"study: world.actions is {self.world.actions}; layout 'ae2' takes one action")
         if self.base is not None and self.base.world.seed == self.world.seed:
-            raise ValueError(f"study: the base's world has the study's seed {self.world.seed}; give it another")
+            raise UserError(f"study: the base's world has the study's seed {self.world.seed}; give it another")
         if self.teachers is not None and (self.teachers.world.seed == self.world.seed or self.layout == "ae2"):
-            raise ValueError(
+            raise UserError(
                 f"study: teachers with world seed {self.teachers.world.seed} (the study's is {self.world.seed}) and "
                 f"layout {self.layout!r}; they take another seed and layout 'synchronized'"
             )
         bases = {getattr(recipe.method, "base", None) for recipe in self.variants.values()}
         if self.base is not None and (len(bases) != 1 or None in bases):
-            raise ValueError("study: it trains a base, so every variant's method must have the same option `base`")
+            raise UserError("study: it trains a base, so every variant's method must have the same option `base`")
         if self.seeds < 1 or not self.variants:
-            raise ValueError(
-                f"study: {self.seeds} seeds of {len(self.variants)} variants; it takes one or more of each"
-            )
+            raise UserError(f"study: {self.seeds} seeds of {len(self.variants)} variants; it takes one or more of each")
         order = list(self.variants)
         for variant, start in self.starts.items():
             if variant not in order or start not in order or start in self.starts:
-                raise ValueError(
+                raise UserError(
                     f"study: {variant!r} starts from {start!r}; both must be variants ({', '.join(order)}), and "
                     "the second one must start from nothing"
                 )
         unknown = {claim.variant for claim in self.claims} - {None, *order}
         if unknown:
-            raise ValueError(f"study: a claim is about {unknown}; the variants are {', '.join(order)}")
+            raise UserError(f"study: a claim is about {unknown}; the variants are {', '.join(order)}")

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from crossview import storage
+from crossview.errors import UserError
 from crossview.methods.method import Method, build
 from crossview.platform.config import read
 from crossview.platform.run_folder import write_json
@@ -240,7 +241,7 @@ def _named(file: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # safetensors, zip and unpickler each have their own kinds
-        raise ValueError(
+        raise UserError(
             f"{file}: not a readable checkpoint ({error}); delete this folder and resume from the one before it"
         ) from error
 
@@ -251,7 +252,7 @@ def resolve(path: Path) -> Path:
         return path
     found = latest(path)
     if found is None:
-        raise ValueError(f"{path}: no checkpoint here; pass a run folder with checkpoints/ or one checkpoint folder")
+        raise UserError(f"{path}: no checkpoint here; pass a run folder with checkpoints/ or one checkpoint folder")
     return found
 
 

@@ -12,6 +12,7 @@ from typing import Any, Generic, Literal, TypeVar
 import dacite
 
 from crossview import storage
+from crossview.errors import UserError
 from crossview.methods.recipe import MethodConfig, Optim, Recipe
 from crossview.storage import Location, as_path
 
@@ -36,7 +37,7 @@ class Source:
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
-            raise ValueError(f"data.mix: share is {self.share} for {self.catalog}; it must be between 0 and 1")
+            raise UserError(f"data.mix: share is {self.share} for {self.catalog}; it must be between 0 and 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,19 +71,19 @@ class Data:
 
     def __post_init__(self) -> None:
         if self.decode_actors < 1:
-            raise ValueError(f"data.decode_actors is {self.decode_actors}; it must be at least 1")
+            raise UserError(f"data.decode_actors is {self.decode_actors}; it must be at least 1")
         if self.time_limit_s <= 0:
-            raise ValueError(f"data.time_limit_s is {self.time_limit_s}; it must be above 0 seconds")
+            raise UserError(f"data.time_limit_s is {self.time_limit_s}; it must be above 0 seconds")
         for name, what in (("views", "camera"), ("actions", "action")):
             if getattr(self, name) == ():
-                raise ValueError(f"data.{name} is empty; name at least one {what}, or leave it out to take all")
+                raise UserError(f"data.{name} is empty; name at least one {what}, or leave it out to take all")
         if sum(source.share for source in self.mix) >= 1:
-            raise ValueError(
+            raise UserError(
                 f"data.mix: the shares {[source.share for source in self.mix]} leave nothing for the first catalog; "
                 "their sum must be below 1"
             )
         if not 0 <= self.max_quarantined <= 1:
-            raise ValueError(f"data.max_quarantined is {self.max_quarantined}; it is a share and must be in [0, 1]")
+            raise UserError(f"data.max_quarantined is {self.max_quarantined}; it is a share and must be in [0, 1]")
 
     def limit_s(self, num_frames: int) -> float:
         """Seconds that reading all of a recording may take; a longer one has more."""
@@ -113,13 +114,13 @@ class Compute:
         for name in ("workers", "min_workers", "micro_batch", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"compute.{name} is {value}; it must be at least 1")
+                raise UserError(f"compute.{name} is {value}; it must be at least 1")
         if self.min_workers is not None and self.min_workers > self.workers:
-            raise ValueError(
+            raise UserError(
                 f"compute.min_workers is {self.min_workers}; it must not exceed compute.workers {self.workers}"
             )
         if self.max_failures < 0:
-            raise ValueError(f"compute.max_failures is {self.max_failures}; it must be 0 or more")
+            raise UserError(f"compute.max_failures is {self.max_failures}; it must be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +135,7 @@ class Cadence:
     def __post_init__(self) -> None:
         for name in ("log", "checkpoint", "keep"):
             if getattr(self, name) < 1:
-                raise ValueError(f"every.{name} is {getattr(self, name)}; it must be at least 1")
+                raise UserError(f"every.{name} is {getattr(self, name)}; it must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +153,7 @@ class Experiment(Generic[M]):
 
     def __post_init__(self) -> None:
         if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; it must be 0 or more")
+            raise UserError(f"seed is {self.seed}; it must be 0 or more")
 
 
 PARTS: dict[str, type[Any]] = {"data": Data, "optim": Optim, "compute": Compute, "every": Cadence}
@@ -172,7 +173,7 @@ def preset(method: str, name: str) -> Recipe:
     """One preset's recipe; raises ValueError for an unknown name."""
     known = presets(method)
     if name not in known:
-        raise ValueError(f"--preset {name}: {method} has no such preset; choose from {', '.join(known)}")
+        raise UserError(f"--preset {name}: {method} has no such preset; choose from {', '.join(known)}")
     return known[name]()
 
 
@@ -187,7 +188,7 @@ def method_names() -> list[str]:
 
 def _module(method: str) -> Any:
     if method not in method_names():
-        raise ValueError(f"method {method!r} is unknown; choose from {', '.join(method_names())}")
+        raise UserError(f"method {method!r} is unknown; choose from {', '.join(method_names())}")
     return importlib.import_module(f"crossview.methods.{method}.config")
 
 
@@ -216,10 +217,10 @@ def from_dict(values: dict[str, Any]) -> tuple[str, Experiment[Any]]:
             name: dacite.from_dict(kind, values.pop(name), options) for name, kind in PARTS.items()
         }
     except dacite.DaciteError as error:
-        raise ValueError(f"configuration of {method}: {error}") from error
+        raise UserError(f"configuration of {method}: {error}") from error
     seed, init_from = values.pop("seed"), values.pop("init_from")
     if values:
-        raise ValueError(f"configuration of {method}: unknown option {', '.join(values)}")
+        raise UserError(f"configuration of {method}: unknown option {', '.join(values)}")
     return method, Experiment(method=config, seed=seed, init_from=as_path(init_from) if init_from else None, **parts)
 
 
@@ -232,15 +233,15 @@ def read(path: Path) -> tuple[str, Experiment[Any]]:
     """The experiment saved in a run folder, its `run.json`, or a bare configuration file."""
     file = path / "run.json" if path.is_dir() else path
     if not storage.is_file(file):
-        raise ValueError(
+        raise UserError(
             f"{file}: no saved configuration here; pass a run folder or a JSON file that `crossview train` wrote"
         )
     try:
         values = json.loads(storage.read_text(file))
         return from_dict(values.get("experiment", values))
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
-        raise ValueError(
+        raise UserError(
             f"{file}: not a configuration in JSON ({error}); pass one that `crossview train` wrote"
         ) from error
     except KeyError as error:
-        raise ValueError(f"{file}: the configuration lacks {error}; pass one that `crossview train` wrote") from error
+        raise UserError(f"{file}: the configuration lacks {error}; pass one that `crossview train` wrote") from error

@@ -14,6 +14,7 @@ from torch import Tensor
 from crossview import storage
 from crossview.datasets.catalog import Perspective
 from crossview.datasets.video.decode import probe, yuv420_of_rgb
+from crossview.errors import UserError
 from crossview.methods.method import Method
 from crossview.platform import checkpoint
 from crossview.platform.config import Experiment, read
@@ -50,7 +51,7 @@ class Encoder:
             return self._embedded(partial(_of_file, storage.as_path(source), size, self.experiment))
         frames = torch.as_tensor(source)
         if frames.dtype != torch.uint8 or frames.ndim not in (4, 5) or frames.shape[-3] != 3 or 0 in frames.shape:
-            raise ValueError(
+            raise UserError(
                 f"frames are {frames.dtype} of shape {tuple(frames.shape)}; give uint8 (T, 3, H, W), or (B, T, 3, H, W)"
             )
         if frames.ndim == 4:

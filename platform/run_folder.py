@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from crossview import storage
+from crossview.errors import UserError
 from crossview.platform.config import Experiment, to_dict
 
 PACKAGES = ("crossview", "torch", "ray", "timm", "av", "decord", "numpy", "scikit-learn")
@@ -28,7 +29,7 @@ def create(run: Path, method: str, experiment: Experiment[Any]) -> dict[str, Any
     try:
         storage.make_folder(run, exist_ok=False)
     except FileExistsError:
-        raise ValueError(
+        raise UserError(
             f"--name {run.name}: {run} exists already; a name is used once. Choose another, or resume that run with "
             f"`crossview resume {run}`"
         ) from None
@@ -75,5 +76,5 @@ def provenance() -> dict[str, Any]:
 def require(run: Path) -> Path:
     """The run folder, or ValueError where there is none."""
     if not storage.is_file(run / "run.json"):
-        raise ValueError(f"{run}: not a run folder (run.json is missing); pass a folder that `crossview train` made")
+        raise UserError(f"{run}: not a run folder (run.json is missing); pass a folder that `crossview train` made")
     return run

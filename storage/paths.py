@@ -7,6 +7,8 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 
+from crossview.errors import UserError
+
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 if TYPE_CHECKING:
     Location = Path
@@ -41,9 +43,9 @@ def as_path(text: str | PurePath) -> Path:
         fsspec.get_filesystem_class(scheme)
     except ImportError as error:
         wanted = f"pip install 'crossview[{_EXTRAS[scheme]}]'" if scheme in _EXTRAS else str(error)
-        raise ValueError(f"{text}: the package that reaches {scheme}:// is not installed; {wanted}") from error
+        raise UserError(f"{text}: the package that reaches {scheme}:// is not installed; {wanted}") from error
     except ValueError as error:
-        raise ValueError(
+        raise UserError(
             f"{text}: {scheme}:// is no storage that fsspec knows; give a local path, or a URI such as "
             "s3://BUCKET/FOLDER or gs://BUCKET/FOLDER"
         ) from error

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from crossview.errors import UserError
 from crossview.storage.paths import is_local
 
 T = TypeVar("T")
@@ -75,4 +76,4 @@ def setting(name: str, default: float) -> float:
     try:
         return default if text is None else float(text)
     except ValueError as error:
-        raise ValueError(f"{name} is {text!r} in the environment; it must be a number") from error
+        raise UserError(f"{name} is {text!r} in the environment; it must be a number") from error

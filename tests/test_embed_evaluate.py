@@ -19,6 +19,7 @@ from crossview.datasets.catalog import Catalog
 from crossview.datasets.video.decode import UnreadableVideo, sequential
 from crossview.downstream.phases.config import Options
 from crossview.downstream.table import from_arrow
+from crossview.errors import UserError
 from crossview.methods.byov.model import Model
 from crossview.methods.method import build
 from crossview.platform import checkpoint, config
@@ -197,7 +198,7 @@ def test_a_base_that_float16_cannot_hold_is_embedded_from_video(
         calls.append(video.shape[1])
         if len(calls) % 2:
             return self.base(video).half()
-        raise ValueError("its tokens exceed float16")
+        raise UserError("its tokens exceed float16")
 
     monkeypatch.setattr(Model, "frozen_features", overflow)
     found = vectors(export(run, catalog, tmp_path / "video.parquet", batch=5))

@@ -32,6 +32,7 @@ from crossview.datasets.catalog.tables import (
     read_rows,
     write_rows,
 )
+from crossview.errors import UserError
 
 FORMAT = 2
 """Of the tables, in catalog.json; format 1 is that of Crossview 0.1 to 0.3."""
@@ -61,12 +62,12 @@ class Catalog:
         for recording in self.recordings:
             known = seen.setdefault(recording.file_stem, recording.id)
             if known != recording.id:
-                raise ValueError(
+                raise UserError(
                     f"catalog {self.root}: recordings {known!r} and {recording.id!r} would have one file name, "
                     f"{recording.file_stem}; rename a scene or a view"
                 )
         if len(seen) < len(self.recordings):
-            raise ValueError(_twice(self))
+            raise UserError(_twice(self))
         where = f"catalog {self.root}"
         check_segments(self.classes, self.segments, where)
         for name, by_recording in self.frame_labels.items():
@@ -75,7 +76,7 @@ class Catalog:
                 if labels is None:
                     continue
                 if len(labels) != recording.num_frames:
-                    raise ValueError(
+                    raise UserError(
                         f"{self.root / recording.path}: {len(labels)} {name!r} labels for {recording.num_frames} "
                         "decoded frames; there must be one label per frame: fix the label file or the video"
                     )
@@ -110,7 +111,7 @@ class Catalog:
         if not part.recordings:
             known = sorted({of[r.id] for r in self.recordings if r.id in of})
             which = f" in protocol {name!r}" if len(self.protocols) > 1 else ""
-            raise ValueError(
+            raise UserError(
                 f"catalog {self.root}: split {split!r} holds no recording{which}; splits here: {', '.join(known)}"
             )
         return part.under(name)
@@ -155,17 +156,17 @@ class Catalog:
         """Read the tables that `save` wrote, here or in Crossview 0.3; `root` overrides where the files are."""
         for name in ("catalog.json", "recordings.parquet"):
             if not storage.is_file(folder / name):
-                raise ValueError(f"{folder}: no catalog here ({name} is missing); make one with `crossview prepare`")
+                raise UserError(f"{folder}: no catalog here ({name} is missing); make one with `crossview prepare`")
         facts = json.loads(storage.read_text(folder / "catalog.json"))
         version = facts.get("format", 1)
         if version > FORMAT:
-            raise ValueError(
+            raise UserError(
                 f"{folder}: a newer Crossview wrote this catalog (format {version}; this one reads up to {FORMAT}); "
                 "update Crossview, or make the catalog again with `crossview prepare`"
             )
         root = root or storage.as_path(facts["root"])
         if not root.is_dir():
-            raise ValueError(
+            raise UserError(
                 f"{folder}: the catalog's files were under {root}, which is missing; make the catalog again with "
                 "`crossview prepare`, or train with --data.root"
             )

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from crossview.datasets.catalog.recording import Recording, Segment
+from crossview.errors import UserError
 
 Classes = dict[str, tuple[str, ...]]
 """Names by kind; a class's number is its place."""
@@ -62,10 +63,10 @@ def check_actions(classes: Classes, recordings: Iterable[Recording], what: str) 
             raise _outside(what, recording.id, "action", recording.action, classes)
 
 
-def _outside(what: str, recording: str, kind: str, label: str | int, classes: Classes) -> ValueError:
+def _outside(what: str, recording: str, kind: str, label: str | int, classes: Classes) -> UserError:
     names = classes[kind]
     listed = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
-    return ValueError(
+    return UserError(
         f"{what}: {recording} has the label {label!r} of kind {kind!r}, which is outside its {len(names)} classes "
         f"({listed}): correct the label, or add it to the dataset's class list"
     )
@@ -88,7 +89,7 @@ def classes_from(rows: Iterable[Mapping[str, Any]], file: Path) -> Classes:
         counts[row["kind"]] = counts.get(row["kind"], 0) + 1
     for kind, names in found.items():
         if sorted(names) != list(range(counts[kind])) or len(set(names.values())) < counts[kind]:
-            raise ValueError(
+            raise UserError(
                 f"{file}: the classes of kind {kind!r} have ids {sorted(names)} for {counts[kind]} rows; ids must "
                 "count from 0 without a gap and every name must occur once: make the catalog again"
             )

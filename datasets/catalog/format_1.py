@@ -9,6 +9,7 @@ import pyarrow as pa
 from crossview.datasets.catalog.protocols import Protocols, one_protocol
 from crossview.datasets.catalog.recording import Recording
 from crossview.datasets.catalog.tables import RECORDINGS, read_rows
+from crossview.errors import UserError
 
 _COLUMNS = pa.schema([RECORDINGS.field("dataset"), ("split", pa.string()), *list(RECORDINGS)[1:]])
 
@@ -28,10 +29,10 @@ def read_recordings(folder: Path, root: Path) -> tuple[tuple[Recording, ...], di
         try:
             recording = Recording(**row)
         except ValueError as error:
-            raise ValueError(f"{folder}: this is a catalog of Crossview 0.3; {error}, and {again}") from error
+            raise UserError(f"{folder}: this is a catalog of Crossview 0.3; {error}, and {again}") from error
         old = old_id(recording, split)
         if recording.id in taken:
-            raise ValueError(
+            raise UserError(
                 f"{folder}: this catalog of Crossview 0.3 has {taken[recording.id]!r} and {old!r}; an id no longer "
                 f"holds the split, so both would be one recording: give every take a scene of its own and {again}"
             )

@@ -9,6 +9,7 @@ import numpy as np
 from crossview.datasets.catalog.catalog import Catalog
 from crossview.datasets.catalog.classes import check_actions
 from crossview.datasets.catalog.recording import Recording
+from crossview.errors import UserError
 
 PERSPECTIVES = ("exo", "ego")
 
@@ -26,7 +27,7 @@ class Labels:
         for kind, count in counts.items():
             found = self.classes[kind]
             if len(found) != count:
-                raise ValueError(
+                raise UserError(
                     f"catalog {catalog.root}: labels of kind {kind!r} have {len(found)} classes "
                     f"({', '.join(found[:6])}{', ...' if len(found) > 6 else ''}), but the method is configured for "
                     f"{count}; set its number of classes to {len(found)}, or correct the catalog"
@@ -65,7 +66,7 @@ def classes_of(catalog: Catalog, kind: str) -> tuple[str, ...]:
     table = catalog.all_classes()
     if kind not in table:
         known = sorted({name for name in table if "/" not in name} | {"action", "perspective"})
-        raise ValueError(
+        raise UserError(
             f"catalog {catalog.root}: it has no labels of kind {kind!r}; kinds here: {', '.join(known)}. Label the "
             "recordings with segments of that name, or choose another kind"
         )

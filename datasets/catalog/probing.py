@@ -10,6 +10,7 @@ from pathlib import Path
 from crossview.datasets.catalog.catalog import Catalog
 from crossview.datasets.catalog.recording import Quarantined
 from crossview.datasets.video.decode import UnreadableVideo, VideoInfo, probe
+from crossview.errors import UserError
 
 Tick = Callable[[int, int], None]
 """Called as (files done, files in all)."""
@@ -26,7 +27,7 @@ def check_splits(root: Path, listed: Iterable[tuple[str, str]], source: Path | s
         known_split, known_path = first.setdefault((root / path).resolve(), (split, path))
         if known_split != split:
             also = "" if known_path == path else f", there as {known_path}"
-            raise ValueError(
+            raise UserError(
                 f"{source}: {path} is in split {split!r} and in split {known_split!r}{also}; a file belongs to one "
                 "split, or training sees what is evaluated: remove it from one of them"
             )
@@ -66,7 +67,7 @@ def check_broken(root: Path, broken: Sequence[Quarantined], total: int, max_quar
     """Raise ValueError where more than the share `max_quarantined` of `total` files is unreadable."""
     if len(broken) > max_quarantined * total:
         reasons = "\n  ".join(file.reason for file in broken[:5])
-        raise ValueError(
+        raise UserError(
             f"{root}: {len(broken)} of {total} videos cannot be read, more than the share max_quarantined = "
             f"{max_quarantined:g}; get them again, or raise max_quarantined to go on without them:\n  {reasons}"
         )

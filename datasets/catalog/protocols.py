@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crossview.datasets.catalog.recording import Recording
+from crossview.errors import UserError
 
 DEFAULT = "default"
 """Name of a dataset's protocol where it has but one."""
@@ -25,11 +26,11 @@ def choose(protocols: Mapping[str, Any], asked: str | None, what: str) -> str:
         return next(iter(protocols))
     known = ", ".join(protocols) or "none"
     if asked is None and not protocols:
-        raise ValueError(f"{what}: it has no protocol, so no recording has a split; make it again with one")
+        raise UserError(f"{what}: it has no protocol, so no recording has a split; make it again with one")
     if asked is None:
-        raise ValueError(f"{what}: it has {len(protocols)} protocols ({known}); choose one with --data.protocol")
+        raise UserError(f"{what}: it has {len(protocols)} protocols ({known}); choose one with --data.protocol")
     if asked not in protocols:
-        raise ValueError(f"{what}: protocol {asked!r} is unknown; protocols here: {known}")
+        raise UserError(f"{what}: protocol {asked!r} is unknown; protocols here: {known}")
     return asked
 
 
@@ -51,7 +52,7 @@ def protocols_from(rows: Iterable[Mapping[str, str]], file: Path) -> Protocols:
         of = protocols.setdefault(row["protocol"], {})
         known = of.setdefault(row["recording"], row["split"])
         if known != row["split"]:
-            raise ValueError(
+            raise UserError(
                 f"{file}: protocol {row['protocol']!r} has {row['recording']!r} in split {known!r} and in split "
                 f"{row['split']!r}; a recording has one split per protocol: make the catalog again"
             )

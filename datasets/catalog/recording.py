@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from crossview.errors import UserError
+
 Perspective = Literal["ego", "exo"]
 Kind = Literal["video", "features"]
 
@@ -38,7 +40,7 @@ class Recording:
     def __post_init__(self) -> None:
         for part in ("dataset", "scene", "view"):
             if "/" in getattr(self, part):
-                raise ValueError(
+                raise UserError(
                     f"{self.path}: {part} is {getattr(self, part)!r}; it is a part of the recording's id "
                     "dataset/scene/view and must hold no '/': write '-' or '_' in its place"
                 )

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from crossview.errors import UserError
+
 _PLAIN_KINDS = "biufcSU"
 
 
@@ -28,13 +30,13 @@ def load_object_array(path: Path) -> np.ndarray:
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         dtype = read(stream)[2]
     except ValueError as error:
-        raise ValueError(f"{path}: not a .npy file ({error}); get the file again") from error
+        raise UserError(f"{path}: not a .npy file ({error}); get the file again") from error
     if not dtype.hasobject:
         stream.seek(0)
         return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
     found = _load(path, stream, _WithObjects)
     if not isinstance(found, np.ndarray):
-        raise ValueError(f"{path}: it holds a {type(found).__name__}, not an array; get the file again")
+        raise UserError(f"{path}: it holds a {type(found).__name__}, not an array; get the file again")
     return np.asarray(found)
 
 
@@ -42,7 +44,7 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise ValueError(f"{path}: the file is missing") from error
+        raise UserError(f"{path}: the file is missing") from error
 
 
 def _load(path: Path, stream: io.BytesIO, kind: type[_Restricted]) -> Any:
@@ -50,9 +52,9 @@ def _load(path: Path, stream: io.BytesIO, kind: type[_Restricted]) -> Any:
         # Pickles of Python 2 hold byte strings; latin1 is what numpy asks for in them.
         return kind(stream, encoding="latin1").load()
     except _RefusedError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise UserError(f"{path}: {error}") from error
     except Exception as error:  # a damaged pickle may raise nearly anything
-        raise ValueError(
+        raise UserError(
             f"{path}: not a readable pickle ({type(error).__name__}: {error}); get the file again"
         ) from error
 

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 import pyarrow as pa
 
 from crossview.datasets.catalog.recording import Recording
+from crossview.errors import UserError
 from crossview.storage.tables import read_table, write_table
 
 _TYPES = {str: pa.string(), float: pa.float64(), int: pa.int64()}
@@ -39,8 +40,8 @@ def read_rows(file: Path, schema: pa.Schema) -> list[dict[str, Any]]:
     try:
         table = read_table(file)
     except (OSError, pa.ArrowException) as error:
-        raise ValueError(f"{file}: not a readable table ({error}); make the catalog again") from error
+        raise UserError(f"{file}: not a readable table ({error}); make the catalog again") from error
     if table.schema.names != schema.names:
-        raise ValueError(f"{file}: columns {table.schema.names}, not {schema.names}; make the catalog again")
+        raise UserError(f"{file}: columns {table.schema.names}, not {schema.names}; make the catalog again")
     rows: list[dict[str, Any]] = table.to_pylist()
     return rows

@@ -10,6 +10,7 @@ import numpy as np
 from crossview.datasets.catalog import Perspective, Recording
 from crossview.datasets.sampling.spec import View
 from crossview.datasets.sampling.windows import frames_at, overlap, run_together
+from crossview.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,7 @@ def evaluation_clips(
     recordings changes nothing.
     """
     if per_scene < 1:
-        raise ValueError(f"clips per scene is {per_scene}; it must be at least 1")
+        raise UserError(f"clips per scene is {per_scene}; it must be at least 1")
     scenes: dict[tuple[str, str, str], list[int]] = {}
     for i, r in enumerate(recordings):
         scenes.setdefault((r.dataset, r.kind, r.scene), []).append(i)

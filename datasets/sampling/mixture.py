@@ -10,6 +10,7 @@ import numpy as np
 
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.sampling.plan import Clip, Plan, Row
+from crossview.errors import UserError
 
 
 class Mixture:
@@ -22,10 +23,10 @@ class Mixture:
     def __init__(self, plans: Sequence[Plan], shares: Sequence[float], seed: int) -> None:
         sampling = plans[0].sampling
         if sampling.labels or sampling.scores or sampling.boxes:
-            raise ValueError("mixture: labels, scores and boxes belong to one catalog; leave data.mix out")
+            raise UserError("mixture: labels, scores and boxes belong to one catalog; leave data.mix out")
         slots = {plan.slots for plan in plans}
         if len(slots) > 1 or len(plans) != len(shares):
-            raise ValueError(f"mixture: {len(plans)} plans with {len(shares)} shares and slots {sorted(slots)}")
+            raise UserError(f"mixture: {len(plans)} plans with {len(shares)} shares and slots {sorted(slots)}")
         self._plans, self._shares = list(plans), [share / sum(shares) for share in shares]
         self.seed = seed
         self.sampling, self.slots = plans[0].sampling, plans[0].slots

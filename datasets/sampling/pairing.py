@@ -9,6 +9,7 @@ import numpy as np
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.datasets.sampling.windows import overlap, run_together
+from crossview.errors import UserError
 
 MISSING = -1
 """A slot that no camera of the scene fills."""
@@ -62,11 +63,11 @@ class Pairs:
             parts = _simultaneous(recordings, first, second) if clocked else [(first, second)]
             added = [self._add(*part) for part in parts]
             if key == "action" and not any(added):
-                raise ValueError(_no_partner(catalog, sampling, value, len(first), len(second)))
+                raise UserError(_no_partner(catalog, sampling, value, len(first), len(second)))
         self.rows = sum(len(longer) for longer, _, _ in self._groups)
         if not self.rows:
             when = " that run at one time" if sampling.pairing == "synchronized" else ""
-            raise ValueError(
+            raise UserError(
                 f"catalog {catalog.root}: no scene has two cameras for the views {_named(sampling)}{when}; pairing "
                 f"{sampling.pairing!r} needs them: give the cameras of a take one scene and clock, or take 'unpaired'"
             )
@@ -157,7 +158,7 @@ def _check_clock(catalog: Catalog, cameras: list[int]) -> None:
     if run_together(found):
         return
     start_s, end_s = overlap(found)
-    raise ValueError(
+    raise UserError(
         f"catalog {catalog.root}: the cameras {', '.join(r.view for r in found)} of scene {found[0].scene!r} have no "
         f"common instant (the last starts at {start_s:g} s, the first ends at {end_s:g} s): correct start_offset_s, or "
         "pair them as 'paired'"
@@ -169,7 +170,7 @@ def candidates(catalog: Catalog, name: str, view: View) -> list[int]:
     found = [i for i, recording in enumerate(catalog.recordings) if fits(recording, view)]
     if not found:
         here = sorted({str(r.perspective) for r in catalog.recordings}) or ["no recording at all"]
-        raise ValueError(
+        raise UserError(
             f"catalog {catalog.root}: view {name!r} asks for {view.perspective!r} recordings, but the catalog holds "
             f"{', '.join(here)}; correct the catalog's perspective column or choose another pairing"
         )

@@ -11,6 +11,7 @@ from crossview.datasets.catalog.labels import Labels
 from crossview.datasets.sampling.pairing import MISSING, Groups, Pairs, Singles
 from crossview.datasets.sampling.spec import Sampling
 from crossview.datasets.sampling.windows import Cut, Starts, common_frames, frames_of, proportional
+from crossview.errors import UserError
 
 _FRAMES, _ORDER, _SEED = 1, 2, 3  # keep the streams of random numbers apart
 
@@ -65,10 +66,10 @@ class Plan:
 
     def __init__(self, catalog: Catalog, sampling: Sampling, seed: int, labels: Labels | None = None) -> None:
         if seed < 0:
-            raise ValueError(f"seed is {seed}; it must be 0 or more")
+            raise UserError(f"seed is {seed}; it must be 0 or more")
         for recording in catalog.recordings:
             if recording.num_frames < 1 or recording.fps <= 0:
-                raise ValueError(
+                raise UserError(
                     f"{catalog.file(recording)}: {recording.num_frames} frames at {recording.fps} fps in the catalog; "
                     "both must be above 0: catalog the file again or drop it"
                 )

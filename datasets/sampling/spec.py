@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from crossview.errors import UserError
+
 Pairing = Literal["single", "synchronized", "paired", "unpaired", "group"]
 
 
@@ -28,11 +30,11 @@ class View:
     def __post_init__(self) -> None:
         for name in ("frames", "size_px", "count"):
             if getattr(self, name) < 1:
-                raise ValueError(f"view: {name} is {getattr(self, name)}; it must be at least 1")
+                raise UserError(f"view: {name} is {getattr(self, name)}; it must be at least 1")
         if self.fps is not None and self.fps <= 0:
-            raise ValueError(f"view: fps is {self.fps}; it must be above 0, or None for the whole recording")
+            raise UserError(f"view: fps is {self.fps}; it must be above 0, or None for the whole recording")
         if self.size_px % 2:
-            raise ValueError(f"view: size_px is {self.size_px}; it must be even (4:2:0 chroma)")
+            raise UserError(f"view: size_px is {self.size_px}; it must be even (4:2:0 chroma)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,53 +70,53 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not self.views:
-            raise ValueError("sampling: no view; name at least one")
+            raise UserError("sampling: no view; name at least one")
         if self.pairing == "single" and len(self.views) != 1:
-            raise ValueError(f"sampling: pairing 'single' takes one view, not {sorted(self.views)}")
+            raise UserError(f"sampling: pairing 'single' takes one view, not {sorted(self.views)}")
         if self.pairing in ("synchronized", "paired", "unpaired") and len(self.views) != 2:
-            raise ValueError(f"sampling: pairing {self.pairing!r} takes two views, not {sorted(self.views)}")
+            raise UserError(f"sampling: pairing {self.pairing!r} takes two views, not {sorted(self.views)}")
         if self.pairing != "group" and any(view.count != 1 for view in self.views.values()):
-            raise ValueError(f"sampling: View.count is for pairing 'group', not {self.pairing!r}")
+            raise UserError(f"sampling: View.count is for pairing 'group', not {self.pairing!r}")
         if self.pairing in ("synchronized", "group") and any(
             view.fps is None and view.spread == "random" for view in self.views.values()
         ):
-            raise ValueError(
+            raise UserError(
                 f"sampling: pairing {self.pairing!r} needs common instants; give the views an fps or spread='even'"
             )
         if (
             self.pairing in ("synchronized", "group")
             and len({(view.frames, view.fps) for view in self.views.values()}) > 1
         ):
-            raise ValueError(
+            raise UserError(
                 f"sampling: pairing {self.pairing!r} needs common instants; give all views the same frames and fps"
             )
         if self.pairing == "group" and len({view.size_px for view in self.views.values()}) > 1:
-            raise ValueError("sampling: pairing 'group' stacks its views in one tensor; give them all the same size_px")
+            raise UserError("sampling: pairing 'group' stacks its views in one tensor; give them all the same size_px")
         if self.windows > 1 and any(view.fps is None and view.spread == "even" for view in self.views.values()):
-            raise ValueError(
+            raise UserError(
                 f"sampling: windows is {self.windows} with spread='even' over the whole recording, which makes them "
                 "all equal; give the views an fps, or spread='random'"
             )
         low, high = self.window_scale
         if not 0 < low <= high:
-            raise ValueError(f"sampling: window_scale is {self.window_scale}; it must satisfy 0 < low <= high")
+            raise UserError(f"sampling: window_scale is {self.window_scale}; it must satisfy 0 < low <= high")
         if self.windows < 1:
-            raise ValueError(f"sampling: windows is {self.windows}; it must be at least 1")
+            raise UserError(f"sampling: windows is {self.windows}; it must be at least 1")
         if (self.window_length == "true" or self.window_stride is not None) and any(
             view.fps is None for view in self.views.values()
         ):
-            raise ValueError("sampling: window_length 'true' and window_stride need windows: give the views an fps")
+            raise UserError("sampling: window_length 'true' and window_stride need windows: give the views an fps")
         if self.window_stride is not None and (self.window_stride < 1 or self.pairing == "unpaired"):
-            raise ValueError(
+            raise UserError(
                 f"sampling: window_stride is {self.window_stride} with pairing {self.pairing!r}; it must be at least "
                 "1, and windows of unpaired videos have no common grid"
             )
         if self.boxes < 0 or any(count < 1 for count in (*self.labels.values(), *self.scores.values())):
-            raise ValueError(
+            raise UserError(
                 f"sampling: labels {self.labels}, scores {self.scores} and boxes {self.boxes} must be counts above 0"
             )
         if self.pairing == "group" and (self.labels or self.scores or self.boxes):
-            raise ValueError("sampling: labels, scores and boxes travel with single views, not with pairing 'group'")
+            raise UserError("sampling: labels, scores and boxes travel with single views, not with pairing 'group'")
 
     def max_frames(self, view: View) -> int:
         """Frames that a clip of the view has in the batch (T)."""
@@ -133,7 +135,7 @@ class Sampling:
         )
         sizes = {view.size_px for view in fitting}
         if len(sizes) > 1:
-            raise ValueError(
+            raise UserError(
                 f"sampling: the method's {fitting[0].perspective} views have sizes {sorted(sizes)}; {perspective} "
                 "recordings are embedded at one size: give these views one size_px"
             )

@@ -10,6 +10,7 @@ from typing import Literal
 from crossview.datasets import ae2
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.catalog.probing import check_share
+from crossview.errors import UserError
 
 from .cameras import EGO_VIEWS
 from .config import PHASES, SPLITS, WorldConfig
@@ -52,9 +53,9 @@ def export_ae2(
     """
     chosen = (actions,) if isinstance(actions, str) else (actions or config.actions)
     if unknown := [a for a in chosen if a not in PHASES]:
-        raise ValueError(f"export_ae2: action {unknown[0]!r} is unknown; choose from {', '.join(PHASES)}")
+        raise UserError(f"export_ae2: action {unknown[0]!r} is unknown; choose from {', '.join(PHASES)}")
     if layout not in ("csv", "folders"):
-        raise ValueError(f"export_ae2: layout is {layout!r}; choose csv or folders")
+        raise UserError(f"export_ae2: layout is {layout!r}; choose csv or folders")
     claim(config, out)
     cells = [(a, s, v) for a in chosen for s in SPLITS for v in ("ego", "exo")]
     by_cell = {(a, s, v): [_job(config, out, a, s, v, k, layout) for k in range(config.takes(s))] for a, s, v in cells}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from crossview.errors import UserError
+
 SPLITS = ("train", "val", "test")
 EGO_VIEWS = ("head", "chest", "temple_left", "temple_right")
 MAX_EXO = 8
@@ -50,9 +52,9 @@ class WorldConfig:
     def __post_init__(self) -> None:
         unknown = [a for a in self.actions if a not in PHASES]
         if unknown or not self.actions:
-            raise ValueError(f"world: actions is {self.actions}; choose at least one of {', '.join(PHASES)}")
+            raise UserError(f"world: actions is {self.actions}; choose at least one of {', '.join(PHASES)}")
         if self.size_px % 16 or self.size_px < 32:
-            raise ValueError(f"world: size_px is {self.size_px}; it must be a multiple of 16 and at least 32")
+            raise UserError(f"world: size_px is {self.size_px}; it must be a multiple of 16 and at least 32")
         for name, low, high in (
             ("exo_cameras", 1, MAX_EXO),
             ("ego_cameras", 1, len(EGO_VIEWS)),
@@ -63,11 +65,11 @@ class WorldConfig:
             *((f"{split}_subjects", 1, 10**4) for split in SPLITS),
         ):
             if not low <= getattr(self, name) <= high:
-                raise ValueError(f"world: {name} is {getattr(self, name)}; it must be in [{low}, {high}]")
+                raise UserError(f"world: {name} is {getattr(self, name)}; it must be in [{low}, {high}]")
         if not any(self.takes(split) for split in SPLITS):
-            raise ValueError("world: takes is 0 in every split; give at least one split a take")
+            raise UserError("world: takes is 0 in every split; give at least one split a take")
         if self.cut not in ("window", "cycle", "whole"):
-            raise ValueError(f"world: cut is {self.cut!r}; choose window, cycle or whole")
+            raise UserError(f"world: cut is {self.cut!r}; choose window, cycle or whole")
 
     def takes(self, split: str) -> int:
         """Takes per action in a split."""

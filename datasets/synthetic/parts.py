@@ -9,6 +9,8 @@ from multiprocessing import get_context
 
 import numpy as np
 
+from crossview.errors import UserError
+
 from .cameras import view_names
 from .config import WorldConfig
 from .film import Rig
@@ -30,7 +32,7 @@ def part_frames(
     fills the patch. Nothing is written and nothing is encoded.
     """
     if config.size_px % patch_px:
-        raise ValueError(f"patch_px is {patch_px}; it must divide the world's size_px {config.size_px}")
+        raise UserError(f"patch_px is {patch_px}; it must divide the world's size_px {config.size_px}")
     names = [TakeName("train", a, k) for a in config.actions for k in range(config.takes("train"))]
     pixels, coverage = [], []
     with ProcessPoolExecutor(config.workers, get_context("spawn")) as pool:

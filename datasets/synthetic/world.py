@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from crossview.datasets.catalog import Catalog, Classes, Recording, Segment, one_protocol
 from crossview.datasets.catalog.classes import natural_order
+from crossview.errors import UserError
 
 from .cameras import is_ego, view_names
 from .config import PHASES, SPLITS, WorldConfig
@@ -91,7 +92,7 @@ def claim(config: WorldConfig, out: Path) -> None:
         differing = sorted(k for k in mine if theirs.get(k) != mine[k])
         if differing:
             k = differing[0]
-            raise ValueError(
+            raise UserError(
                 f"{path}: this folder holds a world with {k}={theirs.get(k)}, asked for is {k}={mine[k]}; "
                 "a folder holds one world: take another folder or delete this one"
             )

@@ -12,6 +12,7 @@ import numpy as np
 
 from crossview.datasets.catalog import Catalog, Recording, safe_pickle
 from crossview.datasets.teachers.store import Detections
+from crossview.errors import UserError
 
 HAND, OBJECT = 1, 2
 Coordinates = Literal["pixel", "unit"]
@@ -26,7 +27,7 @@ def score_pickle(file: Path, catalog: Catalog) -> dict[str, np.ndarray]:
     """
     found = safe_pickle.load(file)
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-        raise ValueError(f"{file}: it must hold a dict of video path to scores; get the file again")
+        raise UserError(f"{file}: it must hold a dict of video path to scores; get the file again")
     by_path = {_stem(key): value for key, value in found.items()}
     out = {
         r.id: np.asarray(by_path[_stem(r.path)], np.float64).reshape(-1)
@@ -34,7 +35,7 @@ def score_pickle(file: Path, catalog: Catalog) -> dict[str, np.ndarray]:
         if _stem(r.path) in by_path
     }
     if not out:
-        raise ValueError(
+        raise UserError(
             f"{file}: none of its {len(found)} paths (e.g. {next(iter(found), '')!r}) names a recording of the catalog "
             f"(e.g. {catalog.recordings[0].path!r}); make the catalog with paths relative to the same folder"
         )
@@ -96,7 +97,7 @@ class _Frames:
         """Detections in the recording's own frames; raises ValueError if the file cannot belong to it."""
         count = entries.count - self.first
         if self.fps is None and abs(count - recording.num_frames) > max(2, 0.02 * recording.num_frames):
-            raise ValueError(
+            raise UserError(
                 f"{what}: {count} frames, but {recording.id} has {recording.num_frames}; the file must belong to this "
                 "video: pass first and fps where frames are numbered otherwise"
             )
@@ -153,7 +154,7 @@ def _of_recordings(
             tick(done + 1, len(catalog.recordings))
     if not out:
         example = PurePosixPath(_stem(catalog.recordings[0].path)).name
-        raise ValueError(
+        raise UserError(
             f"{folder}: no file of any recording of the catalog, such as {example}{suffix}; check the folder"
         )
     return out
@@ -166,7 +167,7 @@ def _pairs(file: Path, first: int) -> Entries:
         if pair is None or number < first:
             continue
         if len(pair) != 2:
-            raise ValueError(f"{file}: entry {number} has {len(pair)} parts; it must be (objects, hands)")
+            raise UserError(f"{file}: entry {number} has {len(pair)} parts; it must be (objects, hands)")
         for kind, rows in zip((OBJECT, HAND), pair, strict=True):
             if rows is not None and len(rows):
                 found.append((number, kind, _columns(np.asarray(rows, np.float64), f"{file}: entry {number}")))
@@ -176,17 +177,17 @@ def _pairs(file: Path, first: int) -> Entries:
 def _messages(file: Path) -> Entries:
     messages = safe_pickle.load(file)
     if not isinstance(messages, list) or not all(isinstance(m, bytes) for m in messages):
-        raise ValueError(f"{file}: it must hold a list of serialized messages; get the file again")
+        raise UserError(f"{file}: it must hold a list of serialized messages; get the file again")
     try:
         return Entries.of([entry for m in messages for entry in _epic_frame(m)], len(messages) + 1)
     except (ValueError, IndexError, struct.error) as error:
-        raise ValueError(f"{file}: a message is damaged ({error}); get the file again") from error
+        raise UserError(f"{file}: a message is damaged ({error}); get the file again") from error
 
 
 def _columns(rows: np.ndarray, what: str) -> np.ndarray:
     """Corners and score, (n, 5)."""
     if rows.ndim != 2 or rows.shape[1] < 5:
-        raise ValueError(f"{what}: boxes of shape {rows.shape}; they must be (n, 5 or more): corners, score")
+        raise UserError(f"{what}: boxes of shape {rows.shape}; they must be (n, 5 or more): corners, score")
     return rows[:, :5]
 
 
@@ -237,11 +238,11 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | float | bytes]]:
         elif wire == 2:
             size, at = _varint(message, at)
             if at + size > len(message):
-                raise ValueError(f"a field of {size} bytes in a message of {len(message)}")
+                raise UserError(f"a field of {size} bytes in a message of {len(message)}")
             yield tag, message[at : at + size]
             at += size
         else:
-            raise ValueError(f"wire type {wire}")
+            raise UserError(f"wire type {wire}")
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
@@ -252,4 +253,4 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
         value |= (byte & 127) << shift
         if byte < 128:
             return value, at
-    raise ValueError("a number of more than ten bytes")
+    raise UserError("a number of more than ten bytes")

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from crossview import storage
+from crossview.errors import UserError
 from crossview.storage.tables import write_table
 
 FOLDER = "teachers"
@@ -55,11 +56,11 @@ class Detections:
         """With corners clipped to the frame and empty boxes left out; raises ValueError that starts with `what`."""
         box, score = np.asarray(self.box, np.float32).reshape(-1, 4), np.asarray(self.score, np.float32)
         if not (np.isfinite(box).all() and np.isfinite(score).all()):
-            raise ValueError(f"{what}: a box or its score is not finite; every number must be: detect again")
+            raise UserError(f"{what}: a box or its score is not finite; every number must be: detect again")
         if len(score) and not (score.min() >= 0 and score.max() <= 1):
-            raise ValueError(f"{what}: scores from {score.min()} to {score.max()}; they must be in [0, 1]")
+            raise UserError(f"{what}: scores from {score.min()} to {score.max()}; they must be in [0, 1]")
         if len(box) and (box.min() < -1 or box.max() > 2):
-            raise ValueError(
+            raise UserError(
                 f"{what}: corners from {box.min()} to {box.max()} of the frame's side; they must be about in [0, 1]: "
                 "are they pixels, or pixels of frames of another size?"
             )
@@ -85,7 +86,7 @@ class Teachers:
         """Raise ValueError if the tables name recordings, but none of these ids."""
         named = {recording for _, recording in self._scores.place} | (self._boxes.span.keys() if self._boxes else set())
         if named and named.isdisjoint(recordings):
-            raise ValueError(
+            raise UserError(
                 f"{self.folder}: its tables name none of the catalog's recordings (but e.g. {min(named)!r}); they "
                 f"belong to another catalog, or to Crossview 0.3, where ids started with the split: {_AGAIN}"
             )
@@ -97,7 +98,7 @@ class Teachers:
         """
         if task not in self._scores.classes:
             known = ", ".join(self._scores.classes) or "none"
-            raise ValueError(
+            raise UserError(
                 f"{self.folder / SCORES_FILE}: no scores of task {task!r} (tasks here: {known}); write them with "
                 "`crossview prepare teachers`, or set the weight of that loss to 0"
             )
@@ -114,7 +115,7 @@ class Teachers:
         raises ValueError if the folder holds no detections at all.
         """
         if self._boxes is None:
-            raise ValueError(
+            raise UserError(
                 f"{self.folder / DETECTIONS_FILE}: no detections here; import them with `crossview prepare teachers`, "
                 "or set the weights of the interaction map to 0"
             )
@@ -140,11 +141,11 @@ class _BoxTable:
         kinds, kind_code = _codes(table["kind"])
         unknown = sorted(set(kinds) - set(KINDS))
         if unknown:
-            raise ValueError(f"{file}: kind {unknown[0]!r}; it must be one of {', '.join(KINDS)}")
+            raise UserError(f"{file}: kind {unknown[0]!r}; it must be one of {', '.join(KINDS)}")
         kind = np.array([KINDS.index(k) for k in kinds], np.int8)[kind_code]
         values = np.stack([table[name].to_numpy() for name in _BOX], axis=1)
         if not np.isfinite(values).all():
-            raise ValueError(f"{file}: a box or its score is not finite; every number must be: import them again")
+            raise UserError(f"{file}: a box or its score is not finite; every number must be: import them again")
         order = np.lexsort((-values[:, 4], frame, code))
         code = code[order]
         edges = np.searchsorted(code, np.arange(len(names) + 1))
@@ -213,25 +214,25 @@ def as_logits(values: np.ndarray, kind: ScoreKind, what: str) -> np.ndarray:
     """
     values = np.asarray(values, np.float64)
     if values.ndim != 2 or values.shape[1] < 2:
-        raise ValueError(
+        raise UserError(
             f"{what}: scores of shape {values.shape}; they must be (recordings, classes), 2 classes or more"
         )
     if not np.isfinite(values).all():
-        raise ValueError(f"{what}: a score is not finite; every number must be: score the recordings again")
+        raise UserError(f"{what}: a score is not finite; every number must be: score the recordings again")
     sums = values.sum(1)
     like_probs = bool(values.min() >= 0 and np.abs(sums - 1).max() < 1e-2)
     if kind == "logits" and like_probs:
-        raise ValueError(
+        raise UserError(
             f"{what}: every row is in [0, 1] and sums to 1: these are probabilities, whose softmax would be nearly "
             "flat, not logits; pass kind probs, and they are converted"
         )
     if kind == "probs" and not like_probs:
-        raise ValueError(
+        raise UserError(
             f"{what}: rows sum to {sums.min():.3g} to {sums.max():.3g}, with a smallest value of {values.min():.3g}: "
             "these are not probabilities; pass the actual kind, logits or log_probs"
         )
     if kind == "log_probs" and (values.max() > 1e-3 or np.abs(np.exp(values).sum(1) - 1).max() > 1e-2):
-        raise ValueError(f"{what}: exponentials of a row do not sum to 1: these are not log_probs; pass kind logits")
+        raise UserError(f"{what}: exponentials of a row do not sum to 1: these are not log_probs; pass kind logits")
     return (np.log(values + _EPSILON) if kind == "probs" else values).astype(np.float32)
 
 
@@ -244,17 +245,17 @@ def write_scores(
     """
     file = folder / SCORES_FILE
     if not scores:
-        raise ValueError(f"{file}: no recording has scores of task {task!r}; there must be at least one")
+        raise UserError(f"{file}: no recording has scores of task {task!r}; there must be at least one")
     lengths = {len(v) for v in scores.values()}
     old = _ScoreTable.open(file)
     wanted = classes or old.classes.get(task) or min(lengths)
     if lengths != {wanted}:
-        raise ValueError(
+        raise UserError(
             f"{file}: task {task!r} has {wanted} classes, but rows of {sorted(lengths)} scores were given; all must "
             "have as many: take another task name, or score with the right classifier"
         )
     if classes is not None and old.classes.get(task, classes) != classes:
-        raise ValueError(
+        raise UserError(
             f"{file}: task {task!r} holds rows of {old.classes[task]} scores, not {classes}; delete the file"
         )
     names = sorted(scores)
@@ -275,7 +276,7 @@ def write_detections(folder: Path, found: Mapping[str, Detections]) -> None:
     """Put the detections of recordings into the folder's table; those of other recordings stay."""
     file = folder / DETECTIONS_FILE
     if not found:
-        raise ValueError(f"{file}: no recording has detections; there must be at least one, be it with no box")
+        raise UserError(f"{file}: no recording has detections; there must be at least one, be it with no box")
     parts = [_table(name, value.checked(f"{file}: recording {name!r}")) for name, value in sorted(found.items())]
     if storage.is_file(file):
         old = _read(file, DETECTIONS)
@@ -323,11 +324,11 @@ def _parquet(file: Path, schema: pa.Schema) -> pq.ParquetFile:
     try:
         found = pq.ParquetFile(storage.local(file))
     except (OSError, pa.ArrowException) as error:
-        raise ValueError(
+        raise UserError(
             f"{file}: not a readable table ({error}); make it again with `crossview prepare teachers`"
         ) from error
     if found.schema_arrow.names != schema.names:
-        raise ValueError(f"{file}: columns {found.schema_arrow.names}, not {schema.names}; {_AGAIN}")
+        raise UserError(f"{file}: columns {found.schema_arrow.names}, not {schema.names}; {_AGAIN}")
     return found
 
 

@@ -17,6 +17,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from av.video.stream import VideoStream
 
 from crossview import storage
+from crossview.errors import UserError
 
 Pixels = Literal["rgb", "yuv420"]
 
@@ -24,7 +25,7 @@ _BT709, _BT2020 = 1, (9, 10)  # AVCOL_SPC_BT709, _BT2020_NCL, _BT2020_CL
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 
 
-class UnreadableVideo(ValueError):  # noqa: N818 - it says what the file is
+class UnreadableVideo(UserError):  # noqa: N818 - it says what the file is
     """The file cannot give the frames that were asked for; the message names the file and the reason."""
 
 
@@ -97,12 +98,12 @@ def decode(
     Raises UnreadableVideo if the file is damaged, has too few frames, or takes longer than `time_limit_s`.
     """
     if decoder not in DECODERS:
-        raise ValueError(f"decoder is {decoder!r}; choose from {', '.join(DECODERS)}")
+        raise UserError(f"decoder is {decoder!r}; choose from {', '.join(DECODERS)}")
     frames = np.asarray(frames, dtype=np.int64)
     if frames.ndim != 1 or not len(frames) or frames[0] < 0 or bool(np.any(np.diff(frames) <= 0)):
-        raise ValueError(f"{path}: frames are {frames}; they must be one or more sorted unique indices from 0")
+        raise UserError(f"{path}: frames are {frames}; they must be one or more sorted unique indices from 0")
     if size_px is not None and pixels == "yuv420" and size_px % 2:
-        raise ValueError(f"{path}: size_px is {size_px}; it must be even for yuv420 (4:2:0 chroma)")
+        raise UserError(f"{path}: size_px is {size_px}; it must be even for yuv420 (4:2:0 chroma)")
     reader = DECODERS[decoder]
     return reader.decode(storage.as_path(path), frames, size_px=size_px, pixels=pixels, time_limit_s=time_limit_s)
 
@@ -150,7 +151,7 @@ class Decord:
     ) -> np.ndarray:
         """See `decode`; a file that decord would misnumber raises ValueError."""
         if pixels != "rgb":
-            raise ValueError(f"decoder 'decord' yields 'rgb', not {pixels!r}; take decoder 'pyav'")
+            raise UserError(f"decoder 'decord' yields 'rgb', not {pixels!r}; take decoder 'pyav'")
         _check_decord_can(path)
         file = on_this_node(path)
         command = [sys.executable, "-m", "crossview.datasets.video.decord_reader", str(file), str(size_px or 0)]
@@ -287,7 +288,7 @@ def _check_decord_can(path: Path) -> None:
         raise UnreadableVideo(f"{path}: {error.strerror or error}") from error
     if any(trouble.values()):
         found = ", ".join(what for what, there in trouble.items() if there)
-        raise ValueError(
+        raise UserError(
             f"{path}: decoder 'decord' may return wrong frames here ({found}); it reads H.264 without B-frames that "
             "starts at 0: make a copy with `crossview prepare`, or take decoder 'pyav'"
         )

@@ -16,6 +16,7 @@ from crossview import storage
 from crossview.datasets.catalog import Catalog, Quarantined, Recording
 from crossview.datasets.catalog.probing import Tick, check_broken
 from crossview.datasets.video.decode import UnreadableVideo, displayed_size, probe, sequential, yuv420
+from crossview.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,9 @@ def prepare(
     """
     encoding = Encoding(size_px, gop, crf)
     if size_px < 16 or size_px % 2 or gop < 1 or not 0 <= crf <= 51:
-        raise ValueError(f"prepare: {encoding}; size_px must be even and at least 16, gop at least 1, crf in 0..51")
+        raise UserError(f"prepare: {encoding}; size_px must be even and at least 16, gop at least 1, crf in 0..51")
     if out.resolve() == catalog.root.resolve():
-        raise ValueError(
-            f"prepare: out is {out}, the catalog's own root; name another folder, or sources would be lost"
-        )
+        raise UserError(f"prepare: out is {out}, the catalog's own root; name another folder, or sources would be lost")
     sources = {r.path: r for r in catalog.recordings if r.kind == "video"}  # two recordings may share one file
     copies: dict[str, Recording] = {}
     broken: list[Quarantined] = []
@@ -96,7 +95,7 @@ def _copy(catalog: Catalog, source: Recording, out: Path, encoding: Encoding, ti
     file = catalog.file(source)
     relative = PurePosixPath(source.path)
     if relative.is_absolute() or ".." in relative.parts:
-        raise ValueError(
+        raise UserError(
             f"catalog {catalog.root}: path {source.path!r} leaves the root; make paths relative to the root"
         )
     if relative.suffix != ".mp4":

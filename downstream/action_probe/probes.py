@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from crossview.downstream.clip_table import ClipTable
 from crossview.downstream.neighbours import CHUNK_ENTRIES, DECIMALS, unit_length
+from crossview.errors import UserError
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 """Inverse regularisations C that are tried."""
@@ -101,7 +102,7 @@ def require_subjects(subjects: Sequence[str], what: str) -> int:
     """How many people there are; raises ValueError unless two."""
     count = len(set(subjects))
     if count < 2:
-        raise ValueError(
+        raise UserError(
             f"linear probe: all {len(subjects)} {what} to fit on are of subject {subjects[0]!r}; its strength is "
             "chosen on subjects held out of them: fit on a split of at least two subjects"
         )
@@ -148,7 +149,7 @@ def to_fit(train: ClipTable, seen: Collection[str]) -> ClipTable:
 def require_several(actions: Sequence[str], what: str) -> None:
     """Raise ValueError unless `what` there is to fit on shows two actions."""
     if len(actions) < 2:
-        raise ValueError(
+        raise UserError(
             f"action probe: all {what} to fit on show the action {actions[0]!r}; a probe needs at least two: "
             "take a catalog with several actions, or leave the task 'action_probe' out"
         )
@@ -163,7 +164,7 @@ def require_subset(evaluated: Sequence[str], known: Sequence[str]) -> None:
     """Raise ValueError if an evaluated action is not among those to fit on."""
     unknown = sorted(set(evaluated) - set(known))
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"action probe: action {unknown[0]!r} is evaluated, but no clip to fit on shows it; those show "
             f"{', '.join(known)}: fit on a split that holds every action"
         )

@@ -11,6 +11,7 @@ from crossview.downstream.action_probe import probes
 from crossview.downstream.action_probe.config import Options
 from crossview.downstream.clip_table import ClipTable
 from crossview.downstream.task import Facts, TablePart
+from crossview.errors import UserError
 
 Predictions = dict[str, np.ndarray]
 """Actions (N,) by probe."""
@@ -23,7 +24,7 @@ class Task(task.Task[Options, TablePart]):
         """Two actions and two people on seen cameras of the split to fit on, and every evaluated action there."""
         mine = [r for r in facts.train if r.view in facts.seen]
         if not mine:
-            raise ValueError(
+            raise UserError(
                 f"action probe: split {facts.fit_split!r} has no recording of the cameras "
                 f"{', '.join(sorted(facts.seen))} that were trained on; fit on another split, or leave the task "
                 "'action_probe' out"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from crossview.downstream.task import ClipOptions, Mode, Reads
+from crossview.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,7 @@ class Options(ClipOptions):
         super().__post_init__()
         for name in ("per_action", "draws", "max_scored"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
 
     def metrics(self) -> dict[str, Mode]:
         """One accuracy."""

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from crossview.downstream.task import EncoderPart
+from crossview.errors import UserError
 
 SEED = 0
 
@@ -33,7 +34,7 @@ class Draws:
             clips = (clip for place in places if (clip := self._one(place)) is not None)
             found = [(action, clip) for clip in itertools.islice(clips, per_action)]
             if not found:
-                raise ValueError(
+                raise UserError(
                     f"fine-tuning: none of {len(mine)} recordings of {action!r} in split {self.part.split!r} can be "
                     "read; fix the files or catalog others"
                 )
@@ -49,7 +50,7 @@ class Draws:
             clips = self.part.clips.read(self.recordings[index].id, [k for _, k in of])
             found += [(self.recordings[index].action, clip) for clip in (() if clips is None else clips)]
         if not found:
-            raise ValueError(
+            raise UserError(
                 f"fine-tuning: none of the {len(self.recordings)} recordings to score in split {self.part.split!r} can "
                 "be read; fix the files or catalog others"
             )

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from crossview.errors import UserError
+
 FLOOR = 0.1
 """Least standard deviation of a channel for the head, as a share of the channels' mean."""
 
@@ -31,9 +33,9 @@ class FineTuning:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "head_lr", "encoder_lr"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"fine-tuning: {name} is {getattr(self, name)}; it must be above 0")
+                raise UserError(f"fine-tuning: {name} is {getattr(self, name)}; it must be above 0")
         if self.weight_decay < 0:
-            raise ValueError(f"fine-tuning: weight_decay is {self.weight_decay}; it must be 0 or more")
+            raise UserError(f"fine-tuning: weight_decay is {self.weight_decay}; it must be 0 or more")
 
 
 class Classifier(nn.Module):
@@ -73,7 +75,7 @@ def fine_tune(
     not fit each other, and where the loss is not finite.
     """
     if labels.shape != (len(clips),) or not len(clips) or int(labels.min()) < 0 or int(labels.max()) >= classes:
-        raise ValueError(
+        raise UserError(
             f"fine-tuning: {len(clips)} clips with labels {labels.tolist()[:10]} of {classes} classes; there must be a "
             f"label from 0 to {classes - 1} for each of at least one clip"
         )
@@ -130,7 +132,7 @@ def _train(model: Classifier, clips: Tensor, labels: Tensor, recipe: FineTuning,
             logits = model(clips[chosen]) if vectors is None else model.classify(vectors[chosen])
             loss = functional.cross_entropy(logits, labels[chosen])
             if not math.isfinite(loss.item()):
-                raise ValueError(
+                raise UserError(
                     f"fine-tuning: the loss is {loss.item()}; clip embeddings must be finite: check the checkpoint, or "
                     f"lower encoder_lr (now {recipe.encoder_lr:g})"
                 )

@@ -14,6 +14,7 @@ from crossview.downstream.few_clips.config import Options
 from crossview.downstream.few_clips.draws import Clips, Draws
 from crossview.downstream.few_clips.fine_tuning import Classifier, FineTuning, fine_tune, likeliest
 from crossview.downstream.task import EncoderPart, Facts, Recorded
+from crossview.errors import UserError
 
 PERSPECTIVE = "ego"
 
@@ -56,7 +57,7 @@ class Task(task.Task[Options, EncoderPart]):
         )
         actions = sorted({r.action for r in tuned})
         if len(actions) < 2:
-            raise ValueError(
+            raise UserError(
                 f"fine-tuning: all {PERSPECTIVE} recordings to tune on show the action {actions[0]!r}; it takes at "
                 "least two: take a catalog with several actions, or leave the task 'few_clips' out"
             )
@@ -115,7 +116,7 @@ class Task(task.Task[Options, EncoderPart]):
     def _mine(self, split: str, recordings: tuple[Recorded, ...], facts: Facts) -> list[Recorded]:
         mine = [r for r in recordings if self.wants(r, facts)]
         if not mine:
-            raise ValueError(
+            raise UserError(
                 f"fine-tuning: split {split!r} has no {PERSPECTIVE} recording of the cameras "
                 f"{', '.join(sorted(facts.seen))} that were trained on; leave the task 'few_clips' out, or catalog "
                 "such recordings"
@@ -132,7 +133,7 @@ class HeadOnly(Task):
 def _require_known(evaluated: set[str], actions: list[str]) -> None:
     unknown = sorted(evaluated - set(actions))
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"fine-tuning: action {unknown[0]!r} is evaluated, but no {PERSPECTIVE} recording to tune on shows it; "
             f"those show {', '.join(actions)}: tune on a split that holds every action"
         )

@@ -7,6 +7,7 @@ import torch
 from crossview.downstream import task
 from crossview.downstream.measures.config import Options
 from crossview.downstream.task import Facts, Recorded, SamplePart
+from crossview.errors import UserError
 
 Predictions = dict[str, float]
 """By name of the measure."""
@@ -18,9 +19,9 @@ class Task(task.Task[Options, SamplePart]):
     def check(self, facts: Facts) -> None:
         """A method that measures something, and recordings to measure it on."""
         if not facts.measures:
-            raise ValueError(_nothing(facts.method))
+            raise UserError(_nothing(facts.method))
         if not any(self.wants(r, facts) for r in facts.test):
-            raise ValueError(
+            raise UserError(
                 f"split {facts.split!r} has no recording of the cameras ({', '.join(sorted(facts.seen))}) and actions "
                 "trained on; leave the task 'measures' out, or evaluate another split"
             )
@@ -35,7 +36,7 @@ class Task(task.Task[Options, SamplePart]):
         with torch.no_grad():
             found = test.encoder.measures(test.batch)  # type: ignore[operator]
         if not found:
-            raise ValueError(_nothing("this configuration of the method"))
+            raise UserError(_nothing("this configuration of the method"))
         return {name: float(value) for name, value in found.items()}
 
     def score(self, predictions: Predictions, test: SamplePart) -> dict[str, float]:

@@ -13,6 +13,7 @@ from crossview.downstream.phases.frame_retrieval import retrieval_map
 from crossview.downstream.phases.kendall_tau import kendall_tau
 from crossview.downstream.phases.progression import Progression, fit_progression, mean_r2
 from crossview.downstream.phases.svm import Classifier
+from crossview.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def fit(train: FrameTable, *, time_column: bool = False) -> Fitted:
 def predict(fitted: Fitted, test: FrameTable, *, k: int = 10) -> Predicted:
     """Raises ValueError if widths differ or a perspective is missing."""
     if fitted.train.dim != test.dim:
-        raise ValueError(
+        raise UserError(
             f"AE2 evaluation: train vectors have width {fitted.train.dim}, evaluated ones {test.dim}; both splits must "
             "be embedded by one model: embed them again with the same checkpoint"
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from crossview.downstream.task import Mode, Reads, TaskOptions
+from crossview.errors import UserError
 
 DIRECTIONS = ("regular", "ego2exo", "exo2ego")
 
@@ -24,7 +25,7 @@ class Options(TaskOptions):
 
     def __post_init__(self) -> None:
         if self.k < 1:
-            raise ValueError(
+            raise UserError(
                 f"k is {self.k}; frame retrieval needs at least 1 neighbour (the benchmark uses 5, 10 and 15)"
             )
 

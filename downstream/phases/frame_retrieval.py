@@ -6,6 +6,7 @@ import numpy as np
 
 from crossview.downstream.frame_table import FrameTable
 from crossview.downstream.neighbours import nearest
+from crossview.errors import UserError
 
 
 def average_precision(hits: np.ndarray) -> np.ndarray:
@@ -27,7 +28,7 @@ def retrieval_map(e: FrameTable, *, k: int = 10) -> dict[str, float]:
     with fewer than k candidates is scored on those that it has.
     """
     if k < 1:
-        raise ValueError(f"frame retrieval: k is {k}; it must be at least 1 (the benchmark uses 5, 10 and 15)")
+        raise UserError(f"frame retrieval: k is {k}; it must be at least 1 (the benchmark uses 5, 10 and 15)")
     e.require_both_perspectives("frame retrieval")
     everything = np.ones(len(e), dtype=bool)
     directions = {

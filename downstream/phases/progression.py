@@ -9,6 +9,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 
 from crossview.downstream.frame_table import FrameTable
+from crossview.errors import UserError
 
 FRAME_SCALE = 1e-3
 
@@ -78,7 +79,7 @@ def mean_r2(progression: Progression, predicted: dict[int, np.ndarray], test: Fr
         scored = ~np.isnan(test_targets[:, phase])
         scores.append(r2_score(test_targets[scored, phase], predicted[phase][scored]))
     if not scores:
-        raise ValueError(
+        raise UserError(
             f"phase progression: no phase occurs both in the train split (phases {progression.labels}) "
             f"and in the evaluated one ({np.unique(test.labels).tolist()}); both must be labelled with the same phases"
         )

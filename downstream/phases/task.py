@@ -17,6 +17,7 @@ from crossview.downstream.phases import ae2
 from crossview.downstream.phases.config import Options
 from crossview.downstream.phases.few_shot import few_shot
 from crossview.downstream.task import Facts, Recorded, TablePart
+from crossview.errors import UserError
 
 LABELS = "phase"
 """Frame labels that are classified."""
@@ -56,7 +57,7 @@ class Task(task.Task[Options, TablePart]):
             _check_perspectives(split, recordings)
         known = sorted({r.action for r in facts.train})
         for action in sorted({r.action for r in facts.test} - set(known)):
-            raise ValueError(_unknown(action, known))
+            raise UserError(_unknown(action, known))
 
     def fit(self, train: TablePart) -> Fitted:
         """Classifiers and regressions of every action."""
@@ -70,7 +71,7 @@ class Task(task.Task[Options, TablePart]):
         found = {}
         for action in _actions(test):
             if action not in fitted:  # its recordings cannot be read, say
-                raise ValueError(_unknown(action, sorted(fitted)))
+                raise UserError(_unknown(action, sorted(fitted)))
             found[action] = ae2.predict(fitted[action], self.frames(test, action), k=self.options.k)
         return Predictions(found)
 
@@ -141,7 +142,7 @@ class TimeOnly(Task):
 def _check_labels(catalog: str, split: str, recordings: tuple[Recorded, ...]) -> None:
     bare = [r.id for r in recordings if LABELS not in r.frame_labels]
     if bare:
-        raise ValueError(
+        raise UserError(
             f"catalog {catalog}: {len(bare)} of {len(recordings)} recordings of split {split!r} (first {bare[0]!r}) "
             f"have no frame labels named {LABELS!r}; evaluation of phases needs a phase of every frame: add them to "
             "the label file and make the catalog again, or choose other --tasks"
@@ -152,7 +153,7 @@ def _check_perspectives(split: str, recordings: tuple[Recorded, ...]) -> None:
     for action in sorted({r.action for r in recordings}):
         shown = {r.perspective for r in recordings if r.action == action}
         if len(shown) < 2:
-            raise ValueError(
+            raise UserError(
                 f"phases: split {split!r} shows the action {action!r} from {shown.pop()} cameras only; cross-view "
                 "scores need ego and exo videos in both splits: catalog the other perspective too, or choose other "
                 "--tasks"

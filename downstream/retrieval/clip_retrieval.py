@@ -9,6 +9,7 @@ import numpy as np
 
 from crossview.downstream.clip_table import ClipTable
 from crossview.downstream.neighbours import CHUNK_ENTRIES, DECIMALS, unit_length
+from crossview.errors import UserError
 
 KS = (1, 5, 10)
 
@@ -63,7 +64,7 @@ def clip_retrieval(e: ClipTable, seen: Collection[str] | None = None) -> Retriev
     found = (_pair(a, b, {a, b} <= known, unit, scene, moment, rows) for a, b in ordered)
     pairs = [pair for pair in found if pair is not None]
     if not pairs:
-        raise ValueError(
+        raise UserError(
             f"clip retrieval: {len(e)} clips of cameras {', '.join(views)}, but no instant is shown by two of them; "
             "retrieval needs synchronized cameras: give the cameras of a take one scene and clock in the catalog"
         )

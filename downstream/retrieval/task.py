@@ -11,6 +11,7 @@ from crossview.downstream.clip_table import ClipTable
 from crossview.downstream.retrieval.clip_retrieval import Pair, Retrieval, clip_retrieval
 from crossview.downstream.retrieval.config import Options
 from crossview.downstream.task import Facts, Recorded, TablePart
+from crossview.errors import UserError
 
 TOLERANCE_S = 1e-6
 
@@ -24,7 +25,7 @@ class Task(task.Task[Options, TablePart]):
         for recording in facts.test:
             scenes.setdefault(recording.scene, []).append(recording)
         if not any(_together(a, b) for of in scenes.values() for i, a in enumerate(of) for b in of[i + 1 :]):
-            raise ValueError(
+            raise UserError(
                 f"retrieval: no instant of split {facts.split!r} is shown by two cameras of a scene; retrieval needs "
                 "synchronized cameras: give the cameras of a take one scene and clock in the catalog, or leave the "
                 "task 'retrieval' out"

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from crossview.datasets.sampling.spec import Sampling, View
+from crossview.errors import UserError
 from crossview.methods.base_config import Base
 from crossview.methods.recipe import LossWeights, Optim, Recipe
 
@@ -85,21 +86,21 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.frames < 2:
-            raise ValueError(f"frames is {self.frames}; it must be at least 2: one masked and one visible")
+            raise UserError(f"frames is {self.frames}; it must be at least 2: one masked and one visible")
         if self.stm_ratio is not None and not 0 < self.stm_ratio <= 1:
-            raise ValueError(f"stm_ratio is {self.stm_ratio}; it must lie in (0, 1], or be None for all patches")
+            raise UserError(f"stm_ratio is {self.stm_ratio}; it must lie in (0, 1], or be None for all patches")
         for name in ("msm_ratio", "mcm_ratio"):
             ratio = getattr(self, name)
             if not 0 < ratio < 1 or not 1 <= round(ratio * self.frames) < self.frames:
-                raise ValueError(
+                raise UserError(
                     f"{name} is {ratio} with {self.frames} frames; it must lie between 0 and 1 and leave at least one "
                     "frame masked and one visible"
                 )
         for part, stack in (("encoder", self.encoder), ("decoder", self.decoder)):
             if min(stack.width, stack.depth, stack.heads, stack.mlp_ratio) <= 0 or stack.width % stack.heads:
-                raise ValueError(f"{part} is {stack}; all must be above 0 and heads must divide the width")
+                raise UserError(f"{part} is {stack}; all must be above 0 and heads must divide the width")
         if self.segment_embedding and not (self.weights.mcm_ego or self.weights.mcm_exo):
-            raise ValueError("segment_embedding is on, but both MCM weights are 0 and only MCM uses it: turn it off")
+            raise UserError("segment_embedding is on, but both MCM weights are 0 and only MCM uses it: turn it off")
 
     def sampling(self) -> Sampling:
         """Two videos of one action, never the same file, and T random frames of each."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from crossview.errors import UserError
 from crossview.methods.base import FrozenViT
 from crossview.methods.byov.config import Config, TimeCode
 from crossview.methods.byov.masking import Split, split, take
@@ -88,7 +89,7 @@ class Model(Method):
         """Patch tokens of the base, float16 (B, T, N, D)."""
         tokens = self.base(video).half()
         if not tokens.isfinite().all():
-            raise ValueError(
+            raise UserError(
                 f"base.model {self.config.base.model}: its tokens exceed float16, so they cannot be cached; train from "
                 "video with cache_features off"
             )

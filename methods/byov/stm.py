@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
+from crossview.errors import UserError
+
 
 def num_selected(ratio: float, patches: int) -> int:
     """Number of patches that are kept: 59 of 196, 77 of 256 and 15 of 49 at the paper's 0.3."""
@@ -22,7 +24,7 @@ def selected(tokens: Tensor, ratio: float, gap: int = 1) -> Tensor:
     T, N = tokens.shape[1:3]
     gap = min(gap, T - 1)
     if gap < 1:
-        raise ValueError(_too_short(T))
+        raise UserError(_too_short(T))
     score = (tokens[:, gap:].float() - tokens[:, :-gap].float()).abs().mean(-1)  # (B, T - gap, N)
     index = score.topk(num_selected(ratio, N), dim=-1).indices
     return torch.cat([index, index[:, -1:].expand(-1, gap, -1)], dim=1)
@@ -58,7 +60,7 @@ def _merged(chunks: Iterable[Tensor], ratio: float | None, gap: int) -> Iterator
     if pending is None:
         return
     if last is None:
-        raise ValueError(_too_short(pending.shape[1]))
+        raise UserError(_too_short(pending.shape[1]))
     yield _gathered_mean(pending, last.expand(-1, pending.shape[1], -1))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from crossview.datasets.sampling.spec import Sampling, View
+from crossview.errors import UserError
 from crossview.methods.recipe import LossWeights, Optim, Recipe
 
 Stages = tuple[int, int, int, int]
@@ -39,14 +40,14 @@ class Backbone:
     def __post_init__(self) -> None:
         for name in ("width", "alpha", "beta_inverse", "fusion_ratio", "fusion_kernel"):
             if getattr(self, name) < 1:
-                raise ValueError(f"backbone.{name} is {getattr(self, name)}; it must be at least 1")
+                raise UserError(f"backbone.{name} is {getattr(self, name)}; it must be at least 1")
         if min(self.blocks) < 1 or min(self.strides) < 1 or min(self.temporal_blocks) < 0:
-            raise ValueError(
+            raise UserError(
                 f"backbone: blocks {self.blocks}, temporal_blocks {self.temporal_blocks}, strides {self.strides}; "
                 "every stage must have a block and a stride of at least 1"
             )
         if self.width % self.beta_inverse or self.fusion_kernel % 2 == 0:
-            raise ValueError(
+            raise UserError(
                 f"backbone: width {self.width}, beta_inverse {self.beta_inverse}, fusion_kernel {self.fusion_kernel}; "
                 "beta_inverse must divide the width, and the kernel must be odd"
             )
@@ -123,43 +124,43 @@ class Config:
     def __post_init__(self) -> None:
         w = self.weights
         if w.action > 0 and (not self.classes or min(self.classes.values()) < 2):
-            raise ValueError(f"classes is {self.classes} with weights.action {w.action}; name label kinds of 2 or more")
+            raise UserError(f"classes is {self.classes} with weights.action {w.action}; name label kinds of 2 or more")
         if self.stage == "finetune" and (w.ego or w.object):
-            raise ValueError(
+            raise UserError(
                 f"weights.ego is {w.ego} and weights.object {w.object} with stage 'finetune'; the scores are distilled "
                 "only in pre-training: set both to 0"
             )
         if self.stage == "finetune" and not w.action:
-            raise ValueError("weights.action is 0 with stage 'finetune'; there would be no new classifier to train")
+            raise UserError("weights.action is 0 with stage 'finetune'; there would be no new classifier to train")
         if self.backbone.pathways == "slowfast" and self.frames % self.backbone.alpha:
-            raise ValueError(
+            raise UserError(
                 f"frames is {self.frames} with backbone.alpha {self.backbone.alpha}; alpha must divide the frames"
             )
         low, high = self.short_side_px
         if not 0 < self.crop_px <= low <= high:
-            raise ValueError(
+            raise UserError(
                 f"crop_px is {self.crop_px} and short_side_px {self.short_side_px}; they must satisfy "
                 "0 < crop <= low <= high: lower the crop or raise the sides"
             )
         if min(self.crop_px, self.frame_px) < self.backbone.stride:
-            raise ValueError(
+            raise UserError(
                 f"crop_px is {self.crop_px} and frame_px {self.frame_px} with a backbone of stride "
                 f"{self.backbone.stride}; both must be at least as large: raise them or lower backbone.strides"
             )
         if w.maps and (self.crop_px % self.backbone.stride or self.frame_px % self.backbone.stride):
-            raise ValueError(
+            raise UserError(
                 f"crop_px is {self.crop_px} and frame_px {self.frame_px} with a map of one cell per "
                 f"{self.backbone.stride} pixels; both must be multiples of that, or its cells would be aligned "
                 "differently in training and evaluation"
             )
         for name, low_end, high_end in (("flip", 0, 1), ("recolour", 0, 1), ("dropout", 0, 0.999)):
             if not low_end <= getattr(self, name) <= high_end:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [{low_end}, {high_end}]")
+                raise UserError(f"{name} is {getattr(self, name)}; it must lie in [{low_end}, {high_end}]")
         for name in ("frames", "boxes", "map_width", "ego_temperature", "object_temperature"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+                raise UserError(f"{name} is {getattr(self, name)}; it must be above 0")
         if self.object_classes < 2:
-            raise ValueError(f"object_classes is {self.object_classes}; it must be at least 2")
+            raise UserError(f"object_classes is {self.object_classes}; it must be at least 2")
 
     def sampling(self) -> Sampling:
         """One clip of one recording, with the labels and teacher signals whose weight is above 0."""

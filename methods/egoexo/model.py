@@ -8,6 +8,7 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
+from crossview.errors import UserError
 from crossview.methods.augment import crop_boxes, crop_video, recolour, scale_crop
 from crossview.methods.egoexo import losses
 from crossview.methods.egoexo.config import Config
@@ -125,7 +126,7 @@ class Model(Method):
     def embed_clip(self, video: Tensor) -> Tensor:
         """The classifiers' input: uint8 (B, T, 3, H, W) of the configured length -> (B, D')."""
         if video.shape[1] != self.config.frames:
-            raise ValueError(
+            raise UserError(
                 f"a clip of {video.shape[1]} frames; Ego-Exo is configured for {self.config.frames}: repeat the last "
                 "frame of a shorter clip, and cut a longer one"
             )
@@ -208,7 +209,7 @@ class Model(Method):
 
     def _video(self, clips: Tensor) -> Tensor:
         if clips.ndim != 5 or clips.shape[2] != 3:
-            raise ValueError(
+            raise UserError(
                 f"an input of shape {tuple(clips.shape)}; Ego-Exo takes video, (B, T, 3, H, W): train on a catalog of "
                 "videos, not of features"
             )

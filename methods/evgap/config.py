@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from crossview.datasets.sampling.spec import Sampling, View
+from crossview.errors import UserError
 from crossview.methods.base_config import Base
 from crossview.methods.recipe import Optim, Recipe
 
@@ -36,9 +37,9 @@ class Encoder:
 
     def __post_init__(self) -> None:
         if min(self.width, self.depth, self.heads, self.hidden) < 1 or self.width % self.heads:
-            raise ValueError(f"encoder is {self}; sizes must be at least 1 and heads must divide the width")
+            raise UserError(f"encoder is {self}; sizes must be at least 1 and heads must divide the width")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"encoder.dropout is {self.dropout}; it must lie in [0, 1)")
+            raise UserError(f"encoder.dropout is {self.dropout}; it must lie in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,16 +91,16 @@ class Config:
     def __post_init__(self) -> None:
         for name in ("feature_width", "ego_views", "exo_views", "frames", "clips_per_video"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.base_grid is not None and self.base_grid < 1:
-            raise ValueError(f"base_grid is {self.base_grid}; it must be at least 1, or None for the pooled output")
+            raise UserError(f"base_grid is {self.base_grid}; it must be at least 1, or None for the pooled output")
         if self.auxiliary < 0:
-            raise ValueError(f"auxiliary is {self.auxiliary}; it must be 0 or more")
+            raise UserError(f"auxiliary is {self.auxiliary}; it must be 0 or more")
         if self.logits_lr <= 0:
-            raise ValueError(f"logits_lr is {self.logits_lr}; it must be above 0, or set scale='fixed', bias='none'")
+            raise UserError(f"logits_lr is {self.logits_lr}; it must be above 0, or set scale='fixed', bias='none'")
         low = 1.0 if self.scale == "learned" else 0.0
         if not (low <= self.scale_init <= MAX_SCALE and self.scale_init > 0):
-            raise ValueError(
+            raise UserError(
                 f"scale_init is {self.scale_init} with scale {self.scale!r}; a learned one must lie in [1, 100], a "
                 "fixed one in (0, 100]"
             )

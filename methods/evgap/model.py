@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crossview.errors import UserError
 from crossview.methods.backbone import Frozen, Pooled
 from crossview.methods.base import FrozenViT
 from crossview.methods.collect import gather, workers
@@ -113,7 +114,7 @@ class Model(Method):
         B, V = video.shape[:2]
         M, N = self.config.ego_views, self.config.exo_views
         if M + N != V:
-            raise ValueError(
+            raise UserError(
                 f"the batch has {V} cameras in a group, but ego_views {M} + exo_views {N} are {M + N}; set both "
                 "options to match the data (the encoder works with any number of cameras)"
             )
@@ -154,7 +155,7 @@ class Model(Method):
             return None
         features = self._grid(self.base(video)).half()
         if not features.isfinite().all():
-            raise ValueError(
+            raise UserError(
                 f"base.model {self.config.base.model}: its features exceed float16, so they cannot be cached; train "
                 "from video with cache_features off"
             )
@@ -189,7 +190,7 @@ class Model(Method):
         """uint8 (n, T, 3, H, W) or features (n, T, N, D) -> (n, T, F), the encoder's input."""
         if not video.is_floating_point():
             if self.base is None:
-                raise ValueError(
+                raise UserError(
                     "method.input is 'features', but the catalog contains video; pass --method.input video with a "
                     "--method.base, or use a catalog of features"
                 )
@@ -197,7 +198,7 @@ class Model(Method):
         features = video.flatten(2)
         if features.shape[-1] != self.width:
             fix = "use the base and base_grid that computed them" if self.base else "pass --method.feature-width"
-            raise ValueError(
+            raise UserError(
                 f"the features have {' x '.join(map(str, video.shape[2:]))} = {features.shape[-1]} values per frame, "
                 f"but this encoder expects {self.width}; {fix}"
             )
@@ -224,7 +225,7 @@ def _unit(tokens: Tensor, features: Tensor) -> Tensor:
     if not bool(tokens.isfinite().all()):
         broken = (~features.isfinite().all(-1)).nonzero()
         if len(broken):
-            raise ValueError(
+            raise UserError(
                 f"recording or clip {int(broken[0, 0])} of the batch, frame {int(broken[0, 1])}: the features are not "
                 "finite (NaN or infinity); recompute them"
             )
@@ -233,7 +234,7 @@ def _unit(tokens: Tensor, features: Tensor) -> Tensor:
 
 def _refuse_without_negatives(scenes: int, kind: str) -> None:
     if scenes < 2:
-        raise ValueError(
+        raise UserError(
             f"the batch has {scenes} {kind} and therefore no negatives; the loss needs at least 2: increase "
             "--optim.batch, --method.clips-per-video or --compute.micro-batch"
         )
@@ -248,7 +249,7 @@ def _refuse_broken(tokens: Tensor, features: Tensor, batch: Batch) -> None:
         sample = batch["sample"]
         copies = len(features) // len(sample)
         b = int(broken[0]) // copies if "video" in batch else int(broken[0]) % len(sample)
-        raise ValueError(
+        raise UserError(
             f"sample {int(sample[b])} of the plan: {len(broken)} of {len(features)} clips have features that are not "
             "finite (NaN or infinity); recompute the features of its recording, or remove it from the catalog"
         )

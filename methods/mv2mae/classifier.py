@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from crossview.errors import UserError
 from crossview.methods.method import Batch
 from crossview.methods.mv2mae.config import Config
 
@@ -40,16 +41,16 @@ class Classifier(nn.Module):
     def _labels(self, batch: Batch) -> Tensor:
         label = batch.get("video/label/action")
         if label is None:
-            raise ValueError("the batch has no 'video/label/action'; fine-tuning needs a catalog with action labels")
+            raise UserError("the batch has no 'video/label/action'; fine-tuning needs a catalog with action labels")
         if label.shape[1] != self.options.classes:
-            raise ValueError(
+            raise UserError(
                 f"the catalog has {label.shape[1]} action classes and the classifier {self.options.classes}; set "
                 "finetuning.classes to the number in the catalog"
             )
         shown = (label > 0).any(1)
         if not torch.compiler.is_compiling() and not bool(shown.all()):
             samples = batch["sample"][~shown].tolist()
-            raise ValueError(
+            raise UserError(
                 f"samples {samples} have no action label; fine-tuning needs one for every clip: label the recordings "
                 "or remove them from the split"
             )

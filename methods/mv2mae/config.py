@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from crossview.datasets.sampling.spec import Sampling, View
+from crossview.errors import UserError
 from crossview.methods.recipe import LossWeights, Optim, Recipe
 
 
@@ -66,7 +67,7 @@ class Motion:
 
     def __post_init__(self) -> None:
         if self.temperature is not None and self.temperature <= 0:
-            raise ValueError(
+            raise UserError(
                 f"motion.temperature is {self.temperature}; it must be above 0, or None to weight all tokens equally"
             )
 
@@ -95,12 +96,12 @@ class FineTuning:
 
     def __post_init__(self) -> None:
         if self.classes < 2:
-            raise ValueError(f"finetuning.classes is {self.classes}; it must be at least 2")
+            raise UserError(f"finetuning.classes is {self.classes}; it must be at least 2")
         for name in ("dropout", "drop_path", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"finetuning.{name} is {getattr(self, name)}; it must lie in [0, 1)")
+                raise UserError(f"finetuning.{name} is {getattr(self, name)}; it must lie in [0, 1)")
         if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"finetuning.layer_decay is {self.layer_decay}; it must lie in (0, 1]")
+            raise UserError(f"finetuning.layer_decay is {self.layer_decay}; it must lie in (0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,16 +145,16 @@ class Config:
     def __post_init__(self) -> None:
         for name in ("frames", "size_px", "patch_px", "tubelet", "embed_stride"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.frames % self.tubelet:
-            raise ValueError(
+            raise UserError(
                 f"frames is {self.frames} and tubelet {self.tubelet}; a clip must consist of whole tubelets: make "
                 "frames a multiple of tubelet"
             )
         if self.frames < 2:
-            raise ValueError(f"frames is {self.frames}; it must be at least 2 to have frame differences")
+            raise UserError(f"frames is {self.frames}; it must be at least 2 to have frame differences")
         if self.size_px % self.patch_px:
-            raise ValueError(
+            raise UserError(
                 f"size_px is {self.size_px} and patch_px {self.patch_px}; a frame must consist of whole patches: make "
                 "size_px a multiple of patch_px"
             )
@@ -161,18 +162,18 @@ class Config:
         for name in ("encoder", "same_decoder", "cross_decoder"):
             stack = getattr(self, name)
             if min(stack.width, stack.depth, stack.heads, stack.mlp_ratio) <= 0 or stack.width % stack.heads:
-                raise ValueError(f"{name} is {stack}; all values must be above 0 and heads must divide the width")
+                raise UserError(f"{name} is {stack}; all values must be above 0 and heads must divide the width")
             if stack.width % 2 or stack.width < 6:
-                raise ValueError(f"{name}.width is {stack.width}; it must be even, and at least 6 for its positions")
+                raise UserError(f"{name}.width is {stack.width}; it must be even, and at least 6 for its positions")
         if not 0 <= self.flip <= 1 or not all(0 < s <= 1 for s in self.crop_scales):
-            raise ValueError(
+            raise UserError(
                 f"flip is {self.flip} and crop_scales {self.crop_scales}; flip must be in [0, 1] and scales in (0, 1]"
             )
 
     def _check_masking(self) -> None:
         hidden, tokens = self.masking.count(*self.grid[:2]), self.tokens
         if not 0 < self.masking.ratio < 1 or not 0 < hidden < tokens:
-            raise ValueError(
+            raise UserError(
                 f"masking.ratio is {self.masking.ratio}, which masks {hidden} of {tokens} tokens; it must be between 0 "
                 "and 1, with at least one token masked and one visible: change the ratio or use more tokens"
             )

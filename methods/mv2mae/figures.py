@@ -13,6 +13,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
+from crossview.errors import UserError
 from crossview.methods.figure_title import title
 from crossview.methods.method import Batch
 from crossview.methods.mv2mae import motion
@@ -40,7 +41,7 @@ class Query:
         """Index of the token in the grid; raises ValueError if it is outside."""
         side, times = config.size_px // config.patch_px, config.grid[0]
         if not (0 <= self.time < times and 0 <= self.row < side and 0 <= self.column < side):
-            raise ValueError(
+            raise UserError(
                 f"query {self} is outside the grid; time must be in 0..{times - 1}, row and column in 0..{side - 1}"
             )
         return (self.time * side + self.row) * side + self.column
@@ -166,10 +167,10 @@ def cross_attention(
 def attention_map(model: Model, latents: Tensor, clips: Clips, layer: int = -1, head: int | None = None) -> Tensor:
     """Cross-attention of one sample on the source's grid, 0 at its masked tokens: (N target, N source)."""
     if model.cross_decoder is None:
-        raise ValueError("weights.cross is 0, so this model has no cross-view decoder and no cross-attention")
+        raise UserError("weights.cross is 0, so this model has no cross-view decoder and no cross-attention")
     depth, heads = model.config.cross_decoder.depth, model.config.cross_decoder.heads
     if not -depth <= layer < depth or (head is not None and not 0 <= head < heads):
-        raise ValueError(
+        raise UserError(
             f"layer is {layer} and head {head}; the cross-view decoder has {depth} layers and {heads} heads"
         )
     split = clips.split

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from crossview.errors import UserError
 from crossview.methods.augment import crop_video, multi_scale_crop
 from crossview.methods.handover import take_over
 from crossview.methods.method import Batch, Method
@@ -106,7 +107,7 @@ class Model(Method):
     def cross_view(self, latents: Tensor, parts: Split, source: Tensor, visible: Tensor) -> Tensor:
         """Predictions of the masked tokens from the targets' latents and those of the sources at `visible`."""
         if self.cross_decoder is None:
-            raise ValueError("weights.cross is 0, so this model has no cross-view decoder; train one with it above 0")
+            raise UserError("weights.cross is 0, so this model has no cross-view decoder; train one with it above 0")
         prediction: Tensor = self.cross_decoder(latents, parts, source, visible)
         return prediction
 
@@ -135,7 +136,7 @@ class Model(Method):
     def logits(self, video: Tensor) -> Tensor:
         """Logits of clips, uint8 (B, T, 3, H, W) -> (B, C), for a model of the stage "finetune"."""
         if self.config.stage != "finetune":
-            raise ValueError(
+            raise UserError(
                 f"stage is {self.config.stage!r}; only a fine-tuned model classifies: train the stage 'finetune'"
             )
         self._check(video, "clip")
@@ -162,7 +163,7 @@ class Model(Method):
         if self.cross_decoder is None:
             return out
         if len(batch["seed"]) < 2:
-            raise ValueError("a batch of 1 sample has no other source to compare with; use 2 or more samples")
+            raise UserError("a batch of 1 sample has no other source to compare with; use 2 or more samples")
         for name, weights in (("cross_view_gain", ones), ("cross_view_gain/moving", self._moving(clips))):
             measured = clips._replace(weights=weights)
             right, wrong = (self._cross_error(latents, measured, shift).mean() for shift in (0, 1))
@@ -246,7 +247,7 @@ class Model(Method):
     def _video(self, batch: Batch, view: str) -> Tensor:
         if view not in batch:
             names = ", ".join(sorted(name for name in batch if "/" not in name))
-            raise ValueError(
+            raise UserError(
                 f"the batch has no view {view!r}, only {names}; stage {self.config.stage!r} needs it: build the batch "
                 "as the config's sampling() specifies"
             )
@@ -257,7 +258,7 @@ class Model(Method):
         config = self.config
         wanted = (config.frames, 3, config.size_px, config.size_px)
         if video.ndim != 5 or tuple(video.shape[1:]) != wanted:
-            raise ValueError(
+            raise UserError(
                 f"{what}: a tensor of shape {tuple(video.shape)}; it must be (B, {', '.join(map(str, wanted))}), video "
                 "of the training length and size: set frames and size_px, or repeat the last frame of a short clip"
             )

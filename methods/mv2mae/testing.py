@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from crossview.errors import UserError
 from crossview.methods.mv2mae.model import Model
 
 
@@ -16,7 +17,7 @@ def probabilities(model: Model, recording: Tensor, clips: int = 5, crops: int = 
     side has the model's size, and square crops are evenly spaced along the longer side; square frames have one crop.
     """
     if clips < 1 or crops < 1:
-        raise ValueError(f"clips is {clips} and crops {crops}; both must be at least 1")
+        raise UserError(f"clips is {clips} and crops {crops}; both must be at least 1")
     config, size = model.config, model.config.size_px
     B, L, _, H, W = recording.shape
     if min(H, W) != size:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from crossview.errors import UserError
 from crossview.platform.cli.options import parse
 from crossview.platform.config import Data
 from crossview.platform.evaluate.tasks import check_names, default_tasks, given_options, option_fields, task_names
@@ -88,13 +89,11 @@ def embed(
         _embed_backbone(str(run).removeprefix("timm:"), weights, size_px, catalog, out, actors, device, debug)
         return
     if weights != "hub" or size_px is not None:
-        raise ValueError("--weights and --size-px: they are a backbone's; a run has its own: leave them out")
+        raise UserError("--weights and --size-px: they are a backbone's; a run has its own: leave them out")
     if catalog is None and out is not None:
-        raise ValueError(f"--out {out}: it names the table of another catalog; give --catalog with it")
+        raise UserError(f"--out {out}: it names the table of another catalog; give --catalog with it")
     if catalog is not None and baselines:
-        raise ValueError(
-            "--baselines: they are of a split of the run's own catalog; leave out --catalog or --baselines"
-        )
+        raise UserError("--baselines: they are of a split of the run's own catalog; leave out --catalog or --baselines")
     from crossview.datasets.catalog import Catalog
     from crossview.platform.evaluate.frame_embeddings import embed as write
     from crossview.platform.evaluate.frame_embeddings import export
@@ -121,7 +120,7 @@ def _embed_backbone(
 ) -> None:
     """`crossview embed timm:NAME`."""
     if catalog is None or out is None:
-        raise ValueError(f"timm:{name}: say which videos and where to with --catalog CATALOG --out FOLDER")
+        raise UserError(f"timm:{name}: say which videos and where to with --catalog CATALOG --out FOLDER")
     from crossview.datasets.catalog import Catalog
     from crossview.platform.cluster.map_recordings import Where
     from crossview.platform.data.backbone_features import backbone, write_features

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from crossview.errors import UserError
 from crossview.platform.cli.options import parse_train, parse_tune, usage
 
 Job = Annotated[str, tyro.conf.Positional]
@@ -29,7 +30,7 @@ def submit(args: Sequence[str]) -> None:
         line = "crossview submit COMMAND [its options] [--address http://HOST:PORT] [--follow]"
         usage(line, "commands", SUBMITTED, ok=bool(command))
     if command[0] not in SUBMITTED:
-        raise ValueError(f"{command[0]!r} cannot be submitted; choose from {', '.join(SUBMITTED)}")
+        raise UserError(f"{command[0]!r} cannot be submitted; choose from {', '.join(SUBMITTED)}")
     job, command = named(command)
     from crossview.platform.cluster.job_client import Jobs
     from crossview.platform.run_folder import provenance
@@ -53,7 +54,7 @@ def named(command: Sequence[str]) -> tuple[str, list[str]]:
         parse_train(rest) if verb == "train" else parse_tune(rest)
     words = [word for word in rest if not word.startswith("-")]
     if not words:
-        raise ValueError(f"{verb}: nothing says what to {verb}; see `crossview {verb} --help`")
+        raise UserError(f"{verb}: nothing says what to {verb}; see `crossview {verb} --help`")
     if new and not any(word.split("=")[0] == "--name" for word in rest):
         rest += ["--name", f"{words[0]}-{now}"]
     return f"{verb}-{PurePosixPath(words[0]).name}-{now}".replace(":", "-"), [verb, *rest]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from crossview.errors import UserError
 from crossview.platform.cli.evaluate import embed, evaluate
 from crossview.platform.cli.jobs import check_cluster, logs, status, stop, submit
 from crossview.platform.cli.options import parse, parse_train, parse_tune
@@ -170,16 +172,20 @@ GROUPS = {
     "Other": ("info",),
 }
 """Of the overview."""
+DEFECT = (
+    "error: this is a defect of Crossview, not of your input. Please report it with the traceback above, the command, "
+    "and what `crossview info` prints."
+)
 
 
-def _unknown(what: str, given: str, names: Sequence[str] | dict[str, Any]) -> ValueError:
-    return ValueError(f"{what} {given!r} is unknown; choose from {', '.join(names)}")
+def _unknown(what: str, given: str, names: Sequence[str] | dict[str, Any]) -> UserError:
+    return UserError(f"{what} {given!r} is unknown; choose from {', '.join(names)}")
 
 
 def _on_a_disk(out: Path) -> None:
     """A study renders videos and links weights in its folder."""
     if not is_local(out):
-        raise ValueError(f"--out {out}: a study must be on a disk or a mounted share; choose such a folder")
+        raise UserError(f"--out {out}: a study must be on a disk or a mounted share; choose such a folder")
 
 
 def _overview(*, ok: bool) -> None:
@@ -193,7 +199,7 @@ def _overview(*, ok: bool) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one command; bad input ends with status 2 and one clear line."""
+    """Run one command; bad input ends with status 2 and one line, a defect with status 1 and its traceback."""
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0].startswith("-"):
         _overview(ok=bool(args) and args[0] in ("--help", "-h"))
@@ -211,8 +217,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt as stopped:
         print(f"interrupted; {stopped or 'resume a run with `crossview resume RUN`'}", file=sys.stderr)
         raise SystemExit(130) from None
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         if os.environ.get("CROSSVIEW_TRACEBACK"):
             raise
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
+    except Exception as error:
+        traceback.print_exc()
+        print(DEFECT, file=sys.stderr)
+        raise SystemExit(1) from error

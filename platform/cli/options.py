@@ -11,6 +11,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
 
+from crossview.errors import UserError
 from crossview.methods.recipe import MethodConfig
 from crossview.platform.config import Data, Experiment, config_class, method_names, preset, presets, read
 from crossview.platform.tune.settings import Settings, with_task_options
@@ -75,7 +76,7 @@ def _parse(kind: Any, command: str, args: Sequence[str], **defaults: Any) -> tup
     if begin is not None:
         saved, default = read(begin)
         if saved != method:
-            raise ValueError(
+            raise UserError(
                 f"--from {chosen.from_}: this configures {saved!r}, not {method!r}; {command} {saved} instead"
             )
     else:

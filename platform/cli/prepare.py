@@ -20,6 +20,7 @@ import crossview.datasets
 from crossview import storage
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.catalog.probing import check_share, check_splits
+from crossview.errors import UserError
 from crossview.platform.cli.options import parse
 from crossview.platform.progress import Progress, console
 
@@ -63,14 +64,14 @@ def dataset(name: str, args: Sequence[str]) -> None:
 def _check_protocols(catalog: Catalog, declared: Sequence[str], what: str) -> None:
     """Raise ValueError where protocols are not those declared, have no recording, or have one file in two splits."""
     if list(catalog.protocols) != list(declared):
-        raise ValueError(
+        raise UserError(
             f"{what}: its catalog has the protocols {', '.join(catalog.protocols) or 'none'}, its module declares "
             f"{', '.join(declared)}; both must be the same, in this order"
         )
     for name, of in catalog.protocols.items():
         members = [(of[r.id], r.path) for r in catalog.recordings if r.id in of]
         if not members:
-            raise ValueError(
+            raise UserError(
                 f"{what}: protocol {name!r} has none of the {len(catalog.recordings)} recordings; it must give some a "
                 "split by their ids dataset/scene/view"
             )
@@ -88,7 +89,7 @@ def run(args: Sequence[str]) -> None:
     elif name in COMMANDS:
         parse(COMMANDS[name], args=rest, prog=f"crossview prepare {name}")
     else:
-        raise ValueError(f"dataset {name!r} is unknown; choose from {', '.join((*names, *COMMANDS))}")
+        raise UserError(f"dataset {name!r} is unknown; choose from {', '.join((*names, *COMMANDS))}")
 
 
 def _overview(names: Sequence[str], *, ok: bool) -> None:
@@ -144,7 +145,7 @@ def synthetic(
     from crossview.datasets.synthetic.world import write
 
     if teachers and layout != "synchronized":
-        raise ValueError(f"--teachers with --layout {layout}: the store belongs to a catalog of layout synchronized")
+        raise UserError(f"--teachers with --layout {layout}: the store belongs to a catalog of layout synchronized")
     train, val, test = takes
     config = WorldConfig(
         seed=seed,
@@ -262,7 +263,7 @@ def teachers(
         _import(what, catalog, folder)
         return
     if (what.run is None) == (what.backbone is None):
-        raise ValueError(f"--run is {what.run} and --backbone {what.backbone}; give exactly one of them")
+        raise UserError(f"--run is {what.run} and --backbone {what.backbone}; give exactly one of them")
     from crossview.platform.evaluate.teacher_scores import scores_of_classifier, scores_of_run
 
     where: dict[str, Any] = {"in_process": what.debug, "actors": what.actors, "device": what.device}
@@ -282,7 +283,7 @@ def _import(what: Import, catalog: Catalog, folder: Path) -> None:
     from crossview.datasets.teachers.store import write_detections, write_scores
 
     if (what.format == "score-pickle") == (what.task is None):
-        raise ValueError(f"--task is {what.task} with --format {what.format}; score-pickle needs one, boxes have none")
+        raise UserError(f"--task is {what.task} with --format {what.format}; score-pickle needs one, boxes have none")
     if what.task is not None:
         scores = importers.score_pickle(what.source, catalog)
         write_scores(folder, what.task, scores, kind=what.scores)

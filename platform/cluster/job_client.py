@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import crossview
+from crossview.errors import UserError
 
 T = TypeVar("T")
 
@@ -55,7 +56,7 @@ class Jobs:
         found = {one.submission_id: one for one in self.all()}
         if job not in found:
             known = ", ".join(list(found)[-5:]) or "none yet"
-            raise ValueError(f"job {job!r} is unknown at {self.address}; the latest there: {known}")
+            raise UserError(f"job {job!r} is unknown at {self.address}; the latest there: {known}")
         return found[job]
 
     def logs(self, job: str) -> str:
@@ -103,7 +104,7 @@ class Jobs:
                 "on by themselves. Open the tunnel again (`ray dashboard CLUSTER.yaml`), or pass --address"
             ) from error
         except (RuntimeError, AuthenticationError) as error:
-            raise ValueError(_refusal(self.address, str(error))) from error
+            raise UserError(_refusal(self.address, str(error))) from error
 
 
 def ended(info: Any) -> bool:
@@ -137,7 +138,7 @@ def _choose_token() -> None:
     """Send a token where there is one: Ray asks for RAY_AUTH_MODE besides, and ends the process where none is found."""
     path = os.environ.get("RAY_AUTH_TOKEN_PATH")
     if path and not Path(path).is_file():
-        raise ValueError(f"RAY_AUTH_TOKEN_PATH={path}: no such file; name the file that holds the cluster's token")
+        raise UserError(f"RAY_AUTH_TOKEN_PATH={path}: no such file; name the file that holds the cluster's token")
     if os.environ.get("RAY_AUTH_MODE", "token") == "token":
         os.environ["RAY_AUTH_MODE"] = "token" if _token_source() else "disabled"
 
@@ -149,7 +150,7 @@ def _reach(address: str) -> None:
     except ValueError:
         port = None
     if parts.scheme not in ("http", "https") or not parts.hostname or port is None:
-        raise ValueError(
+        raise UserError(
             f"--address {address}: not the address of a dashboard; it reads http://HOST:PORT, such as {TUNNEL} once "
             "`ray dashboard CLUSTER.yaml` runs"
         )

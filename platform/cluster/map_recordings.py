@@ -12,6 +12,7 @@ import pyarrow as pa
 import torch
 
 from crossview.datasets.video.decode import UnreadableVideo
+from crossview.errors import UserError
 
 Arrays = dict[str, np.ndarray]
 """What the work yields for one recording, by name."""
@@ -52,15 +53,15 @@ class Where:
 
     def __post_init__(self) -> None:
         if self.actors < 1:
-            raise ValueError(f"actors is {self.actors}; it must be at least 1")
+            raise UserError(f"actors is {self.actors}; it must be at least 1")
         if self.device.startswith("cuda") and self.in_process and not torch.cuda.is_available():
-            raise ValueError(f"device is {self.device}, but torch sees no GPU here; pass cpu or auto")
+            raise UserError(f"device is {self.device}, but torch sees no GPU here; pass cpu or auto")
 
 
 def each(count: int, make: Callable[..., Work], options: dict[str, Any], where: Where) -> Iterator[Done]:
     """Outcomes for indices below `count`, in any order; `make(**options)` builds the work once per process.
 
-    ValueError and OSError of the work pass through, whatever it runs on.
+    UserError and OSError of the work pass through, whatever it runs on.
     """
     if not where.in_process:
         yield from _on_ray(count, make, options, where)
@@ -118,7 +119,7 @@ def _outcomes(indices: list[int], make: Callable[..., Work], options: dict[str, 
         for row in cast(pa.Table, block).to_pylist():
             index, name = row["index"], row["name"]
             if name == _ERROR:
-                raise ValueError(row["data"].decode())
+                raise UserError(row["data"].decode())
             if name == _UNREADABLE:
                 yield Done(index, {}, row["data"].decode())
             elif name == _DONE:
@@ -147,7 +148,7 @@ class _Actor:
             arrays = self._work(index)
         except UnreadableVideo as error:
             return [{"index": index, "name": _UNREADABLE, "data": str(error).encode()}]
-        except (ValueError, OSError) as error:
+        except (UserError, OSError) as error:
             return [{"index": index, "name": _ERROR, "data": str(error).encode()}]
         rows = [
             {

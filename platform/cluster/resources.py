@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from crossview.errors import UserError
 from crossview.platform.config import Compute
 
 WORKER_CPUS = 0.5
@@ -103,18 +104,18 @@ def check_room(compute: Compute, decode_actors: int, resources: Mapping[str, flo
     asked = f"{option} {workers} with data.decode_actors {decode_actors} each"
     if claims(workers, decode_actors) > cpus:
         fit = max(0, int((cpus - TASK_CPUS) / each))
-        raise ValueError(
+        raise UserError(
             f"{asked} claim {workers * each:g} CPUs (and {TASK_CPUS:g} beside them), but the cluster has {cpus:g}: "
             f"{fit} such workers fit; lower either option, or join a larger cluster (RAY_ADDRESS)"
         )
     decoding = workers * decode_actors * ACTOR_CPUS
     if decoding > resources.get(DECODE_CPUS, decoding):
-        raise ValueError(
+        raise UserError(
             f"{asked} claim {decoding:g} CPUs for decoding, but the nodes that declare the resource {DECODE!r} have "
             f"{resources[DECODE_CPUS]:g}; lower either option, or allow more such nodes"
         )
     if gpus is not None and workers > gpus:
-        raise ValueError(
+        raise UserError(
             f"{option} {workers} need a GPU each, but the cluster has {gpus}; "
             f"pass --{option} {max(gpus, 1)} or --compute.device cpu"
         )
@@ -125,7 +126,7 @@ def fitting(counts: Iterable[int], decode_actors: int, resources: Mapping[str, f
     for workers in counts:
         try:
             check_room(Compute(workers=workers), decode_actors, resources, gpu=gpu)
-        except ValueError:
+        except UserError:
             continue
         return workers
     return 0

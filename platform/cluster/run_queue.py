@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 
+from crossview.errors import UserError
 from crossview.platform.cluster.connect import connect
 
 RETRIES = 2
@@ -37,7 +38,7 @@ def run_side_by_side(
 ) -> None:
     """Call `work(*job.arguments)` for every job, `at_a_time` of them at once, each claiming `cpus` and `gpus`.
 
-    `tell` is told, at least every POLL_S seconds, how many have ended. A ValueError of a job passes through; where
+    `tell` is told, at least every POLL_S seconds, how many have ended. A UserError of a job passes through; where
     storage fails or a process died too often, raises OSError that names the cause and the command `resume`.
     """
     connect()
@@ -56,7 +57,7 @@ def run_side_by_side(
             ray.get(done)
         except ray.exceptions.RayError as error:
             cause = getattr(error, "cause", None)
-            if isinstance(cause, ValueError):
+            if isinstance(cause, UserError):
                 raise cause from error
             text = str(cause or error).strip().splitlines()[-1]
             raise OSError(f"{text}; resume with `{resume}`") from error

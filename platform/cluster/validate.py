@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from crossview.errors import UserError
+
 REQUIRED = {
     "cluster_name": "a name of your choice",
     "provider.type": "aws, or local for machines of your own",
@@ -31,14 +33,14 @@ def check(file: Path) -> None:
     try:
         config = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: not YAML ({error}); start from cluster.yaml or cluster-local.yaml") from error
+        raise UserError(f"{file}: not YAML ({error}); start from cluster.yaml or cluster-local.yaml") from error
     if not isinstance(config, dict):
-        raise ValueError(f"{file}: no fields in it; start from cluster.yaml or cluster-local.yaml")
+        raise UserError(f"{file}: no fields in it; start from cluster.yaml or cluster-local.yaml")
     _require(file, config, REQUIRED)
     _require(file, config, OF_PROVIDER.get(config["provider"]["type"], {}))
     kinds = config.get("available_node_types", {})
     if kinds and config.get("head_node_type") not in kinds:
-        raise ValueError(
+        raise UserError(
             f"{file}: head_node_type is {config.get('head_node_type')!r}; choose from {', '.join(kinds)}, the kinds "
             "under available_node_types"
         )
@@ -56,7 +58,7 @@ def _require(file: Path, config: dict[str, Any], fields: dict[str, str]) -> None
         for name in field.split("."):
             value = value.get(name) if isinstance(value, dict) else None
         if value is None:
-            raise ValueError(f"{file}: the field {field} is missing; write there {meaning}")
+            raise UserError(f"{file}: the field {field} is missing; write there {meaning}")
 
 
 def _paths(file: Path, config: dict[str, Any]) -> None:
@@ -68,7 +70,7 @@ def _paths(file: Path, config: dict[str, Any]) -> None:
             continue
         token = str(path).endswith("/auth_token")
         fix = "make it with `ray get-auth-token --generate`" if token else "name what exists; ./ is the checkout"
-        raise ValueError(f"{file}: {field} names {path}, which does not exist here; {fix}")
+        raise UserError(f"{file}: {field} names {path}, which does not exist here; {fix}")
 
 
 def _schema(file: Path, config: dict[str, Any]) -> None:
@@ -79,4 +81,4 @@ def _schema(file: Path, config: dict[str, Any]) -> None:
         validate_config(prepare_config(config))
     except jsonschema.ValidationError as error:
         place = ".".join(map(str, error.absolute_path)) or "the file"
-        raise ValueError(f"{file}: {place}: {error.message}; cluster.yaml shows a working one") from error
+        raise UserError(f"{file}: {place}: {error.message}; cluster.yaml shows a working one") from error

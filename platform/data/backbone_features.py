@@ -12,6 +12,7 @@ from torch import Tensor
 
 from crossview import storage
 from crossview.datasets.catalog import Catalog
+from crossview.errors import UserError
 from crossview.methods.backbone import Pooled
 from crossview.methods.base_config import Base
 from crossview.platform.cluster.map_recordings import Arrays, Where
@@ -24,7 +25,7 @@ from crossview.platform.run_folder import write_json
 def backbone(name: str, weights: str = "hub", size_px: int | None = None, chunk: int = 64) -> Base:
     """Any timm model by name with the frame size and colours that its weights were trained with."""
     if not timm.is_model(name):
-        raise ValueError(f"timm:{name}: timm has no such model; see timm.list_models()")
+        raise UserError(f"timm:{name}: timm has no such model; see timm.list_models()")
     facts = timm.get_pretrained_cfg(name)
     if facts is None:
         return Base(model=name, weights=weights, size_px=size_px or 224, chunk=chunk)
@@ -59,7 +60,7 @@ def _claim(out: Path, base: Base) -> None:
     mine = {k: v for k, v in json.loads(json.dumps(vars(base))).items() if k != "chunk"}
     if file.exists() and (theirs := json.loads(file.read_text())) != mine:
         option = next(k for k in mine if theirs.get(k) != mine[k])
-        raise ValueError(
+        raise UserError(
             f"{out}: it holds features made with {option}={theirs.get(option)}, asked for is {mine[option]}; a folder "
             "holds one backbone: name another with --out, or remove this one"
         )
@@ -98,5 +99,5 @@ class _Writer:
         """uint8 (n, 3, H, W) -> float16 (1, n, 1, D)."""
         features: Tensor = self.model(frames[None].to(self.device)).half()
         if not features.isfinite().all():
-            raise ValueError(f"timm:{self.job.base.model}: features exceed float16 or are not finite; take another")
+            raise UserError(f"timm:{self.job.base.model}: features exceed float16 or are not finite; take another")
         return features

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from crossview.errors import UserError
+
 _CHUNK = 8
 """Pictures converted at once on a CPU: their intermediates stay in its cache."""
 
@@ -18,7 +20,7 @@ def yuv420_to_rgb(planes: Tensor) -> Tensor:
     *leading, rows, width = planes.shape
     height = rows * 2 // 3
     if rows % 3 or height % 2 or width % 2:
-        raise ValueError(f"planes are {rows} x {width}; I420 has 3/2 * H rows of W bytes with H and W even")
+        raise UserError(f"planes are {rows} x {width}; I420 has 3/2 * H rows of W bytes with H and W even")
     flat = planes.reshape(-1, rows * width)
     rgb = torch.empty((len(flat), 3, height, width), dtype=torch.uint8, device=planes.device)
     step = _CHUNK if planes.device.type == "cpu" else max(1, len(flat))

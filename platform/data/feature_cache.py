@@ -17,6 +17,7 @@ from torch import Tensor
 from crossview import storage
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.video.decode import UnreadableVideo, file_state
+from crossview.errors import UserError
 from crossview.methods.method import Method, build
 from crossview.methods.recipe import MethodConfig
 from crossview.platform import checkpoint
@@ -136,7 +137,7 @@ class _Writer:
 
     def _checked(self, clip: Tensor) -> Tensor:
         if clip.dtype != torch.float16:
-            raise ValueError(
+            raise UserError(
                 f"data.cache_features is on, but {self.job.name} has no frozen features to cache; "
                 "pass --data.no-cache-features"
             )
@@ -214,6 +215,6 @@ def _check_shapes(folder: Path, recordings: list[Recording]) -> None:
     """One (N, D) per folder, as the stream needs."""
     shapes = {feature_shape(folder / r.path, r)[1:]: r.id for r in recordings}
     if len(shapes) > 1:
-        raise ValueError(
+        raise UserError(
             f"{folder}: features of different shapes per frame, {shapes}; give the views one size_px, or train on video"
         )

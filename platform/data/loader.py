@@ -17,6 +17,7 @@ from torch import Tensor
 
 from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.plan import Plan
+from crossview.errors import UserError
 from crossview.methods.method import Batch
 from crossview.platform.cluster.resources import ACTOR_CPUS, TASK_CPUS, decode_options
 from crossview.platform.config import Data
@@ -61,7 +62,7 @@ class Stream:
         decode_apart: bool = False,
     ) -> None:
         if not plan.catalog.root.is_dir():
-            raise ValueError(
+            raise UserError(
                 f"{plan.catalog.root}: it held the files of the catalog, but is missing; restore it, or make the "
                 "catalog again with `crossview prepare` (`crossview train` also takes --data.root)"
             )

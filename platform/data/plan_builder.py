@@ -12,6 +12,7 @@ from crossview.datasets.catalog import Catalog
 from crossview.datasets.catalog.labels import Labels
 from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.plan import Plan
+from crossview.errors import UserError
 from crossview.platform.config import Data, Experiment
 
 
@@ -60,7 +61,7 @@ def training_part(catalog: Catalog, data: Data) -> Catalog:
             continue
         known = {str(getattr(r, column)) for r in part.recordings}
         if not set(wanted) <= known:
-            raise ValueError(
+            raise UserError(
                 f"data.{option} is {', '.join(wanted)}; split {data.split!r} of catalog {catalog.root} has "
                 f"the {option} {', '.join(sorted(known))}: name some of these"
             )

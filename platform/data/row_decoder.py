@@ -15,6 +15,7 @@ from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.plan import Clip, Plan, Row
 from crossview.datasets.teachers.store import FOLDER, Teachers
 from crossview.datasets.video.decode import Pixels, UnreadableVideo, decode
+from crossview.errors import UserError
 from crossview.platform.config import Data
 from crossview.platform.data.feature_files import feature_shape, read_features
 from crossview.platform.data.frame_cache import frame_cache
@@ -45,11 +46,11 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world:
-            raise ValueError(f"shard: rank {self.rank} of {self.world}; it must be from 0 to {self.world - 1}")
+            raise UserError(f"shard: rank {self.rank} of {self.world}; it must be from 0 to {self.world - 1}")
         if not 0 <= self.start_step <= self.stop_step:
-            raise ValueError(f"shard: steps {self.start_step} to {self.stop_step}; the first must not exceed the last")
+            raise UserError(f"shard: steps {self.start_step} to {self.stop_step}; the first must not exceed the last")
         if self.micro_batch < 1 or self.batch < 1 or self.batch % (self.world * self.micro_batch):
-            raise ValueError(
+            raise UserError(
                 f"shard: batch {self.batch} does not divide into {self.world} workers x micro batches of "
                 f"{self.micro_batch}; choose a batch that is a multiple of {self.world * self.micro_batch}"
             )
@@ -123,13 +124,13 @@ class RowDecoder:
         if kinds == {"video"}:
             return None
         if len(kinds) > 1:
-            raise ValueError(f"catalog {catalog.root}: it mixes videos and features; train on one kind")
+            raise UserError(f"catalog {catalog.root}: it mixes videos and features; train on one kind")
         for recording in catalog.recordings:
             try:
                 return feature_shape(catalog.file(recording), recording)[1:]
             except (UnreadableVideo, FileNotFoundError):
                 continue
-        raise ValueError(f"catalog {catalog.root}: none of its {len(catalog.recordings)} feature files can be read")
+        raise UserError(f"catalog {catalog.root}: none of its {len(catalog.recordings)} feature files can be read")
 
     def empty(self, rows: int) -> Arrays:
         """Zeros in the shapes of `rows` rows: (rows, windows, [V,] T, *frame), frames and counts beside them."""
@@ -168,7 +169,7 @@ class RowDecoder:
         """
         try:
             return self.decode(positions["id"])
-        except (ValueError, OSError) as error:
+        except (UserError, OSError) as error:
             out = self.empty(len(positions["id"]))
             return out | {"quarantine": np.array([json.dumps([{"error": str(error)}])] * len(out["sample"]), object)}
 
@@ -223,7 +224,7 @@ class RowDecoder:
             logits = self.teachers.scores(recording.id, task) if self.teachers else None
             if logits is not None:
                 if logits.shape != (count,):
-                    raise ValueError(
+                    raise UserError(
                         f"{self.data.catalog}/teachers: {len(logits)} scores of task {task!r} for {recording.id}, but "
                         f"the method is configured for {count}; import that teacher's scores again, or set the number"
                     )

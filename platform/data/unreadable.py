@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from crossview import storage
+from crossview.errors import UserError
 from crossview.storage.tables import read_table, write_table
 
 SCHEMA = pa.schema([("recording", pa.string()), ("path", pa.string()), ("reason", pa.string())])
@@ -37,7 +38,7 @@ class Quarantine:
             return
         for report in found:
             if "error" in report:
-                raise ValueError(report["error"])
+                raise UserError(report["error"])
         named = {r["recording"]: r for r in found if "recording" in r and r["recording"] not in self._found}
         self._found |= named
         self.files |= named
@@ -47,7 +48,7 @@ class Quarantine:
                 write(self.run_dir, self.files)
         lost = [r["lost"] for r in found if "lost" in r]
         if len(self._found) > self.max_share * self.recordings or lost:
-            raise ValueError(self._message(lost))
+            raise UserError(self._message(lost))
 
     def _message(self, lost: list[int]) -> str:
         shown = [f["reason"] for f in list(self._found.values())[:5]]

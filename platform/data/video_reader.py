@@ -11,6 +11,7 @@ from torch import Tensor
 
 from crossview.datasets.catalog import Recording
 from crossview.datasets.video.decode import UnreadableVideo, decode, sequential, yuv420
+from crossview.errors import UserError
 from crossview.methods.method import Method
 from crossview.platform.config import Data
 from crossview.platform.data.color import yuv420_to_rgb
@@ -54,7 +55,7 @@ def _by_decord(file: Path, num_frames: int, size: int, frames: int, limit_s: flo
         yield from (pixels[k : k + frames] for k in range(0, len(pixels), frames))
 
 
-class UnusableFeatures(ValueError):  # noqa: N818 - it says what they are
+class UnusableFeatures(UserError):  # noqa: N818 - it says what they are
     """The method's frozen features cannot be handed over as they would be cached."""
 
 
@@ -68,7 +69,7 @@ def frozen_parts(model: Method, chunks: Iterable[Tensor], device: torch.device) 
         clip = chunk.unsqueeze(0).to(device)
         try:
             frozen = model.frozen_features(clip)
-        except ValueError as error:  # they exceed float16, say
+        except UserError as error:  # they exceed float16, say
             raise UnusableFeatures(str(error)) from error
         yield clip if frozen is None else frozen.to(torch.float16)
 

@@ -16,6 +16,7 @@ from crossview.datasets.sampling.evaluation_clips import Windows, evaluation_cli
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.datasets.video.decode import UnreadableVideo, decode
 from crossview.downstream.clip_table import ClipTable
+from crossview.errors import UserError
 from crossview.methods.method import Method
 from crossview.platform.cluster.map_recordings import Arrays
 from crossview.platform.config import Data
@@ -154,7 +155,7 @@ def _frozen(model: Method, pixels: Tensor, batch: int, device: torch.device) -> 
     for chunk in pixels.split(batch):
         try:
             frozen = model.frozen_features(chunk.unsqueeze(0).to(device))
-        except ValueError:  # e.g. they exceed float16: every row computes its own
+        except UserError:  # e.g. they exceed float16: every row computes its own
             frozen = None
         if frozen is None:
             return pixels.to(device)
@@ -165,7 +166,7 @@ def _frozen(model: Method, pixels: Tensor, batch: int, device: torch.device) -> 
 def _vectors(embedding: Tensor, row: str, recording: Recording, clips: int) -> np.ndarray:
     """float32 (K, D)."""
     if embedding.ndim != 2 or len(embedding) != clips:
-        raise ValueError(
+        raise UserError(
             f"row {row!r} of {recording.id}: clip embedding of shape {tuple(embedding.shape)}; it must be "
             f"({clips}, D), one vector per clip"
         )

@@ -13,6 +13,7 @@ import pyarrow as pa
 from crossview import storage
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.video.decode import file_state
+from crossview.errors import UserError
 from crossview.platform import checkpoint
 from crossview.platform.cluster.map_recordings import Arrays, Where, Work, each
 from crossview.platform.config import Data
@@ -68,7 +69,7 @@ def embedded(job: Job, make: Callable[..., Work], folder: Path, where: Where, wh
             bad = len(quarantine.files)
             line.advance(recording.num_frames, f"{bad} files quarantined" if bad else "")
     if not found:
-        raise ValueError(f"catalog {job.catalog.root}: none of its {len(recordings)} recordings can be read")
+        raise UserError(f"catalog {job.catalog.root}: none of its {len(recordings)} recordings can be read")
     return {index: found[index] for index in sorted(found)}
 
 

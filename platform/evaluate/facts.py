@@ -9,6 +9,7 @@ from typing import Any
 
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.downstream.task import Facts, Recorded, Task
+from crossview.errors import UserError
 from crossview.methods.method import Method
 from crossview.platform.config import Data
 
@@ -43,7 +44,7 @@ def check_splits(tasks: Iterable[Task[Any, Any]], split: str, fit_split: str) ->
     """Whether any task fits something; raises ValueError if it would fit on evaluated recordings."""
     fitted = any(task.options.fitted for task in tasks)
     if fitted and fit_split in (split, "test"):
-        raise ValueError(
+        raise UserError(
             f"split is {split!r} and fit_split is {fit_split!r}; classifiers are fitted on videos that are not "
             "evaluated, and never on test: evaluate another split, such as val, and fit on train"
         )

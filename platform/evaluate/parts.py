@@ -22,6 +22,7 @@ from crossview.downstream.task import (
     TablePart,
     Task,
 )
+from crossview.errors import UserError
 from crossview.methods.method import Batch, Method
 from crossview.platform.data.loader import Shard, Stream
 from crossview.platform.evaluate.clip_embeddings import clip_windows, embed_clips
@@ -105,7 +106,7 @@ class Reader:
     def _samples(self, task: Task[Any, Any]) -> Rows:
         assert isinstance(task.options, SampleOptions)
         if task.options.fitted:
-            raise ValueError("a task that reads samples fits nothing: the batch is from the evaluated split only")
+            raise UserError("a task that reads samples fits nothing: the batch is from the evaluated split only")
         wanted = self._wanted(task, self.run.catalog.select(self.facts.split))
         batch = sample_batch(self.run, wanted, task.options.samples)
 

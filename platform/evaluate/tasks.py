@@ -12,6 +12,7 @@ import dacite
 
 import crossview.downstream
 from crossview.downstream.task import Task, TaskOptions
+from crossview.errors import UserError
 
 
 def task_names() -> list[str]:
@@ -22,7 +23,7 @@ def task_names() -> list[str]:
 def options_class(name: str) -> type[TaskOptions]:
     """`Options` of `downstream/<name>/config.py`; raises ValueError for an unknown task."""
     if name not in task_names():
-        raise ValueError(f"task {name!r} is unknown; choose from {', '.join(task_names())}")
+        raise UserError(f"task {name!r} is unknown; choose from {', '.join(task_names())}")
     found: type[TaskOptions] = importlib.import_module(f"crossview.downstream.{name}.config").Options
     return found
 
@@ -36,7 +37,7 @@ def check_names(names: Sequence[str]) -> None:
     """Raise ValueError unless these are known tasks, at least one and each once."""
     known = task_names()
     if not names or len(set(names)) < len(names) or not set(names) <= set(known):
-        raise ValueError(f"tasks is {', '.join(names) or 'empty'}; name some of {', '.join(known)}, each once")
+        raise UserError(f"tasks is {', '.join(names) or 'empty'}; name some of {', '.join(known)}, each once")
 
 
 def option_fields() -> list[tuple[str, Any, Any]]:
@@ -55,7 +56,7 @@ def options_from(name: str, values: Mapping[str, Any]) -> TaskOptions:
     try:
         return dacite.from_dict(options_class(name), dict(values), dacite.Config(strict=True, cast=[tuple]))
     except dacite.DaciteError as error:
-        raise ValueError(f"options of task {name}: {error}") from error
+        raise UserError(f"options of task {name}: {error}") from error
 
 
 def make(names: Sequence[str], options: Mapping[str, TaskOptions] | None = None) -> dict[str, Task[Any, Any]]:

@@ -14,6 +14,7 @@ from torch import nn
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.sampling.evaluation_clips import Windows
 from crossview.datasets.sampling.spec import Sampling, View
+from crossview.errors import UserError
 from crossview.methods.base_config import Base
 from crossview.platform.cluster.map_recordings import Arrays, Where
 from crossview.platform.config import Data
@@ -93,7 +94,7 @@ def classifier(base: Base, classes: int) -> nn.Module:
     try:
         model: nn.Module = timm.create_model(base.model, pretrained=hub, num_classes=classes)
     except Exception as error:  # the hub's client raises many kinds of errors
-        raise ValueError(
+        raise UserError(
             f"timm:{base.model}: cannot be built with the hub's weights ({type(error).__name__}: {error}); pass "
             "--weights FILE with a local .safetensors or .pt file"
         ) from error
@@ -103,7 +104,7 @@ def classifier(base: Base, classes: int) -> nn.Module:
             state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
             model.load_state_dict(state)
         except Exception as error:  # missing, damaged, pickled code, or another shape: each raises its own error
-            raise ValueError(
+            raise UserError(
                 f"{file}: these weights do not fit timm:{base.model} with {classes} classes "
                 f"({type(error).__name__}: {str(error).splitlines()[0]}); all tensors must match, also the classifier's"
             ) from error
@@ -140,7 +141,7 @@ class _RunScorer:
         found = self.model.class_logits(clips)
         kind = job.kind or (next(iter(found)) if len(found) == 1 else None)
         if kind not in found:
-            raise ValueError(
+            raise UserError(
                 f"{job.run.checkpoint}: its classifiers are {', '.join(found) or 'none'}; name one of them with "
                 "--kind, or choose a run that was trained to classify"
             )

@@ -13,6 +13,7 @@ from crossview import storage
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.sampling import windows
 from crossview.datasets.video.decode import decode
+from crossview.errors import UserError
 from crossview.platform.report.plots import FONT_PX, save
 
 THUMBNAIL_PX = 160
@@ -49,7 +50,7 @@ def _recordings(catalog: Catalog, scene: str) -> list[Recording]:
     if not found:
         known = list(dict.fromkeys(r.scene for r in catalog.recordings if r.kind == "video"))
         more = f" and {len(known) - 8} more" if len(known) > 8 else ""
-        raise ValueError(
+        raise UserError(
             f"catalog {catalog.root}: scene {scene!r} has no video; scenes here: {', '.join(known[:8]) or 'none'}{more}"
         )
     found = [r for r in found if r.dataset == found[0].dataset]  # another may have a scene of that name
@@ -59,12 +60,12 @@ def _recordings(catalog: Catalog, scene: str) -> list[Recording]:
 def common_instants(recordings: list[Recording], count: int) -> np.ndarray:
     """`windows.common_instants`; raises ValueError if the recordings have none."""
     if count < 1:
-        raise ValueError(f"instants is {count}; it must be at least 1")
+        raise UserError(f"instants is {count}; it must be at least 1")
     if not windows.run_together(recordings):
         spans = [
             f"{r.view} {r.start_offset_s:.2f}-{r.start_offset_s + (r.num_frames - 1) / r.fps:.2f} s" for r in recordings
         ]
-        raise ValueError(
+        raise UserError(
             f"scene {recordings[0].scene!r}: its recordings never overlap in time ({', '.join(spans)}); "
             "check start_offset_s and fps in the catalog"
         )

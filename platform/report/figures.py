@@ -18,6 +18,7 @@ from crossview import storage
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.downstream.frame_table import FrameTable
 from crossview.downstream.projection import nearest_across_views, tsne
+from crossview.errors import UserError
 from crossview.methods.method import Batch, Method
 from crossview.platform import checkpoint
 from crossview.platform.config import read
@@ -63,7 +64,7 @@ def draw(run: Path, *, split: str = "val") -> list[Path]:
         for name, step in steps.items():
             try:
                 captions |= step()
-            except ValueError as error:  # one damaged file must not prevent the other figures and the report
+            except UserError as error:  # one damaged file must not prevent the other figures and the report
                 omitted[name] = str(error)
             line.advance()
     for name, reason in omitted.items():

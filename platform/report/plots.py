@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from crossview import storage
+from crossview.errors import UserError
 
 COLOURS = ("#1f3b73", "#d1495b", "#3a8f85", "#e0a030", "#7a5195", "#6b7280")
 """For series without an order."""
@@ -48,7 +49,7 @@ def phase_colours(count: int) -> list[tuple[float, ...]]:
 def loss_curves(rows: Sequence[dict[str, float]]) -> Figure:
     """Losses, gradient norm and learning rate over optimiser steps, from the rows of `metrics.parquet`."""
     if not rows:
-        raise ValueError("loss curves: metrics.parquet has no rows; train for at least every.log steps")
+        raise UserError("loss curves: metrics.parquet has no rows; train for at least every.log steps")
     steps = [row["step"] for row in rows]
     figure = Figure(figsize=(9.2, 3.1), layout="constrained")
     losses, norm, rate = figure.subplots(1, 3, width_ratios=[2.2, 1, 1])

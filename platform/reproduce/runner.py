@@ -17,6 +17,7 @@ from crossview.datasets.catalog import Catalog
 from crossview.datasets.synthetic.ae2_layout import export_ae2, exported_catalog
 from crossview.datasets.synthetic.parts import part_frames
 from crossview.datasets.synthetic.world import write
+from crossview.errors import UserError
 from crossview.methods.recipe import Recipe
 from crossview.methods.study import Study
 from crossview.platform import run_folder
@@ -60,7 +61,7 @@ def find(spec: str) -> tuple[str, str, Study]:
     """The study that METHOD:STUDY names; raises ValueError with the known ones."""
     known = {f"{m}:{name}": study for m in method_names() for name, study in _studies(m).items()}
     if spec not in known:
-        raise ValueError(f"study {spec!r} is unknown; choose from {', '.join(known)}")
+        raise UserError(f"study {spec!r} is unknown; choose from {', '.join(known)}")
     method, name = spec.split(":")
     return method, name, known[spec]
 
@@ -77,7 +78,7 @@ def _claim_folder(out: Path, study: Study) -> None:
     file = out / "study.json"
     content = json.loads(json.dumps(dataclasses.asdict(study), default=str))
     if file.exists() and json.loads(file.read_text()) != content:
-        raise ValueError(f"--out {out}: it holds another version of this study; choose another folder or delete it")
+        raise UserError(f"--out {out}: it holds another version of this study; choose another folder or delete it")
     run_folder.write_json(file, content)
 
 

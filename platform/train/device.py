@@ -6,6 +6,7 @@ import os
 
 import torch
 
+from crossview.errors import UserError
 from crossview.platform.cluster.resources import capacity, joined
 from crossview.platform.config import Compute
 
@@ -13,10 +14,10 @@ from crossview.platform.config import Compute
 def device_of(compute: Compute) -> torch.device:
     """The device of this process; raises ValueError where it lacks what is asked for."""
     if compute.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("compute.device is cuda, but torch sees no GPU here; pass --compute.device cpu or auto")
+        raise UserError("compute.device is cuda, but torch sees no GPU here; pass --compute.device cpu or auto")
     cuda = compute.device != "cpu" and torch.cuda.is_available()
     if compute.precision == "float16" and not cuda:
-        raise ValueError("compute.precision float16 needs a GPU; pass --compute.precision bfloat16 or float32")
+        raise UserError("compute.precision float16 needs a GPU; pass --compute.precision bfloat16 or float32")
     return torch.device("cuda" if cuda else "cpu")
 
 
@@ -29,7 +30,7 @@ def wants_gpu(compute: Compute) -> bool:
     connect()
     gpu = compute.device == "cuda" or (compute.device == "auto" and capacity().get("GPU", 0) > 0)
     if compute.precision == "float16" and not gpu:
-        raise ValueError(
+        raise UserError(
             "compute.precision float16 needs GPUs, but the cluster has none; pass --compute.precision bfloat16"
         )
     return gpu

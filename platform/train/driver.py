@@ -12,6 +12,7 @@ from pathlib import Path
 from ray.train import FailureConfig, TrainingFailedError
 
 from crossview import storage
+from crossview.errors import UserError
 from crossview.platform.cluster import resources
 from crossview.platform.cluster.connect import connect
 from crossview.platform.progress import Progress
@@ -46,13 +47,13 @@ def fit(run: ResolvedRun, line: Progress, until: int | None, *, planned: bool) -
                 fit_elastic(job, counts)
         except TrainingFailedError as error:
             if (reason := job.verdict.read()) is not None:
-                raise ValueError(reason) from error
+                raise UserError(reason) from error
             raise ChildProcessError(
                 f"{run.folder}: training stopped after {compute.max_failures} restarts (compute.max_failures): "
                 f"{error}\nFix the cause, then resume from the latest checkpoint with `crossview resume {run.folder}`"
             ) from error
     if (reason := job.verdict.read()) is not None:
-        raise ValueError(reason)
+        raise UserError(reason)
 
 
 @contextlib.contextmanager

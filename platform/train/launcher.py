@@ -35,7 +35,7 @@ def start(
     info = run_folder.create(folder, method, run.experiment)
     try:
         return _train(replace(run, folder=folder.resolve(), info=info), in_process, until, planned)
-    except (ValueError, OSError):
+    except Exception:
         with contextlib.suppress(Exception):  # what went wrong first is what counts
             run_folder.discard_bare(folder)  # a model that cannot be built must not use the name up
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from crossview.errors import UserError
 from crossview.methods.recipe import Optim
 
 
@@ -13,7 +14,7 @@ def total_steps(optim: Optim, rows_per_epoch: int) -> int:
         return optim.steps
     steps = (optim.epochs or 0) * rows_per_epoch // optim.batch
     if steps == 0:
-        raise ValueError(
+        raise UserError(
             f"optim.epochs {optim.epochs} x {rows_per_epoch} samples per epoch are less than one batch of "
             f"{optim.batch}; lower --optim.batch or raise --optim.epochs"
         )

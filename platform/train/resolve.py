@@ -15,6 +15,7 @@ from torch import Tensor
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.plan import Plan
+from crossview.errors import UserError
 from crossview.methods.method import Method, build
 from crossview.platform import checkpoint, run_folder
 from crossview.platform.cluster.resources import joined
@@ -86,7 +87,7 @@ class ResolvedRun:
             for f, split in zip(facts, splits, strict=True)
         ]
         if self.info["recordings"] not in (now, _hash(before)):
-            raise ValueError(
+            raise UserError(
                 f"{self.folder}: the recordings to train on now ({len(facts)}) are not those that the run started "
                 "with: the catalog was made again, or files were fixed or damaged in between. Restore them, or start a "
                 f"new run from these weights with `crossview train {self.method} --from {self.folder} --init-from "
@@ -142,8 +143,8 @@ def _initial_model(name: str, experiment: Experiment[Any], tell: Callable[[str],
     model = build(name, checkpoint.without_pretrained(experiment.method))
     try:
         left_out = model.start_from(checkpoint.read_weights(source))
-    except ValueError as error:
-        raise ValueError(
+    except UserError as error:
+        raise UserError(
             f"init_from is {source}; its weights do not fit this configuration of {name} ({error}): configure the "
             "network as that run's, or leave --init-from out"
         ) from error

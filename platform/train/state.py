@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from crossview.errors import UserError
 from crossview.methods.method import Method, build
 from crossview.methods.recipe import Optim
 from crossview.platform import checkpoint
@@ -176,7 +177,7 @@ class Training:
         # A scaler's first scales are too large on purpose: their steps are left out. Below 1 that is no excuse.
         scaled = self.scaler.is_enabled() and self.scaler.get_scale() >= 1
         if not torch.isfinite(sums["loss"]) or not (scaled or torch.isfinite(norm)):
-            raise ValueError(
+            raise UserError(
                 f"step {self.step}: loss or gradient is not finite (loss {float(sums['loss'])}); lower --optim.lr, set "
                 "--optim.clip-norm, or look for broken input with `crossview view`"
             )

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from crossview.errors import UserError
 from crossview.platform import checkpoint
 from crossview.platform.cluster import resources
 from crossview.platform.cluster.connect import ray_storage
@@ -80,7 +81,7 @@ def _worker_loop(config: dict[str, Any]) -> None:
         return
     try:
         train(run, worker, _telling(run.folder, verdict), config["until"], leave=_leave(worker, verdict))
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         verdict.give(str(error))
         if worker.world > 1:  # the other ranks wait for this one: end the group
             raise

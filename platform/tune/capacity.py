@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from crossview.errors import UserError
 from crossview.platform.cluster.resources import check_room, claims, total
 from crossview.platform.tune.spec import Search
 
@@ -52,14 +53,14 @@ def plan(search: Search, nodes: Sequence[Mapping[str, float]], *, gpu: bool) -> 
             else f"compute.threads {search.threads}, and the largest node has {largest} CPUs: pass --compute.threads "
             f"{max(1, largest)} or fewer"
         )
-        raise ValueError(
+        raise UserError(
             f"one trial claims {cpus:g} CPUs and {gpus} GPUs, but the cluster has {cluster}; it claims as much because "
             f"of {less}, or join a larger cluster (RAY_ADDRESS)"
         )
     if many:
         check_room(compute, actors, resources, gpu=gpu)
     if search.jobs is not None and search.jobs > fit:
-        raise ValueError(
+        raise UserError(
             f"--jobs is {search.jobs}, but only {fit} trials of {cpus:g} CPUs and {gpus} GPUs fit on {cluster} at a "
             f"time; pass --jobs {fit} or leave it out"
         )

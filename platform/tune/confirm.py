@@ -10,6 +10,7 @@ from typing import Any
 
 from crossview import storage
 from crossview.downstream.baselines import margin
+from crossview.errors import UserError
 from crossview.platform.cluster.run_queue import Job, run_side_by_side
 from crossview.platform.evaluate.embedding_store import TRAINED
 from crossview.platform.progress import Progress
@@ -124,6 +125,6 @@ def _one(folder: str, search: Search, variant: str, options: dict[str, Any], see
     try:
         train_part(run, search, experiment, None)
         found = score(run, search, split, baselines=True)
-    except ValueError as error:
+    except UserError as error:
         found = {FAILED: str(error)}
     write_json(_file(journal, variant, seed, split), found)

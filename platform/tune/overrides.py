@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from crossview.errors import UserError
 from crossview.platform.config import Experiment, from_dict, to_dict
 
 Options = Mapping[str, Any]
@@ -44,7 +45,7 @@ def _set(values: dict[str, Any], path: str, value: Any, known: Any) -> None:
     if not isinstance(place, dict) or last not in place or path == "name" or isinstance(place[last], dict):
         near = difflib.get_close_matches(path, known(), n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "`crossview train METHOD --help` lists the options"
-        raise ValueError(f"option path {path!r} of the space is unknown; {hint}")
+        raise UserError(f"option path {path!r} of the space is unknown; {hint}")
     place[last] = plain(value)
 
 

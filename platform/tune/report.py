@@ -12,6 +12,7 @@ from rich.table import Table
 
 from crossview import storage
 from crossview.downstream.table import cell
+from crossview.errors import UserError
 from crossview.platform.evaluate.embedding_store import TRAINED
 from crossview.platform.progress import console
 from crossview.platform.report.plots import save
@@ -36,7 +37,7 @@ def publish(folder: Path) -> Path:
     trials = journal.trials()
     best = winner(search, trials)
     if best is None:
-        raise ValueError(f"{folder}: no trial has a score yet; resume with: crossview tune --resume {folder}")
+        raise UserError(f"{folder}: no trial has a score yet; resume with: crossview tune --resume {folder}")
     found = table(search, trials)
     write_table(found, folder / "trials.parquet")
     configuration = write_best(search, best, folder / "best.json")

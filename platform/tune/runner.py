@@ -13,6 +13,7 @@ from ray.tune.search import Searcher
 
 from crossview import storage
 from crossview.datasets.catalog import Catalog
+from crossview.errors import UserError
 from crossview.platform import checkpoint
 from crossview.platform.cluster.connect import connect, ray_storage
 from crossview.platform.cluster.resources import nodes
@@ -49,7 +50,7 @@ def resume(folder: Path) -> Path:
     search = spec.read(folder)
     space = spaces.load(search.space, search.method)
     if space.describe() != search.domains:
-        raise ValueError(
+        raise UserError(
             f"{folder}: its space {search.space} has changed to {space.describe()} from {search.domains}. "
             "Restore it, or start a new search"
         )
@@ -90,7 +91,7 @@ def _to_its_end(folder: Path, search: Search, space: Space, room: Room) -> Path:
     best = winner(search, trials)
     if best is None:
         failed = [trial.reason for trial in trials if trial.status == "failed"]
-        raise ValueError(
+        raise UserError(
             f"{folder}: no trial has a score, {len(failed)} failed, the last one with: {failed[-1] if failed else ''}"
         )
     if search.confirm:
@@ -147,7 +148,7 @@ def _run_trials(folder: Path, search: Search, space: Space, journal: Journal, ro
     if watcher.unwritable:
         raise OSError(f"{watcher.unwritable}; once that is fixed, resume with `crossview tune --resume {folder}`")
     if watcher.hopeless:
-        raise ValueError(
+        raise UserError(
             f"{folder}: the first {len(watcher.failures)} trials all failed and none has a score, so the search ended; "
             f"the last one failed with: {watcher.failures[-1]}"
         )

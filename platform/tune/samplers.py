@@ -9,6 +9,7 @@ import numpy as np
 import optuna
 from ray.tune.search.optuna import OptunaSearch
 
+from crossview.errors import UserError
 from crossview.platform.tune.overrides import Options, paths_of, with_options
 from crossview.platform.tune.space import TRIES, Space
 from crossview.platform.tune.spec import Search
@@ -32,7 +33,7 @@ class Chooser(ABC):
         """Whether the method's configuration accepts them."""
         try:
             with_options(self.search.method, self.search.experiment, options)
-        except ValueError:
+        except UserError:
             return False
         return True
 

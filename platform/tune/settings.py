@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, make_dataclass
 from typing import Literal
 
+from crossview.errors import UserError
 from crossview.platform.evaluate.tasks import option_fields
 
 
@@ -44,18 +45,18 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("trials", "evaluations", "seeds"):
             if getattr(self, name) < 1:
-                raise ValueError(f"--{name} is {getattr(self, name)}; it must be at least 1")
+                raise UserError(f"--{name} is {getattr(self, name)}; it must be at least 1")
         if self.jobs is not None and self.jobs < 1:
-            raise ValueError(f"--jobs is {self.jobs}; it must be at least 1")
+            raise UserError(f"--jobs is {self.jobs}; it must be at least 1")
         if self.confirm < 0 or self.confirm == 1:
-            raise ValueError(f"--confirm is {self.confirm}; a spread needs at least 2 seeds, and 0 skips it")
+            raise UserError(f"--confirm is {self.confirm}; a spread needs at least 2 seeds, and 0 skips it")
         if self.split == "test" or self.fit_split in ("test", self.split):
-            raise ValueError(
+            raise UserError(
                 f"--split is {self.split!r} and --fit-split {self.fit_split!r}; a search is scored on val, fitted on "
                 "train, and never sees test: --test scores the winner there once"
             )
         if self.test and not self.confirm:
-            raise ValueError("--test is on with --confirm 0; it scores the confirmed runs: set --confirm 3")
+            raise UserError("--test is on with --confirm 0; it scores the confirmed runs: set --confirm 3")
 
 
 def with_task_options() -> Settings:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from ray.tune.search.sample import Categorical, Domain
 
+from crossview.errors import UserError
 from crossview.platform.config import Experiment
 from crossview.platform.evaluate.tasks import task_names
 from crossview.platform.tune.overrides import Options, paths_of, plain, with_options
@@ -48,7 +49,7 @@ class Space:
         values = []
         for path, domain in self.domains.items():
             if not isinstance(domain, Categorical):
-                raise ValueError(
+                raise UserError(
                     f"space {self.name}: {path} is {describe(domain)}, which has no list of values; a grid takes "
                     "tune.choice or tune.grid_search: change it, or leave out --search grid"
                 )
@@ -80,22 +81,22 @@ def load(space: str, method: str) -> Space:
     module = _module(space)
     raw = getattr(module, "SPACE", None)
     if not isinstance(raw, dict) or not raw:
-        raise ValueError(f"space {space}: it must define SPACE, a dict of option path to a domain of ray.tune")
+        raise UserError(f"space {space}: it must define SPACE, a dict of option path to a domain of ray.tune")
     domains = {path: _domain(space, path, value) for path, value in raw.items()}
     own = module if hasattr(module, "METRIC") else _module(method)
     for name in ("METRIC", "MODE", "TASKS"):
         if not hasattr(own, name):
-            raise ValueError(f"space {own.__name__.rpartition('.')[2]}: it must define {name} beside SPACE")
+            raise UserError(f"space {own.__name__.rpartition('.')[2]}: it must define {name} beside SPACE")
     if own.MODE not in ("max", "min"):
-        raise ValueError(f"space {space}: MODE is {own.MODE!r}; it must be 'max' or 'min'")
+        raise UserError(f"space {space}: MODE is {own.MODE!r}; it must be 'max' or 'min'")
     unknown = [task for task in own.TASKS if task not in task_names()]
     if unknown:
-        raise ValueError(f"space {space}: TASKS names {unknown[0]!r}; choose from {', '.join(task_names())}")
+        raise UserError(f"space {space}: TASKS names {unknown[0]!r}; choose from {', '.join(task_names())}")
     chosen, reduction = getattr(module, "SCHEDULER", "asha"), getattr(module, "REDUCTION", 2)
     if chosen not in ("asha", "pbt", "none"):
-        raise ValueError(f"space {space}: SCHEDULER is {chosen!r}; choose from 'asha', 'pbt', 'none'")
+        raise UserError(f"space {space}: SCHEDULER is {chosen!r}; choose from 'asha', 'pbt', 'none'")
     if not isinstance(reduction, int) or reduction < 2:
-        raise ValueError(f"space {space}: REDUCTION is {reduction!r}; one trial in so many is promoted: 2 or more")
+        raise UserError(f"space {space}: REDUCTION is {reduction!r}; one trial in so many is promoted: 2 or more")
     return Space(
         name=space if space in names() else str(Path(space).resolve()),
         domains=domains,
@@ -113,7 +114,7 @@ def _module(space: str) -> ModuleType:
         return importlib.import_module(f"crossview.tune_spaces.{space}")
     file = Path(space)
     if file.suffix != ".py" or not file.is_file():
-        raise ValueError(
+        raise UserError(
             f"--space {space}: neither a name in tune_spaces/ ({', '.join(names())}) nor a Python file; a file defines "
             "SPACE, METRIC, MODE and TASKS, as those do"
         )
@@ -124,7 +125,7 @@ def _module(space: str) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise ValueError(f"--space {space}: the file cannot be run ({type(error).__name__}: {error})") from error
+        raise UserError(f"--space {space}: the file cannot be run ({type(error).__name__}: {error})") from error
     return module
 
 
@@ -133,7 +134,7 @@ def _domain(space: str, path: str, value: Any) -> Domain:
         return value
     if isinstance(value, dict) and set(value) == {"grid_search"} and value["grid_search"]:
         return Categorical(list(value["grid_search"])).uniform()
-    raise ValueError(
+    raise UserError(
         f"space {space}: {path} is {value!r}; it must be a domain of ray.tune, such as tune.uniform(0.2, 0.8), "
         "tune.loguniform, tune.choice or tune.grid_search"
     )
@@ -155,11 +156,11 @@ def check(space: Space, method: str, experiment: Experiment[Any], seed: int) -> 
         try:
             with_options(method, experiment, options)
             return
-        except ValueError as error:
+        except UserError as error:
             if "option path" in str(error):
-                raise ValueError(f"space {space.name}: {error}") from error
+                raise UserError(f"space {space.name}: {error}") from error
             found.append(str(error))
-    raise ValueError(
+    raise UserError(
         f"space {space.name}: all of {TRIES} samples are invalid for {method}, the last one with: {found[-1]}; "
         "change the domains or the options that they go with"
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crossview import storage
+from crossview.errors import UserError
 from crossview.platform import run_folder
 from crossview.platform.config import Experiment, from_dict, to_dict
 
@@ -71,7 +72,7 @@ def write(folder: Path, search: Search) -> None:
     try:
         storage.make_folder(folder, exist_ok=False)
     except FileExistsError:
-        raise ValueError(
+        raise UserError(
             f"--name {folder.name}: {folder} exists already; a name is used once. Choose another, or resume that "
             f"search: crossview tune --resume {folder}"
         ) from None
@@ -84,7 +85,7 @@ def read(folder: Path) -> Search:
     """The search of a folder; raises ValueError if there is none."""
     file = folder / FILE
     if not storage.is_file(file):
-        raise ValueError(f"{folder}: not a search ({FILE} is missing); pass one that `crossview tune` made")
+        raise UserError(f"{folder}: not a search ({FILE} is missing); pass one that `crossview tune` made")
     values = json.loads(storage.read_text(file))
     method, experiment = from_dict(values["experiment"])
     found = values["search"]

@@ -12,6 +12,7 @@ from ray import tune
 
 from crossview import storage
 from crossview.downstream import results
+from crossview.errors import UserError
 from crossview.platform import run_folder
 from crossview.platform.config import Experiment
 from crossview.platform.data.plan_builder import plan_for
@@ -56,7 +57,7 @@ class TrialActor(tune.Trainable):
         if report is None or report.evaluation < until:
             try:
                 report = _advance(self.journal, self.search, trial)
-            except ValueError as error:  # failing storage is handled by the search: Ray repeats the step
+            except UserError as error:  # failing storage is handled by the search: Ray repeats the step
                 self.journal.end(self.number, "failed", str(error))
                 return {"done": True}
             self.journal.report(self.number, report)
@@ -83,7 +84,7 @@ def _advance(journal: Journal, search: Search, trial: Trial) -> Report:
     means = mean_scores(scores)
     trained = means.pop(TRAINED)
     if search.metric not in trained:
-        raise ValueError(
+        raise UserError(
             f"metric {search.metric!r}: the tasks {', '.join(search.tasks)} have reported {', '.join(trained)}; choose "
             "one of these with --metric"
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 from crossview.datasets.catalog import Catalog
 from crossview.downstream.task import Facts, Mode, SamplePart, Task
+from crossview.errors import UserError
 from crossview.methods.example_batch import example_batch
 from crossview.methods.method import build
 from crossview.platform import checkpoint
@@ -62,7 +63,7 @@ def settle(method: str, experiment: Experiment[Any], settings: Settings) -> tupl
     _check_evaluations(search, checked.total_steps)
     metrics = _metrics(search, tasks)
     if search.metric not in metrics:
-        raise ValueError(
+        raise UserError(
             f"metric {search.metric!r}: no task of {', '.join(search.tasks)} reports it; they report "
             f"{', '.join(metrics)}: choose one with --metric, or other --tasks"
         )
@@ -77,7 +78,7 @@ def _tasks(settings: Settings, space: Space) -> dict[str, Task[Any, Any]]:
     names = settings.tasks or space.tasks
     doubled = [name for name in names if names.count(name) > 1]
     if doubled:
-        raise ValueError(f"tasks: {doubled[0]!r} is named twice; name each task once")
+        raise UserError(f"tasks: {doubled[0]!r} is named twice; name each task once")
     return make(names, given_options(settings))
 
 
@@ -85,7 +86,7 @@ def _check_planned(space: Space) -> None:
     """What trials claim is planned before any starts, so it is the same for all."""
     for path in space.paths():
         if path.startswith("compute.") or path == "data.decode_actors":
-            raise ValueError(
+            raise UserError(
                 f"space {space.name}: {path} cannot vary, since the cluster is shared out before the first trial; set "
                 f"it for all trials with --{path.replace('_', '-')}, and take it out of the space"
             )
@@ -93,7 +94,7 @@ def _check_planned(space: Space) -> None:
 
 def _check_evaluations(search: Search, steps: int) -> None:
     if search.evaluations > steps:
-        raise ValueError(
+        raise UserError(
             f"--evaluations is {search.evaluations}, but a trial trains for {steps} steps; pass --evaluations {steps} "
             "or fewer, or train longer (--optim.steps)"
         )
@@ -103,24 +104,24 @@ def _check_scheduler(search: Search, space: Space) -> None:
     if search.scheduler != "pbt":
         return
     if search.search != "random":
-        raise ValueError(
+        raise UserError(
             f"--scheduler pbt with --search {search.search}: population-based training chooses its own values from "
             "random ones; leave out --search, and use a space that is not a grid"
         )
     fixed = [path for path in space.paths() if path.startswith(FIXED)]
     if fixed:
-        raise ValueError(
+        raise UserError(
             f"space {space.name}: {fixed[0]} cannot change while a run trains, as --scheduler pbt would; remove it "
             "from the space, or use asha"
         )
     begun = [path for path in space.paths() if path.endswith("_init")]
     if begun:
-        raise ValueError(
+        raise UserError(
             f"space {space.name}: {begun[0]} is where a learnt value starts, so it has no effect on copied weights, as "
             "with --scheduler pbt; remove it from the space, or use asha"
         )
     if search.evaluations < 2:
-        raise ValueError("--evaluations is 1 with --scheduler pbt; it copies the better trials between evaluations")
+        raise UserError("--evaluations is 1 with --scheduler pbt; it copies the better trials between evaluations")
 
 
 def _metrics(search: Search, tasks: dict[str, Task[Any, Any]]) -> dict[str, Mode]:
@@ -157,7 +158,7 @@ def _check_data(search: Search, tasks: dict[str, Task[Any, Any]], catalog: Catal
 
 def _check_cameras(metric: str, facts: Facts) -> None:
     if metric.endswith("/held_out") and all(r.view in facts.seen for r in facts.test):
-        raise ValueError(
+        raise UserError(
             f"metric {metric!r}: split {facts.split!r} has no held-out camera; hold one out with "
             "--data.views, or optimise the metric that ends in /seen"
         )
