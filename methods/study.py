@@ -34,6 +34,8 @@ class BaseTraining:
     every: int
     """One frame in so many of each take is used."""
     steps: int
+    shipped: str | None = None
+    """File in `methods/` with the weights that come of it; None trains them in the study's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +88,8 @@ class Study:
     claims: tuple[Claim, ...]
     split: str = "test"
     """Scored once, at the end; recipes are chosen on val."""
-    cache: Literal["features", "frames", "none"] = "features"
-    """features trains the runs side by side on frozen features that are computed once, frames on decoded frames; none
-    streams the video files, run by run, through Ray Data and Ray Train, and draws each run's report."""
+    cache: Literal["features", "frames"] = "features"
+    """features trains the runs side by side on frozen features that are computed once, frames on decoded frames."""
 
     def __post_init__(self) -> None:
         if self.layout == "ae2" and len(self.world.actions) != 1:

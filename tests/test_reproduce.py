@@ -6,14 +6,19 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from crossview.datasets.synthetic.config import WorldConfig
 from crossview.downstream.table import from_arrow
+from crossview.errors import UserError
+from crossview.methods.base import FrozenViT
 from crossview.methods.byov.config import Config, Decoder, Encoder, Weights
 from crossview.methods.byov.config import presets as byov_presets
+from crossview.methods.byov.studies import studies as find_studies
 from crossview.methods.study import BaseTraining, Claim, Study
 from crossview.platform import checkpoint
 from crossview.platform.reproduce import runner
+from crossview.platform.reproduce.base import with_base
 from crossview.platform.reproduce.tables import verdicts
 
 CLAIMS = ("phase_f1/ego2exo", "map@10/ego2exo")
@@ -110,6 +115,26 @@ def test_a_claim_holds_only_beyond_its_spread() -> None:
 def test_an_unknown_study_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"byov:quickstart"):
         runner.find("byov:nonsense")
+
+
+def test_the_quickstarts_base_fits_and_is_not_trained_again(tmp_path: Path) -> None:
+    study = find_studies()["quickstart"]
+    recipes = with_base(study, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    base = recipes["byov"].method.base  # type: ignore[attr-defined]
+    shipped, random = FrozenViT(base), FrozenViT(dataclasses.replace(base, weights="random"))
+    assert Path(base.weights).stat().st_size < 5_000_000
+    assert not torch.equal(shipped.vit.patch_embed.proj.weight, random.vit.patch_embed.proj.weight)
+
+
+def test_a_shipped_base_that_is_missing_is_named_with_the_way_out(tmp_path: Path) -> None:
+    study = tiny_study()
+    assert study.base is not None
+    lost = dataclasses.replace(study, base=dataclasses.replace(study.base, shipped="byov/lost.safetensors"))
+    with pytest.raises(UserError, match=r"byov/lost\.safetensors: .*--train-base"):
+        with_base(lost, tmp_path)
+    recipes = with_base(lost, tmp_path, train=True)
+    assert {r.method.base.weights for r in recipes.values()} == {str(tmp_path / "base.safetensors")}  # type: ignore[attr-defined]
 
 
 def test_a_base_from_the_studys_own_world_is_refused() -> None:

@@ -86,7 +86,13 @@ def report(run: Run, /) -> None:
     print(f"The report is saved to {write(run)}")
 
 
-def reproduce(study: Annotated[str, tyro.conf.Positional], /, out: Path | None = None, jobs: int | None = None) -> None:
+def reproduce(
+    study: Annotated[str, tyro.conf.Positional],
+    /,
+    out: Path | None = None,
+    jobs: int | None = None,
+    train_base: bool = False,
+) -> None:
     """Run a method's study over its variants, baselines and seeds, and print its table.
 
     An interrupted study is resumed.
@@ -95,13 +101,14 @@ def reproduce(study: Annotated[str, tyro.conf.Positional], /, out: Path | None =
         study: METHOD:STUDY, e.g. byov:synthetic.
         out: Folder of the study, runs/METHOD-STUDY by default.
         jobs: Runs trained side by side, by default one per core.
+        train_base: Train the study's base encoder, which some studies ship, again.
 
     """
     from crossview.platform.reproduce.runner import reproduce as run_study
 
     if out is not None:
         _on_a_disk(out)
-    run_study(study, out, jobs)
+    run_study(study, out, jobs, train_base=train_base)
 
 
 def view(catalog: Run, /, scene: str | None = None, out: Path = Path("contact_sheet.png"), instants: int = 8) -> None:

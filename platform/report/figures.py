@@ -34,7 +34,7 @@ from crossview.storage.tables import read_table
 
 BEFORE = ("frozen features", RANDOM_INIT)
 """Rows that a map shows beside the trained one, if available."""
-QUERIES, NEIGHBOURS = 3, 4
+QUERIES, NEIGHBOURS = 2, 5
 """Of each direction in the retrieval figure."""
 POOL = 400
 """Nearest frames among which the nearest one of each further video is looked for."""
@@ -53,7 +53,7 @@ def draw(run: Path, *, split: str = "val") -> list[Path]:
     storage.make_folder(folder)
     steps: dict[str, Callable[[], dict[str, str]]] = {
         "losses": lambda: _losses(run, folder),
-        "maps": lambda: _maps(run / "embeddings" / split, folder, split),
+        "maps": lambda: _maps(run / "embeddings" / split, folder, catalog, split),
         "nearest frames": lambda: _retrieval(run / "embeddings" / split, folder, catalog, split),
         "contact sheet": lambda: _sheet(catalog, folder, split),
         "figures of the method": lambda: _of_method(run, folder),
@@ -99,7 +99,13 @@ def _labelled(folder: Path, row: str) -> Path | None:
     return folder / files[row]
 
 
-def _maps(embeddings: Path, folder: Path, split: str) -> dict[str, str]:
+def _phases(catalog: Catalog, action: str, count: int) -> list[str]:
+    """Names of the first phases of an action, as far as the catalog knows them."""
+    known = catalog.classes.get(f"phase/{action}", ())
+    return [*known[:count], *(f"phase {k}" for k in range(len(known), count))]
+
+
+def _maps(embeddings: Path, folder: Path, catalog: Catalog, split: str) -> dict[str, str]:
     rows = {row: file for row in (*BEFORE, TRAINED) if (file := _labelled(embeddings, row))}
     if TRAINED not in rows or len(rows) < 2:
         return {}
@@ -110,7 +116,7 @@ def _maps(embeddings: Path, folder: Path, split: str) -> dict[str, str]:
         title = f"after training ({row})" if row == TRAINED else f"before ({row})"
         panels.append(plots.Map(title, found.points, e.labels[found.rows], e.is_ego[found.rows]))
     count = int(e.labels.max()) + 1
-    plots.save(plots.maps(panels, [f"phase {k}" for k in range(count)]), folder / "tsne.png")
+    plots.save(plots.maps(panels, _phases(catalog, action, count)), folder / "tsne.png")
     return {
         "tsne.png": f"t-SNE of {len(found.rows)} frames of {action!r} (split {split}), the same frames in each "
         "panel. In a view-invariant embedding, discs and triangles of one colour cluster; distances mean little."
@@ -140,7 +146,8 @@ def _retrieval(embeddings: Path, folder: Path, catalog: Catalog, split: str) -> 
         return {}
     asked = queries(e, QUERIES)
     found = [_of_different_videos(e, row) for row in nearest_across_views(e, asked, k=min(POOL, len(e) - 1))]
-    shots = _shots(e, {int(r) for rows in [asked, *found] for r in rows}, catalog, by_id)
+    names = _phases(catalog, action, int(e.labels.max()) + 1)
+    shots = _shots(e, {int(r) for rows in [asked, *found] for r in rows}, catalog, by_id, names)
     figure = plots.retrieval([shots[int(r)] for r in asked], [[shots[int(r)] for r in rows] for rows in found])
     plots.save(figure, folder / "retrieval.png")
     nearest = [(int(q), int(rows[0])) for q, rows in zip(asked, found, strict=True)]
@@ -163,7 +170,9 @@ def _of_different_videos(e: FrameTable, rows: np.ndarray) -> np.ndarray:
     return rows[np.sort(first)][:NEIGHBOURS]
 
 
-def _shots(e: FrameTable, rows: set[int], catalog: Catalog, by_id: dict[str, Recording]) -> dict[int, plots.Shot]:
+def _shots(
+    e: FrameTable, rows: set[int], catalog: Catalog, by_id: dict[str, Recording], phases: list[str]
+) -> dict[int, plots.Shot]:
     """Pictures with captions of some rows; every file is opened once."""
     out: dict[int, plots.Shot] = {}
     for video in sorted({int(e.video[r]) for r in rows}):
@@ -172,7 +181,7 @@ def _shots(e: FrameTable, rows: set[int], catalog: Catalog, by_id: dict[str, Rec
         pictures = thumbnails(catalog.file(recording), e.frame[of_video].astype(np.int64))
         for row, picture in zip(of_video, pictures, strict=True):
             second = e.frame[row] / recording.fps
-            caption = f"{recording.perspective}, phase {e.labels[row]}\n{recording.subject}, {second:.1f} s"
+            caption = f"{recording.perspective}, {phases[e.labels[row]]}\n{recording.subject}, {second:.1f} s"
             out[row] = plots.Shot(picture, caption, int(e.labels[row]))
     return out
 

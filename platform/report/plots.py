@@ -51,19 +51,20 @@ def loss_curves(rows: Sequence[dict[str, float]]) -> Figure:
     if not rows:
         raise UserError("loss curves: metrics.parquet has no rows; train for at least every.log steps")
     steps = [row["step"] for row in rows]
+    dot = "o" if len(rows) == 1 else None  # a line through one point is invisible
     figure = Figure(figsize=(9.2, 3.1), layout="constrained")
     losses, norm, rate = figure.subplots(1, 3, width_ratios=[2.2, 1, 1])
     names = [name for name in rows[0] if name not in NOT_LOSSES]
     for name, colour in zip(names, COLOURS * len(names), strict=False):
         total = name == "loss"
         values = [row[name] for row in rows]
-        losses.plot(steps, values, color=colour, lw=2.2 if total else 1.2, label="total" if total else name)
+        losses.plot(steps, values, color=colour, marker=dot, lw=2.2 if total else 1.2, label="total" if total else name)
     positive = [row[name] for row in rows for name in names if row[name] > 0]
     if positive and max(positive) > 20 * min(positive):
         losses.set_yscale("log")
     losses.legend(frameon=False, fontsize=FONT_PX - 1, ncols=2)
-    norm.plot(steps, [row["grad_norm"] for row in rows], color=COLOURS[5], lw=1.2)
-    rate.plot(steps, [row["lr"] for row in rows], color=COLOURS[5], lw=1.2)
+    norm.plot(steps, [row["grad_norm"] for row in rows], color=COLOURS[5], marker=dot, lw=1.2)
+    rate.plot(steps, [row["lr"] for row in rows], color=COLOURS[5], marker=dot, lw=1.2)
     rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     for axis, title in ((losses, "Losses"), (norm, "Gradient norm"), (rate, "Learning rate")):
         tidy(axis)

@@ -11,11 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.synthetic.ae2_layout import export_ae2, exported_catalog
-from crossview.datasets.synthetic.parts import part_frames
 from crossview.datasets.synthetic.world import write
 from crossview.errors import UserError
 from crossview.methods.recipe import Recipe
@@ -28,33 +25,33 @@ from crossview.platform.evaluate.embedding_store import TRAINED
 from crossview.platform.evaluate.result_store import has_scores, latest_scores
 from crossview.platform.evaluate.runner import evaluate
 from crossview.platform.progress import Progress, console
+from crossview.platform.reproduce.base import with_base
 from crossview.platform.reproduce.synthetic_teachers import teach
 from crossview.platform.reproduce.tables import Scores, publish
 from crossview.platform.train import launcher
 
 
-def reproduce(spec: str, out: Path | None, jobs: int | None) -> Path:
-    """Run the study METHOD:STUDY in folder `out` and print its table; returns the table's file."""
+def reproduce(spec: str, out: Path | None, jobs: int | None, *, train_base: bool = False) -> Path:
+    """Run the study METHOD:STUDY in folder `out` and print its table; returns the table's file.
+
+    `train_base` trains the base even if the study ships its weights.
+    """
     method, name, study = find(spec)
     out = (out or Path("runs") / f"{method}-{name}").resolve()
     _claim_folder(out, study)
     catalog = _data(study, out)
     if study.teachers is not None:
         teach(study.teachers, method, catalog, out)
-    recipes = _with_base(study, out)
+    recipes = with_base(study, out, train=train_base)
     planned = [
         _planned(study, variant, seed, recipe, catalog, out)
         for seed in range(study.seeds)
         for variant, recipe in recipes.items()
     ]
-    if study.cache == "none":
-        for one in sorted(planned, key=lambda one: one.experiment.init_from is not None):
-            _one(one, method, study, False)
-            _page(one.run, study.split)
-    else:
-        _side_by_side(spec, study, planned, jobs or os.cpu_count() or 1, out)
-    scores = _collect(study, planned)
-    return publish(spec, study, scores, out)
+    _side_by_side(spec, study, planned, jobs or os.cpu_count() or 1, out)
+    table = publish(spec, study, _collect(study, planned), out)
+    _page(planned[0].run, study.split)
+    return table
 
 
 def find(spec: str) -> tuple[str, str, Study]:
@@ -96,35 +93,6 @@ def _data(study: Study, out: Path) -> Path:
     return folder
 
 
-def _with_base(study: Study, out: Path) -> dict[str, Recipe]:
-    """The variants' recipes, on the base encoder that is trained here if the study has one."""
-    if study.base is None:
-        return study.variants
-    file = out / "base.safetensors"
-    config = next(iter(study.variants.values())).method.base  # type: ignore[attr-defined]
-    if not file.exists():
-        with ticking("rendering for the base") as tick:
-            pixels, coverage = part_frames(
-                study.base.world, every=study.base.every, patch_px=config.patch_px or 16, progress=tick
-            )
-        from crossview.methods.base_training import train_base
-
-        with Progress("training the base", study.base.steps, "steps") as line:
-            train_base(
-                config,
-                torch.from_numpy(pixels),
-                torch.from_numpy(coverage),
-                file,
-                steps=study.base.steps,
-                tell=lambda step, loss: line.update(step, f"loss {loss:.3f}"),
-            )
-    weights = {"base": dataclasses.replace(config, weights=str(file))}
-    return {
-        variant: dataclasses.replace(recipe, method=dataclasses.replace(recipe.method, **weights))  # type: ignore[type-var]
-        for variant, recipe in study.variants.items()
-    }
-
-
 @dataclass(frozen=True)
 class _Planned:
     """One run of a study."""
@@ -146,7 +114,7 @@ def _planned(study: Study, variant: str, seed: int, recipe: Recipe, catalog: Pat
         ),
         method=recipe.method,
         optim=recipe.optim,
-        compute=Compute(device="auto", threads=None if study.cache == "none" else 1),
+        compute=Compute(device="auto", threads=1),
         every=Cadence(log=20, checkpoint=500, keep=1),
         seed=seed,
         init_from=_folder(out, start, seed) if start else None,
@@ -158,16 +126,16 @@ def _folder(out: Path, variant: str, seed: int) -> Path:
     return out / f"{re.sub(r'[^0-9A-Za-z+.]+', '-', variant)}-seed{seed}"
 
 
-def _one(one: _Planned, method: str, study: Study, in_process: bool) -> None:
+def _one(one: _Planned, method: str, study: Study) -> None:
     """Train one run to its end and score it, resuming where it stopped; the first variant beside its baselines."""
     run = one.run
     if (run / "run.json").exists():
-        launcher.resume(run, in_process=in_process)
+        launcher.resume(run, in_process=True)
     else:
-        launcher.start(run, method, one.experiment, in_process=in_process)
+        launcher.start(run, method, one.experiment, in_process=True)
     if not has_scores(run, study.split, study.tasks):
         first = one.variant == next(iter(study.variants))
-        evaluate(run, split=study.split, tasks=study.tasks, baselines=first, in_process=in_process)
+        evaluate(run, split=study.split, tasks=study.tasks, baselines=first, in_process=True)
 
 
 def _page(run: Path, split: str) -> None:
@@ -186,7 +154,7 @@ def _side_by_side(spec: str, study: Study, planned: list[_Planned], at_a_time: i
     if study.cache == "features":
         _cache_features(method, planned[0].experiment)
     jobs = [
-        Job(str(one.run), (one, method, study, True), str(begin) if (begin := one.experiment.init_from) else None)
+        Job(str(one.run), (one, method, study), str(begin) if (begin := one.experiment.init_from) else None)
         for one in planned
     ]
     steps = sum(one.experiment.optim.steps or 0 for one in planned)
