@@ -207,7 +207,8 @@ def test_folder_label_of_wrong_length(tmp_path: Path) -> None:
     assert [r.path for r in catalog.recordings] == ["b.mp4", "c.mp4"]
     (set_aside,) = catalog.quarantined
     wrong = r"list\.csv, line 2, column 'labels': .*a\.txt holds 4 labels, but a\.mp4 decodes to 5 frames"
-    assert set_aside.path == "a.mp4" and re.match(rf".*{wrong}", set_aside.reason)
+    assert set_aside.path == "a.mp4"
+    assert re.match(rf".*{wrong}", set_aside.reason)
 
 
 def test_folder_empty_csv(tmp_path: Path) -> None:
