@@ -67,6 +67,12 @@ def test_a_pair_of_which_one_stops_early_is_named_under_synchronized_too() -> No
     assert re.search(r"camera (ego|a) \(.*\) (starts at 50\.0|ends at 59\.9) s of a take of 109\.9 s: 91% of", warning)
 
 
+def test_instants_that_several_pairs_show_count_once() -> None:
+    ego, *exo = take(ego=0.0, a=0.0, b=0.0)
+    (warning,) = plan_warnings(plan("synchronized", [ego, *(replace(r, num_frames=300) for r in exo)]))
+    assert "50% of the take is never drawn" in warning
+
+
 @pytest.mark.parametrize("offsets_s", [{"ego": 0.0, "a": 0.0, "b": 0.0}, {"ego": 0.0, "a": 6.0, "b": 0.4}])
 def test_cameras_that_share_most_of_the_take_are_not_mentioned(offsets_s: dict[str, float]) -> None:
     assert not clock_warnings(take(**offsets_s))
