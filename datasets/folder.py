@@ -123,7 +123,7 @@ def _check(root: Path, csv_file: Path, row: Row, problems: Problems) -> _Line | 
     perspective = attempt("perspective", lambda text: _PERSPECTIVES[one_of(text, _PERSPECTIVES)] if text else None)
     attempt("path", lambda text: relative_path(root, text) if text else None)
     offset_s = attempt("start_offset_s", seconds) if values.get("start_offset_s") else 0.0
-    labels = attempt("labels", lambda text: read_labels(root / text)) if values.get("labels") else None
+    labels = attempt("labels", lambda text: read_labels(relative_path(root, text))) if values.get("labels") else None
     if len(problems.found) > before or perspective is None or offset_s is None:
         return None
     return _Line(row.number, values, perspective, offset_s, labels)

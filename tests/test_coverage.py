@@ -59,6 +59,12 @@ def test_a_camera_that_stops_early_is_named_where_all_cameras_of_an_instant_are_
     assert not plan_warnings(plan("paired", stopped_early()))
 
 
+def test_surplus_cameras_take_turns_so_that_one_that_stops_early_limits_only_its_own_rows() -> None:
+    found = plan("group", stopped_early(), exo=2)
+    assert max(int(c.frames[-1]) for i in range(100) for window in found.row(i).clips for c in window if c) > 500
+    assert not plan_warnings(found)
+
+
 def test_a_pair_of_which_one_stops_early_is_named_under_synchronized_too() -> None:
     ego, exo = take(ego=0.0, a=0.0)
     (warning,) = plan_warnings(plan("synchronized", [replace(ego, num_frames=20), exo]))

@@ -82,6 +82,31 @@ def test_label_files_are_refused_by_line(tmp_path: Path, name: str, data: bytes,
         read_labels(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"", b""),
+        (b"\x93NUMPY", b"PK\x03\x04"),  # taken for a damaged zip file
+        (b"}", b" "),  # the header ends within its brackets
+        (b"(20,)", b"(2" + b"0" * 14 + b",)"),  # more labels than any memory holds
+        (b"<i8", b"|O8"),
+    ],
+)
+def test_damaged_arrays_are_refused_in_plain_words(tmp_path: Path, old: bytes, new: bytes) -> None:
+    file = tmp_path / "l.npy"
+    np.save(file, np.arange(20))
+    data = file.read_bytes()
+    file.write_bytes(data.replace(old, new, 1) if old else b"")
+    with pytest.raises(UserError, match=r"l\.npy: not an array of numbers as numpy\.save writes it; give a \.txt"):
+        read_labels(file)
+
+
+def test_half_precision_labels_are_read(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    np.save(tmp_path / "l.npy", np.array([0, 1, 2], np.float16))
+    assert read_labels(tmp_path / "l.npy").tolist() == [0, 1, 2]
+    assert not recwarn
+
+
 def test_label_files_as_spreadsheets_write_them(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_bytes("0\r\n1.0\r\n2\r\n".encode("utf-16"))
     assert read_labels(tmp_path / "l.csv").tolist() == [0, 1, 2]
@@ -98,6 +123,18 @@ def test_background_and_large_labels_of_a_folder_are_refused_at_once(tmp_path: P
     text, array = str(error.value).splitlines()
     assert re.search(rf"list\.csv, line 2, column 'labels': .*a\.txt, line 1: the label {first} is", text)
     assert re.search(rf"list\.csv, line 3, column 'labels': .*b\.npy, frame 0: the label {first} is", array)
+
+
+def test_label_files_stay_in_the_root(tmp_path: Path, closed: None) -> None:
+    (tmp_path / "l.txt").write_text("0\n" * 5)
+    (root := tmp_path / "root").mkdir()
+    lines = [line.replace("a.txt", "../l.txt").replace("b.npy", "none.npy") for line in make_folder(root)]
+    (root / "list.csv").write_text("\n".join(lines))
+    with pytest.raises(UserError) as error:
+        folder.catalog(folder.Options(root=root, csv=root / "list.csv"))
+    outside, missing = str(error.value).splitlines()
+    assert re.search(r"list\.csv, line 2, column 'labels': '\.\./l\.txt' leads out of", outside)
+    assert re.search(r"list\.csv, line 3, column 'labels': .*none\.npy is missing", missing)
 
 
 def test_all_that_is_wrong_in_a_label_pickle_is_listed_at_once(tmp_path: Path, closed: None) -> None:

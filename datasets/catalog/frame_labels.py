@@ -41,13 +41,13 @@ def read_labels(file: Path) -> np.ndarray:
 
 
 def _array(file: Path) -> np.ndarray:
+    """What numpy.save wrote; mapped, since a damaged header may announce more than memory holds."""
     try:
-        found = np.load(storage.local(file), allow_pickle=False)
-    except (ValueError, EOFError) as error:  # what numpy says of a damaged or pickled file is of no help to a user
+        return np.lib.format.open_memmap(storage.local(file), mode="r")
+    except OSError:
+        raise
+    except Exception as error:  # numpy parses the header as Python; what it says of a damaged one is of no help
         raise UserError(f"{file}: not an array of numbers as numpy.save writes it; {_FORMATS}") from error
-    if not isinstance(found, np.ndarray):
-        raise UserError(f"{file}: it holds several arrays; {_FORMATS}")
-    return found
 
 
 def whole_numbers(
@@ -78,6 +78,7 @@ def whole_numbers(
     if labels.dtype.kind not in "iufO":
         raise UserError(f"{what}: the labels are of type {labels.dtype}; save one whole number per frame")
     if labels.dtype.kind == "f":
+        labels = labels.astype(np.float64)  # float16 overflows in the comparisons below
         _refuse(~np.isfinite(labels) | (labels != np.round(labels)), labels, what, at, "not a whole number", "save one")
     _refuse(
         labels < 0, labels, what, at, "negative",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -73,7 +74,7 @@ def _of_plan(plan: Plan) -> list[str]:
         if left := [r for r in cameras if r.id not in drawn]:
             missed.append(_Finding(_unpaired(left, cameras, sampling), len(left) / len(cameras)))
         if sampling.pairing == "group" and len(shown) > 1:
-            short += _lost(shown, [overlap(shown)])
+            short += _lost(shown, _group_spans(shown, sampling))
         if sampling.pairing == "synchronized" and len(shown) > 1:
             short += _lost(shown, _pair_overlaps(shown, sampling))
     count, pairing = len(scenes), sampling.pairing
@@ -136,6 +137,22 @@ def _lost(cameras: list[Recording], shown_s: list[tuple[float, float]]) -> list[
             lost,
         )
     ]
+
+
+def _group_spans(cameras: list[Recording], sampling: Sampling) -> list[tuple[float, float]]:
+    """Spans in which some row's cameras all run: every camera of a view, or `View.count` of more cameras than that."""
+    views = list(sampling.views.values())
+    filled = [next(v for v, view in enumerate(views) if fits(r, view)) for r in cameras]
+    wanted = [min(view.count, filled.count(v)) for v, view in enumerate(views)]
+    bounds = sorted({instant for r in cameras for instant in (r.start_offset_s, end_s(r))})
+
+    def drawn(first_s: float, last_s: float) -> bool:
+        running = [
+            v for v, r in zip(filled, cameras, strict=True) if r.start_offset_s <= first_s and last_s <= end_s(r)
+        ]
+        return all(running.count(v) >= count for v, count in enumerate(wanted))
+
+    return [span for span in itertools.pairwise(bounds) if drawn(*span)]
 
 
 def _pair_overlaps(cameras: list[Recording], sampling: Sampling) -> list[tuple[float, float]]:
