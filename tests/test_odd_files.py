@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 
-import av
+import barcode_videos
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -19,38 +18,11 @@ from crossview.platform.cli.main import main
 from crossview.platform.config import Data
 from crossview.platform.data.row_decoder import RowDecoder, Shard
 
-BITS = 12
-
-
-def write_instants(path: Path, times_s: np.ndarray, rate: Fraction | int, scene_start_s: float = 0.0) -> None:
-    """One frame of 96 x 144 per time; it shows the scene's instant in 1/100 s as a barcode over its upper half."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=rate)
-        stream.height, stream.width, stream.pix_fmt = 96, 144, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 90000)
-        stream.codec_context.thread_count = 1
-        stream.options = {"crf": "14", "preset": "veryfast", "bf": "0", "g": "12"}
-        for time_s in times_s:
-            image = np.full((96, 144, 3), 110, np.uint8)
-            for bit in range(BITS):
-                bright = round((scene_start_s + time_s) * 100) >> bit & 1
-                image[:48, bit * 12 : (bit + 1) * 12] = 235 if bright else 16
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
-            frame.pts, frame.time_base = round(time_s * 90000), Fraction(1, 90000)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-
-
-def instant(plane: np.ndarray) -> int:
-    """What a luma plane (H, W) shows, in 1/100 s."""
-    row = plane[plane.shape[0] // 4]
-    return sum((int(row[(2 * b + 1) * len(row) // (2 * BITS)]) > 120) << b for b in range(BITS))
-
 
 def test_cameras_of_other_rates_and_offsets_show_the_same_instants(tmp_path: Path) -> None:
     """Within half a frame of the slower, 0.02 s, and a barcode's 0.01 s on either side."""
-    write_instants(tmp_path / "ego.mp4", np.arange(240) / 25, 25, scene_start_s=0.4)
-    write_instants(tmp_path / "exo.mp4", np.arange(300) * 1001 / 30000, 30)
+    barcode_videos.write(tmp_path / "ego.mp4", np.arange(240) / 25, rate=25, scene_start_s=0.4)
+    barcode_videos.write(tmp_path / "exo.mp4", np.arange(300) * 1001 / 30000)
     (tmp_path / "v.csv").write_text(
         "path,split,scene,view,perspective,start_offset_s\nego.mp4,train,s,ego,ego,0.4\nexo.mp4,train,s,exo,exo,0\n"
     )
@@ -64,7 +36,8 @@ def test_cameras_of_other_rates_and_offsets_show_the_same_instants(tmp_path: Pat
     shard = Shard(start_step=0, stop_step=40, batch=1, micro_batch=1)
     out = RowDecoder(plan, Data(catalog=tmp_path / "catalog"), shard).decode(np.arange(40))
     assert not any(out["quarantine"])
-    ego, exo = (np.array([[instant(f[:96]) for f in clips] for clips in out[name][:, 0]]) for name in ("ego", "exo"))
+    read = barcode_videos.read
+    ego, exo = (np.array([[read(f[:96]) for f in clips] for clips in out[name][:, 0]]) for name in ("ego", "exo"))
     assert len(np.unique(ego)) > 50
     assert np.abs(ego - exo).max() <= 4
 
@@ -107,19 +80,8 @@ def test_odd_names_links_and_blank_lines_from_end_to_end(tmp_path: Path, monkeyp
     main(["view", "cat %1", "--out", "sheet #1.png"])
     assert Path("sheet #1.png").stat().st_size
     main(["prepare", "copies", "--catalog", "cat %1", "--out", "co pies", "--size-px", "64"])
-    train = [
-        "train",
-        "byov",
-        "--preset",
-        "debug",
-        "--data.catalog",
-        "co pies",
-        "--compute.device",
-        "cpu",
-        "--name",
-        "é r",
-    ]
-    main([*train, "--optim.steps", "1", "--optim.batch", "1", "--optim.warmup-steps", "0", "--debug"])
+    small = ["--optim.steps", "1", "--optim.batch", "1", "--optim.warmup-steps", "0", "--compute.device", "cpu"]
+    main(["train", "byov", "--preset", "debug", "--data.catalog", "co pies", "--name", "é r", "--debug", *small])
     main(["embed", "runs/é r", "--device", "cpu", "--debug"])
     table = pq.read_table("runs/é r/embeddings/val/trained.parquet")
     assert table.num_rows == 40
