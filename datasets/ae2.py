@@ -9,14 +9,14 @@ A set of other phases than AE2's names them in `phases.txt`: one name a line, in
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 
-from crossview.datasets.catalog import Catalog, Perspective, Recording, one_protocol, safe_pickle
+from crossview.datasets.catalog import Catalog, Perspective, Quarantined, Recording, one_protocol, safe_pickle
+from crossview.datasets.catalog.frame_labels import check_length, whole_numbers
+from crossview.datasets.catalog.listing import Problems, cells, first_of, relative_path, text_lines
 from crossview.datasets.catalog.probing import Tick, check_splits, probe_all
 from crossview.datasets.catalog.protocols import DEFAULT
 from crossview.errors import UserError
@@ -46,8 +46,9 @@ class Options:
 def catalog(options: Options, *, tick: Tick | None = None) -> Catalog:
     """The set's recordings, per split sorted by path with ego before exo, and their "phase" labels.
 
-    Raises ValueError for a missing root, an empty split, a broken list, labels that do not match their video, and a
-    name that two videos of one view share. Unreadable videos are listed in `Catalog.quarantined`.
+    Raises ValueError, before any video is opened, for a missing root, an empty split, broken lists, broken labels, and
+    a name that two videos of one view share. Unreadable videos, and those with another number of frames than labels,
+    are listed in `Catalog.quarantined`.
     """
     root, name = options.root, options.set
     base = root / name
@@ -55,28 +56,35 @@ def catalog(options: Options, *, tick: Tick | None = None) -> Catalog:
     check_splits(root, ((split, path) for split, _, path in listed), base)
     label_file = base / "label.pickle"
     _check_names(listed, label_file)
-    labels = _labels(label_file)
-    infos, quarantined = probe_all(root, [path for *_, path in listed], tick=tick)
+    names = _phase_names(base)
+    labels = _labels(root, listed, label_file, names)
+    infos, unreadable = probe_all(root, [path for *_, path in listed], tick=tick)
+    quarantined = list(unreadable)
     members: list[tuple[Recording, str]] = []
     phases = {}
     for split, perspective, path in listed:
         if path not in infos:
             continue
         info, stem = infos[path], PurePosixPath(path).stem
+        try:
+            check_length(labels[stem], info.num_frames, f"{label_file}, key {stem!r},", path)
+        except UserError as error:
+            quarantined.append(Quarantined(path, str(error)))
+            continue
         recording = Recording(
             dataset=f"ae2-{name}", scene=stem, view=perspective, perspective=perspective,
             subject=stem.split("_")[0], action=name, path=path, kind="video", fps=info.fps,
             num_frames=info.num_frames, height_px=info.height_px, width_px=info.width_px,
         )  # fmt: skip
         members.append((recording, split))
-        phases[recording.id] = _phases(root / path, info.num_frames, label_file, labels.get(stem))
+        phases[recording.id] = labels[stem]
     return Catalog(
         root,
         tuple(recording for recording, _ in members),
         frame_labels={"phase": phases},
-        quarantined=quarantined,
+        quarantined=tuple(quarantined),
         protocols=one_protocol(members),
-        classes={f"phase/{name}": names} if (names := _phase_names(base)) else {},
+        classes={f"phase/{name}": names} if names else {},
     )
 
 
@@ -85,19 +93,21 @@ def _phase_names(base: Path) -> tuple[str, ...]:
     file = base / "phases.txt"
     if not file.is_file():
         return PHASES.get(base.name, ())
-    return tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+    return tuple(line.strip() for _, line in text_lines(file))
 
 
 def _check_names(listed: list[tuple[str, Perspective, str]], label_file: Path) -> None:
     """Labels are found by a video's name alone, without folder or split: two of one view cannot share it."""
+    problems = Problems()
     first: dict[tuple[str, str], str] = {}
     for _, perspective, path in listed:
         known = first.setdefault((perspective, PurePosixPath(path).stem), path)
         if known != path:
-            raise UserError(
+            problems.add(
                 f"{label_file}: {known} and {path} have one name, so {perspective} videos share one entry of labels; "
                 "rename one of them and give it an entry of its own"
             )
+    problems.refuse()
 
 
 def _listed(root: Path, set_name: str) -> list[tuple[str, Perspective, str]]:
@@ -116,40 +126,45 @@ def _listed(root: Path, set_name: str) -> list[tuple[str, Perspective, str]]:
             "({ego,exo}/{train,val,test}.csv) or with folders ({train,val,test}/{ego,exo})"
         )
     listed: list[tuple[str, Perspective, str]] = []
+    problems = Problems()
     for split in SPLITS:
         for perspective in PERSPECTIVES:
             if lists:
-                files = _read_list(base / perspective / f"{split}.csv")
+                files = _read_list(base / perspective / f"{split}.csv", problems)
             else:
                 files = _read_folder(base / split / perspective)
             listed += [(split, perspective, str(PurePosixPath(*f.relative_to(root).parts))) for f in sorted(files)]
+    problems.refuse()
     return listed
 
 
-def _read_list(file: Path) -> list[Path]:
-    """The videos that a csv list names, relative to its own folder."""
+def _read_list(file: Path, problems: Problems) -> list[Path]:
+    """The videos that a csv list names, relative to its own folder; broken lines are added to `problems`."""
     if not file.is_file():
         raise UserError(f"{file}: the list is missing; AE2 has one per split and view, with a video's name per line")
     found: list[Path] = []
-    with file.open(newline="", encoding="utf-8-sig") as lines:
-        for number, row in enumerate(csv.reader(lines), 1):
-            if not row:  # a blank line
-                continue
-            video = file.parent / row[0].strip()
-            if len(row) != 1 or video.suffix != ".mp4" or not video.is_file() or video in found:
-                rule = (
-                    "a line holds one file name" if len(row) != 1
-                    else "the name must end in .mp4" if video.suffix != ".mp4"
-                    else "a file is listed once" if video in found
-                    else f"{video} must exist"
-                )  # fmt: skip
-                raise UserError(
-                    f"{file}, line {number}: {','.join(row)!r} is broken: {rule}; correct or remove the line"
-                )
-            found.append(video)
-    if not found:
+    for number, line in text_lines(file):
+        try:
+            found.append(_entry(file, cells(file, number, line, ","), found))
+        except UserError as error:
+            broken = f"{file}, line {number}: {line.strip()!r} is broken: {error}; correct or remove the line"
+            problems.add(error if str(file) in str(error) else broken)
+    if not found and not problems:
         raise UserError(f"{file}: the split is empty; list at least one video, one name per line")
     return found
+
+
+def _entry(file: Path, values: list[str], before: list[Path]) -> Path:
+    """The video that a line of a list names; raises UserError, without file and line, if it must not be there."""
+    name = values[0]
+    if len(values) != 1:
+        raise UserError("a line holds one file name")
+    if PurePosixPath(name).suffix != ".mp4":
+        raise UserError("the name must end in .mp4")
+    video = relative_path(file.parent, name)
+    if video in before:
+        raise UserError("a file is listed once")
+    return video
 
 
 def _read_folder(folder: Path) -> list[Path]:
@@ -161,27 +176,35 @@ def _read_folder(folder: Path) -> list[Path]:
     return found
 
 
-def _labels(file: Path) -> dict[str, Any]:
-    labels = safe_pickle.load(file)
-    if not isinstance(labels, dict):
+def _labels(
+    root: Path, listed: list[tuple[str, Perspective, str]], file: Path, names: tuple[str, ...]
+) -> dict[str, np.ndarray]:
+    """The labels of every listed video, by its name: int32 (frames,), of as many frames as the file says.
+
+    Raises UserError with all that is wrong in them.
+    """
+    found = safe_pickle.load(file)
+    if not isinstance(found, dict):
         raise UserError(
-            f"{file}: it holds a {type(labels).__name__}; it must be a dict from a video's name to its labels"
+            f"{file}: it holds a {type(found).__name__}; it must be a dict from a video's name to its labels"
         )
+    stems = {PurePosixPath(path).stem: path for *_, path in listed}
+    problems = Problems()
+    labels: dict[str, np.ndarray] = {}
+    for stem, path in stems.items():
+        if found.get(stem) is None:
+            problems.add(f"{file}: it has no labels for {root / path}; add the key {stem!r}")
+            continue
+        try:
+            labels[stem] = whole_numbers(found[stem], f"{file}, key {stem!r}", classes=names)
+        except UserError as error:
+            problems.add(error)
+    unused = sorted(map(repr, found.keys() - stems.keys()))
+    if len(labels) < len(stems) and unused:
+        problems.found.insert(
+            0,
+            f"{file}: {len(unused)} of its {len(found)} keys name no video ({', '.join(first_of(unused, 3))}); a key "
+            "is a video's file name without folder and .mp4",
+        )
+    problems.refuse()
     return labels
-
-
-def _phases(video: Path, num_frames: int, file: Path, values: Any) -> np.ndarray:
-    """One video's labels: int32 (num_frames,)."""
-    if values is None:
-        raise UserError(f"{file}: it has no labels for {video}; add the key {video.stem!r}")
-    phases = np.asarray(values)
-    if phases.ndim != 1 or not np.issubdtype(phases.dtype, np.number) or (phases != np.round(phases)).any():
-        raise UserError(f"{file}: the labels of {video} are not a flat row of whole numbers; save one per frame")
-    if len(phases) != num_frames:
-        raise UserError(
-            f"{file}: {len(phases)} labels for {video}, which decodes to {num_frames} frames; there must be one label "
-            "per frame: correct the labels, or get the video again"
-        )
-    if phases.min() < 0:
-        raise UserError(f"{file}: the labels of {video} go down to {phases.min()}; phases count from 0")
-    return phases.astype(np.int32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from crossview.errors import UserError
 from crossview.methods.base_config import Base
 from crossview.methods.handover import mismatch
+
+_WRAPPERS = ("module.", "_orig_mod.")
 
 
 class Frozen(nn.Module, ABC):
@@ -133,7 +136,10 @@ def _from_hub(config: Base, options: dict[str, Any]) -> nn.Module:
 
 
 def load_weights(model: nn.Module, file: Path) -> None:
-    """Load a model's weights strictly; a classifier in the file is ignored, everything else must match."""
+    """Load a model's weights strictly; a classifier in the file is ignored, everything else must match.
+
+    Wrappers of training scripts are taken off first: see `tensors_in`.
+    """
     if not file.is_file():
         raise UserError(
             f"base.weights is {str(file)!r}; no such file: give a .safetensors or .pt file, 'hub' or 'random'"
@@ -146,17 +152,40 @@ def load_weights(model: nn.Module, file: Path) -> None:
         raise UserError(
             f"{file}: not a readable file of tensors ({error}); save the model's state_dict again"
         ) from error
+    state = tensors_in(file, state)
     wanted = model.state_dict()
     if isinstance(model, VisionTransformer) and not wanted.keys() <= state.keys():
         state = checkpoint_filter_fn(state, model)  # other layouts that timm can read, e.g. OpenAI's and open_clip's
     classifier = _classifier(model)
     state = {k: v for k, v in state.items() if k in wanted or not k.startswith(classifier)}
     if wrong := mismatch(wanted, state):
+        wrapped = [name for name in state if name.startswith(_WRAPPERS)]
+        prefixed = f"; {len(wrapped)} of its {len(state)} names start as {wrapped[0]!r} does" if wrapped else ""
         raise UserError(
-            f"{file}: the weights do not fit the base ({wrong}); "
+            f"{file}: the weights do not fit the base ({wrong}{prefixed}); "
             "every tensor must match: give base.model, size_px and width as the file was made with"
         )
     model.load_state_dict(state)
+
+
+def tensors_in(file: Path, content: Any) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name.
+
+    They may be under "model", "state_dict" or "encoder"; a prefix that DistributedDataParallel ("module.") or
+    torch.compile ("_orig_mod.") gave to every name is taken off. Raises UserError for anything else than named tensors.
+    """
+    for key in ("model", "state_dict", "encoder"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        keys = f" with the keys {', '.join(map(repr, list(content)[:5]))}" if isinstance(content, Mapping) else ""
+        raise UserError(
+            f"{file}: it holds a {type(content).__name__}{keys}, not tensors by name; save the model's state_dict"
+        )
+    state = {str(name): value for name, value in content.items()}
+    while state and (prefix := next((p for p in _WRAPPERS if all(name.startswith(p) for name in state)), "")):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
 
 
 def _classifier(model: nn.Module) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from types import TracebackType
 
 from rich.console import Console
@@ -12,6 +13,12 @@ from rich.progress import Progress as RichProgress
 console = Console()
 PLAIN_EVERY_S = 15.0
 """Without a terminal (a log file, CI) a plain line is printed this often instead of a moving bar."""
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Print warnings of a line or a few, whose names may hold brackets."""
+    for warning in warnings:
+        console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
 
 
 class Progress:

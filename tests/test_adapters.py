@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections import OrderedDict
 from pathlib import Path
 
@@ -37,13 +38,18 @@ def test_ae2_label_of_wrong_length(tmp_path: Path) -> None:
     labels = pickle.loads((base / "label.pickle").read_bytes())
     labels["S1_exo_2"] = labels["S1_exo_2"][:-1]
     (base / "label.pickle").write_bytes(pickle.dumps(labels))
-    with pytest.raises(ValueError, match=r"label\.pickle: 11 labels for .*val/exo/S1_exo_2\.mp4.* 12 frames.*correct"):
-        ae2.catalog(ae2.Options(root=tmp_path, set="chop"))
+    catalog = ae2.catalog(ae2.Options(root=tmp_path, set="chop"))
+    (set_aside,) = catalog.quarantined
+    assert set_aside.path == "chop/val/exo/S1_exo_2.mp4"
+    assert re.search(r"label\.pickle, key 'S1_exo_2', holds 11 labels, .* 12 frames.*correct", set_aside.reason)
+    assert "ae2-chop/S1_exo_2/exo" not in {r.id for r in catalog.recordings} | catalog.frame_labels["phase"].keys()
+    with pytest.raises(ValueError, match=r"1 of 12 videos cannot be used"):
+        check_share(catalog, 0.05)
 
 
 @pytest.mark.parametrize(
     ("line", "rule"),
-    [("a.mp4,b.mp4", "one file name"), ("S0_ego_2", r"\.mp4"), ("none.mp4", "must exist"), ("S0_ego_1.mp4", "once")],
+    [("a.mp4,b.mp4", "one file name"), ("S0_ego_2", r"\.mp4"), ("none.mp4", "is missing"), ("S0_ego_1.mp4", "once")],
 )
 def test_ae2_broken_csv_row(tmp_path: Path, line: str, rule: str) -> None:
     base = make_ae2(tmp_path, "lists")
@@ -85,7 +91,7 @@ def test_ae2_ids_name_the_set_and_no_split_and_its_phases_have_names(tmp_path: P
     assert milk.classes == {"phase/pour_milk": ("before the liquid exits", "pouring", "pouring complete")}
     assert {r.id for r in milk.recordings} == {r.id.replace("chop", "pour_milk") for r in chop.recordings}
     (tmp_path / "pour_milk").rename(tmp_path / "tennis_forehand")  # which has two phases, while the labels have three
-    with pytest.raises(ValueError, match=r"label 2 of kind 'phase/tennis_forehand', which is outside its 2 classes"):
+    with pytest.raises(ValueError, match=r"label\.pickle, key 'S0_ego_1', frame 5: the label 2 is above 1"):
         ae2.catalog(ae2.Options(root=tmp_path, set="tennis_forehand"))
 
 
@@ -111,7 +117,7 @@ def test_ae2_unreadable_video_is_quarantined(tmp_path: Path) -> None:
     check_share(catalog, 0.1)
     assert len(catalog.recordings) == 11
     assert [q.path for q in catalog.quarantined] == ["chop/val/exo/S1_exo_1.mp4"]
-    with pytest.raises(ValueError, match=r"1 of 12 videos cannot be read.*max_quarantined = 0\.05(.|\n)*S1_exo_1\.mp4"):
+    with pytest.raises(ValueError, match=r"1 of 12 videos cannot be used.*max_quarantined = 0\.05(.|\n)*S1_exo_1\.mp4"):
         check_share(catalog, 0.05)
 
 
@@ -190,15 +196,19 @@ def test_folder_broken_csv(tmp_path: Path, line: int, old: str, new: str, messag
 def test_folder_one_file_in_two_splits(tmp_path: Path) -> None:
     lines = make_folder(tmp_path)
     (tmp_path / "list.csv").write_text("\n".join([*lines, "./a.mp4,test,take9,head,ego,,"]))
-    with pytest.raises(ValueError, match=r"list\.csv: \./a\.mp4 is in split 'test' and in split 'train'"):
+    with pytest.raises(ValueError, match=r"list\.csv, line 5: \./a\.mp4 is in split 'test' and in split 'train'"):
         folder.catalog(folder.Options(root=tmp_path, csv=tmp_path / "list.csv"))
 
 
 def test_folder_label_of_wrong_length(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("\n".join(make_folder(tmp_path)))
     (tmp_path / "a.txt").write_text("0 0 1 1")
-    with pytest.raises(ValueError, match=r"line 2, column 'labels': .*a\.txt holds 4 labels, but a\.mp4 decodes to 5"):
-        folder.catalog(folder.Options(root=tmp_path, csv=tmp_path / "list.csv"))
+    catalog = folder.catalog(folder.Options(root=tmp_path, csv=tmp_path / "list.csv"))
+    assert [r.path for r in catalog.recordings] == ["b.mp4", "c.mp4"]
+    (set_aside,) = catalog.quarantined
+    wrong = r"list\.csv, line 2, column 'labels': .*a\.txt holds 4 labels, but a\.mp4 decodes to 5 frames"
+    assert set_aside.path == "a.mp4"
+    assert re.match(rf".*{wrong}", set_aside.reason)
 
 
 def test_folder_empty_csv(tmp_path: Path) -> None:
@@ -212,7 +222,7 @@ def test_a_set_may_name_its_own_phases(tmp_path: Path) -> None:
     base = make_ae2(tmp_path, "folders").rename(tmp_path / "pour_milk")
     labels = pickle.loads((base / "label.pickle").read_bytes())
     (base / "label.pickle").write_bytes(pickle.dumps({k: np.full_like(v, 3) for k, v in labels.items()}))
-    with pytest.raises(ValueError, match=r"has the label 3 of kind 'phase/pour_milk', which is outside its 3 classes"):
+    with pytest.raises(ValueError, match=r"key 'S0_ego_1', frame 0: the label 3 is above 2 .*pouring complete"):
         ae2.catalog(ae2.Options(root=tmp_path, set="pour_milk"))
     (base / "phases.txt").write_text("fetch\npour\nreturn\nserve\n")
     made = ae2.catalog(ae2.Options(root=tmp_path, set="pour_milk"))

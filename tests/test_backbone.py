@@ -10,7 +10,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from crossview.methods.backbone import Pooled
+from crossview.errors import UserError
+from crossview.methods.backbone import Pooled, create
 from crossview.methods.base_config import Base
 
 RESNET = Base(model="resnet10t", weights="random", size_px=64)
@@ -66,6 +67,57 @@ def test_weights_of_another_model_are_named(tmp_path: Path) -> None:
     save_file(timm.create_model("resnet18").state_dict(), tmp_path / "resnet.safetensors")
     with pytest.raises(ValueError, match=r"do not fit the base .*conv1\.0\.weight is missing"):
         Pooled(dataclasses.replace(RESNET, weights=str(tmp_path / "resnet.safetensors")))
+
+
+TINY = Base(model="vit_tiny_patch16_224", weights="random", size_px=32, width=24, depth=1, heads=2)
+
+
+def saved_as(kind: str, root: Path) -> tuple[dict[str, torch.Tensor], Base]:
+    """A ViT's weights, and a base that reads the file in which a training script saved them."""
+    torch.manual_seed(0)
+    shape = {"embed_dim": 24, "depth": 1, "num_heads": 2}
+    state = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32, **shape).state_dict()
+    content = {
+        "plain": state,
+        "float16": {k: v.half() for k, v in state.items()},
+        "wrapped": {"state_dict": state, "epoch": 3},
+        "head": state | {"head.weight": torch.zeros(10, 24), "head.bias": torch.zeros(10)},
+        "module": {"module." + k: v for k, v in state.items()},
+        "compiled and wrapped": {"model": {"module._orig_mod." + k: v for k, v in state.items()}, "epoch": 3},
+        "other size": state | {"pos_embed": torch.zeros(1, 17, 24)},
+        "one missing": {k: v for k, v in state.items() if k != "norm.weight"},
+        "some prefixed": {("module." if k.startswith("norm") else "") + k: v for k, v in state.items()},
+        "a tensor": state["pos_embed"],
+        "no tensors": {"epoch": 3, "args": {"lr": 0.1}},
+    }[kind]
+    torch.save(content, root / f"{kind}.pt")
+    return state, dataclasses.replace(TINY, weights=str(root / f"{kind}.pt"))
+
+
+@pytest.mark.parametrize("kind", ["plain", "float16", "wrapped", "head", "module", "compiled and wrapped"])
+def test_weights_as_training_scripts_save_them_are_loaded_whole(kind: str, tmp_path: Path) -> None:
+    state, config = saved_as(kind, tmp_path)
+    found = create(config, "a ViT").state_dict()
+    assert found.keys() == state.keys()
+    for name, value in state.items():
+        assert found[name].dtype == torch.float32
+        torch.testing.assert_close(found[name], value, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("other size", r"pos_embed is \(1, 17, 24\), not \(1, 5, 24\)"),
+        ("one missing", r"\(norm\.weight is missing\)"),
+        ("some prefixed", r"norm\.weight is missing; 2 of its 18 names start as 'module\.norm\.weight' does"),
+        ("a tensor", r"it holds a Tensor, not tensors by name; save the model's state_dict"),
+        ("no tensors", r"it holds a dict with the keys 'epoch', 'args', not tensors by name"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_by_name(kind: str, message: str, tmp_path: Path) -> None:
+    _, config = saved_as(kind, tmp_path)
+    with pytest.raises(UserError, match=rf"{kind}\.pt: .*{message}"):
+        create(config, "a ViT")
 
 
 def test_shapes_that_a_model_does_not_have_are_refused() -> None:

@@ -266,7 +266,7 @@ def test_prepare_sets_broken_files_aside(tmp_path: Path) -> None:
     catalog, out = sources(tmp_path / "from"), tmp_path / "to"
     videos.truncate(catalog.root / "a.mp4")
     (catalog.root / "b.mp4").write_bytes((catalog.root / "c.mp4").read_bytes())  # 9 frames, the catalog says 12
-    with pytest.raises(ValueError, match=r"2 of 3 videos cannot be read.*max_quarantined = 0\.05"):
+    with pytest.raises(ValueError, match=r"2 of 3 videos cannot be used.*max_quarantined = 0\.05"):
         prepare(catalog, out, size_px=32)
     prepared = prepare(catalog, out, size_px=32, max_quarantined=0.7)
     assert [r.scene for r in prepared.recordings] == ["c"]

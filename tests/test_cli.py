@@ -209,7 +209,7 @@ def test_splits_labels_and_rows_of_ae2(capsys: pytest.CaptureFixture[str], tmp_p
     (base / "exo" / "val.csv").write_text(good)
     labels = pickle.loads((base / "label.pickle").read_bytes())
     (base / "label.pickle").write_bytes(pickle.dumps(labels | {"S1_exo_1": np.zeros(3, int)}))
-    assert "label.pickle: 3 labels for" in refused(capsys, *args)
+    assert "label.pickle, key 'S1_exo_1', holds 3 labels, but" in refused(capsys, *args)
     (base / "label.pickle").write_bytes(b"nonsense")
     assert "label.pickle: " in refused(capsys, *args)
     assert contents(tmp_path / "catalog") == before
@@ -236,7 +236,7 @@ def test_unreadable_videos_are_set_aside_and_listed(capsys: pytest.CaptureFixtur
     (tmp_path / "list.csv").write_text("\n".join(lines))
     args = ("prepare", "folder", "--root", tmp_path, "--csv", tmp_path / "list.csv", "--out", tmp_path / "catalog")
     said = refused(capsys, *args)
-    assert "2 of 6 videos cannot be read, more than the share max_quarantined = 0.05" in said
+    assert "2 of 6 videos cannot be used, more than the share max_quarantined = 0.05" in said
     assert "1.mp4" in said
     assert "4.mp4" in said
     assert not (tmp_path / "catalog").exists()

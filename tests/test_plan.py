@@ -266,9 +266,9 @@ EGO, EXO = recording(0, "e", "ego"), recording(0, "x", "exo")
         (catalog_of(EXO), two_views("unpaired"), r"some/root: view 'a' asks for 'ego' recordings.* holds exo; correct"),
         (catalog_of(), two_views("group"), r"some/root: view 'a' asks for 'ego'.*no recording at all"),
         (
-            catalog_of(EGO, EXO, recording(1, "x", "exo")),
+            catalog_of(EGO, recording(1, "x", "exo")),
             two_views("unpaired"),
-            r"some/root: action 'a1' has 0 for a and 1 for b, so no two different files.*add a recording",
+            r"some/root: action 'a0' has 1 for a and 0 for b, so no two different files.*add a recording",
         ),
         (
             catalog_of(EGO, recording(1, "x", "exo")),

@@ -131,7 +131,7 @@ def test_what_a_module_must_keep_to(toy: Path, capsys: pytest.CaptureFixture[str
     videos.truncate(toy / "files" / "a_left.mp4")
     with pytest.raises(SystemExit):
         prepare(toy)
-    assert "1 of 5 videos cannot be read, more than the share max_quarantined = 0.05" in capsys.readouterr().err
+    assert "1 of 5 videos cannot be used, more than the share max_quarantined = 0.05" in capsys.readouterr().err
     prepare(toy, "--max-quarantined", "0.2")
     assert [q.path for q in Catalog.load(toy / "catalog").quarantined] == ["a_left.mp4"]
     shutil.rmtree(toy / "catalog")

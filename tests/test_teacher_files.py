@@ -12,6 +12,7 @@ import pytest
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.teachers.importers import HAND, OBJECT, epic_pickles, object_arrays, score_pickle
 from crossview.datasets.teachers.store import Teachers, write_detections, write_scores
+from crossview.errors import UserError
 
 
 def catalog(root: Path, *paths: str, fps: float = 30.0, num_frames: int = 4) -> Catalog:
@@ -154,3 +155,25 @@ def test_damaged_epic_messages_are_named(tmp_path: Path) -> None:
         (tmp_path / "P01_01.pkl").write_bytes(pickle.dumps([broken]))
         with pytest.raises(ValueError, match=r"P01_01.pkl: a message is damaged"):
             epic_pickles(tmp_path, known)
+
+
+@pytest.mark.parametrize("scores", ["high", [[1.0], [2.0, 3.0]], {"a": 1}])
+def test_scores_that_are_no_numbers_are_named(tmp_path: Path, scores: object) -> None:
+    (tmp_path / "scores.pkl").write_bytes(pickle.dumps({"x.mp4": scores}))
+    with pytest.raises(UserError, match=r"scores\.pkl: the scores of x\.mp4: not an array of numbers"):
+        score_pickle(tmp_path / "scores.pkl", catalog(tmp_path, "x.mp4"))
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (7, "it must be \\(objects, hands\\)"),
+        (("near", None), "not an array of numbers"),
+        ((3.5, None), "boxes of shape"),
+        (([[1, 2], [3]], None), "not an array of numbers"),
+    ],
+)
+def test_boxes_that_are_no_numbers_are_named(tmp_path: Path, entry: object, message: str) -> None:
+    save_objects(tmp_path / "x.npy", [None, entry, None, None])
+    with pytest.raises(UserError, match=rf"x\.npy: entry 1.*{message}"):
+        object_arrays(tmp_path, catalog(tmp_path, "x.mp4"))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from crossview.datasets.catalog.catalog import Catalog
+from crossview.datasets.catalog.listing import Problems, first_of
 from crossview.datasets.catalog.recording import Quarantined
 from crossview.datasets.video.decode import UnreadableVideo, VideoInfo, probe
 from crossview.errors import UserError
@@ -17,19 +18,28 @@ Tick = Callable[[int, int], None]
 
 
 def check_splits(root: Path, listed: Iterable[tuple[str, str]], source: Path | str) -> None:
-    """Raise ValueError where one file, under any of its names, is in two splits: it would be tested on its twin.
+    """Raise ValueError if one file, under any of its names, is in two splits: it would be tested on its twin.
 
     listed: (split, path relative to `root`) of every recording in one protocol; `source` names what the user
     can correct, such as a list of files.
     """
+    problems = Problems()
+    for _, problem in split_conflicts(root, listed):
+        problems.add(f"{source}: {problem}")
+    problems.refuse()
+
+
+def split_conflicts(root: Path, listed: Iterable[tuple[str, str]]) -> Iterator[tuple[int, str]]:
+    """Places in `listed` (as in `check_splits`) of files that an earlier place has in another split, and the error."""
     first: dict[Path, tuple[str, str]] = {}
-    for split, path in listed:
+    for place, (split, path) in enumerate(listed):
         known_split, known_path = first.setdefault((root / path).resolve(), (split, path))
         if known_split != split:
             also = "" if known_path == path else f", there as {known_path}"
-            raise UserError(
-                f"{source}: {path} is in split {split!r} and in split {known_split!r}{also}; a file belongs to one "
-                "split, or training sees what is evaluated: remove it from one of them"
+            yield (
+                place,
+                f"{path} is in split {split!r} and in split {known_split!r}{also}; a file belongs to one "
+                "split, or training sees what is evaluated: remove it from one of them",
             )
 
 
@@ -58,16 +68,16 @@ def probe_all(
 
 
 def check_share(catalog: Catalog, max_quarantined: float) -> None:
-    """Raise ValueError where too many of a dataset's files are unreadable: then the set is broken, not a file."""
+    """Raise ValueError if too many of a dataset's files are set aside: then the set is broken, not a file."""
     files = len({recording.path for recording in catalog.recordings}) + len(catalog.quarantined)
     check_broken(catalog.root, catalog.quarantined, files, max_quarantined)
 
 
 def check_broken(root: Path, broken: Sequence[Quarantined], total: int, max_quarantined: float) -> None:
-    """Raise ValueError where more than the share `max_quarantined` of `total` files is unreadable."""
+    """Raise ValueError if more than the share `max_quarantined` of `total` files is set aside."""
     if len(broken) > max_quarantined * total:
-        reasons = "\n  ".join(file.reason for file in broken[:5])
+        reasons = "\n  ".join(first_of([file.reason for file in broken], Problems.SHOWN))
         raise UserError(
-            f"{root}: {len(broken)} of {total} videos cannot be read, more than the share max_quarantined = "
-            f"{max_quarantined:g}; get them again, or raise max_quarantined to go on without them:\n  {reasons}"
+            f"{root}: {len(broken)} of {total} videos cannot be used, more than the share max_quarantined = "
+            f"{max_quarantined:g}; correct them, or raise max_quarantined to go on without them:\n  {reasons}"
         )

@@ -69,7 +69,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A file that was set aside because it cannot be read."""
+    """A file that was set aside because it cannot be read, or has another number of frames than labels."""
 
     path: str
     """Relative to the catalog's root."""

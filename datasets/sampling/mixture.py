@@ -27,7 +27,7 @@ class Mixture:
         slots = {plan.slots for plan in plans}
         if len(slots) > 1 or len(plans) != len(shares):
             raise UserError(f"mixture: {len(plans)} plans with {len(shares)} shares and slots {sorted(slots)}")
-        self._plans, self._shares = list(plans), [share / sum(shares) for share in shares]
+        self.plans, self._shares = list(plans), [share / sum(shares) for share in shares]
         self.seed = seed
         self.sampling, self.slots = plans[0].sampling, plans[0].slots
         self.labels = plans[0].labels
@@ -40,14 +40,14 @@ class Mixture:
         if i < 0:
             raise IndexError(f"row {i}: rows count from 0")
         source, own = self.source(i)
-        row = self._plans[source].row(own)
+        row = self.plans[source].row(own)
         clips = tuple(tuple(self._moved(clip, source) for clip in window) for window in row.clips)
         return Row(i, row.seed, clips)
 
     def source(self, i: int) -> tuple[int, int]:
         """Which plan gives row i, and which of its own rows that is."""
         left = 1.0
-        for k in range(len(self._plans) - 1, 0, -1):
+        for k in range(len(self.plans) - 1, 0, -1):
             share = self._shares[k] / left
             before = floor(i * share)
             if floor((i + 1) * share) > before:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from crossview.datasets.catalog import Catalog, Recording
+from crossview.datasets.catalog.listing import Problems
 from crossview.datasets.sampling.spec import Sampling, View
-from crossview.datasets.sampling.windows import overlap, run_together
+from crossview.datasets.sampling.windows import end_s, overlap, run_together
 from crossview.errors import UserError
 
 MISSING = -1
@@ -27,6 +29,7 @@ class Singles:
         ((name, view),) = sampling.views.items()
         self._table = np.array([[i] for i in candidates(catalog, name, view)], np.int64)
         self.slots = (name,)
+        self.drawn = frozenset(int(i) for i in self._table[:, 0])
         self.rows = len(self._table)
 
     def epoch(self, rng: np.random.Generator) -> np.ndarray:
@@ -39,7 +42,8 @@ class Pairs:
     """Two recordings that share an action ("unpaired") or a scene ("synchronized", "paired"), never the same file.
 
     The larger side of each action or scene gives one row per recording; the smaller side is dealt out in random order,
-    again and again, so that every recording with a partner occurs in every epoch.
+    again and again, so that every recording with a partner occurs in every epoch; `drawn` has these. Raises ValueError
+    if no recording has one.
     """
 
     def __init__(self, catalog: Catalog, sampling: Sampling) -> None:
@@ -58,13 +62,16 @@ class Pairs:
                 together = (dataset, recording.kind, getattr(recording, key))
                 grouped.setdefault(together, ([], []))[side].append(i)
         self._groups: list[tuple[np.ndarray, np.ndarray, bool]] = []
-        for (_, _, value), (first, second) in grouped.items():
+        for first, second in grouped.values():
             clocked = sampling.pairing == "synchronized"
             parts = _simultaneous(recordings, first, second) if clocked else [(first, second)]
-            added = [self._add(*part) for part in parts]
-            if key == "action" and not any(added):
-                raise UserError(_no_partner(catalog, sampling, value, len(first), len(second)))
+            for part in parts:
+                self._add(*part)
         self.rows = sum(len(longer) for longer, _, _ in self._groups)
+        self.drawn = frozenset(int(i) for longer, shorter, _ in self._groups for i in (*longer, *shorter))
+        if not self.rows and key == "action":
+            (_, _, action), (first, second) = next(iter(grouped.items()))
+            raise UserError(_no_partner(catalog, sampling, action, len(first), len(second)))
         if not self.rows:
             when = " that run at one time" if sampling.pairing == "synchronized" else ""
             raise UserError(
@@ -72,14 +79,13 @@ class Pairs:
                 f"{sampling.pairing!r} needs them: give the cameras of a take one scene and clock, or take 'unpaired'"
             )
 
-    def _add(self, first: list[int], second: list[int]) -> bool:
-        """Take in recordings that may all be paired, except a file with itself; whether there is such a pair."""
+    def _add(self, first: list[int], second: list[int]) -> None:
+        """Take in recordings that may all be paired, except a file with itself."""
         swapped = len(second) > len(first)
         longer, shorter = (second, first) if swapped else (first, second)
         partners = [i for i in longer if any(self._files[i] != self._files[j] for j in shorter)]
         if partners:
             self._groups.append((np.array(partners), np.array(shorter), swapped))
-        return bool(partners)
 
     def epoch(self, rng: np.random.Generator) -> np.ndarray:
         """int64 (rows, 2), columns in the order of the sampling's views."""
@@ -112,9 +118,13 @@ class Groups:
                     scenes.setdefault(together, [[] for _ in self._views])[v].append(i)
                     break
         self._scenes = list(scenes.values())
+        members = [[i for of_view in cameras for i in of_view] for cameras in self._scenes]
+        self.drawn = frozenset(i for cameras in members for i in cameras)
         if len(self.slots) > 1:
-            for cameras in self._scenes:
-                _check_clock(catalog, [i for of_view in cameras for i in of_view])
+            problems = Problems()
+            for cameras in members:
+                _check_clock(catalog, cameras, problems)
+            problems.refuse()
         self._rows = [
             max(-(-len(cameras) // view.count) for cameras, view in zip(scene, self._views, strict=True))
             for scene in self._scenes
@@ -152,16 +162,42 @@ def _simultaneous(
     return [(members, list(others)) for others, members in parts.items() if others]
 
 
-def _check_clock(catalog: Catalog, cameras: list[int]) -> None:
-    """Raise ValueError if the cameras of a scene, which share rows, have no common instant."""
+def _check_clock(catalog: Catalog, cameras: list[int], problems: Problems) -> None:
+    """Add a problem if the cameras of a scene, which share rows, have no common instant."""
     found = [catalog.recordings[i] for i in cameras]
     if run_together(found):
         return
-    start_s, end_s = overlap(found)
-    raise UserError(
+    first_s, last_s = overlap(found)
+    furthest = max(found, key=lambda r: abs(r.start_offset_s))
+    problems.add(
         f"catalog {catalog.root}: the cameras {', '.join(r.view for r in found)} of scene {found[0].scene!r} have no "
-        f"common instant (the last starts at {start_s:g} s, the first ends at {end_s:g} s): correct start_offset_s, or "
-        "pair them as 'paired'"
+        f"common instant (the last starts at {first_s:.1f} s, the first ends at {last_s:.1f} s)"
+        f"{_milliseconds(furthest, [r for r in found if r is not furthest])}: correct start_offset_s, or pair them as "
+        "'paired'"
+    )
+
+
+def clock_error(camera: Recording, others: Sequence[Recording]) -> str:
+    """That a camera never runs while others of its scene do, and what may be wrong with its start_offset_s."""
+    first_s, last_s = min(r.start_offset_s for r in others), max(end_s(r) for r in others)
+    return (
+        f"scene {camera.scene!r}: camera {camera.view} ({camera.path}) runs from {camera.start_offset_s:.1f} to "
+        f"{end_s(camera):.1f} s, {', '.join(r.view for r in others[:3])}{', ...' if len(others) > 3 else ''} from "
+        f"{first_s:.1f} to {last_s:.1f} s{_milliseconds(camera, others)}"
+    )
+
+
+def _milliseconds(camera: Recording, others: Sequence[Recording]) -> str:
+    """A hint if the clocks would agree with its offset, or all of them, read as milliseconds."""
+    if abs(camera.start_offset_s) < 10:
+        return ""
+    meant = replace(camera, start_offset_s=camera.start_offset_s / 1000)
+    scaled = [replace(r, start_offset_s=r.start_offset_s / 1000) for r in others]
+    if not run_together([meant, *others]) and not run_together([meant, *scaled]):
+        return ""
+    return (
+        f"; start_offset_s counts seconds: is {camera.start_offset_s:g} in milliseconds, and {meant.start_offset_s:g} "
+        "meant?"
     )
 
 

@@ -58,8 +58,9 @@ class Plan:
     The catalog is one split's (`Catalog.select`): whatever shares an action or a scene may share a row.
     An epoch visits every recording that the views can use, in a seeded order of its own. `single`: a row per recording.
     `unpaired`, `synchronized`, `paired`: per action or scene a row per recording of its larger side. `group`: a row per
-    scene, more where a scene has more cameras than slots. Recordings without a second camera of
-    their scene, which for `synchronized` must run at the same time, stay out of pairs.
+    scene, more where a scene has more cameras than slots. Recordings without a second file of their action, or a second
+    camera of their scene, which for `synchronized` must run at the same time, stay out of pairs: `drawn` has the
+    indices of those that are in rows, and `coverage.plan_warnings` says why the others are not.
     `labels` come from the whole dataset where `catalog` is a part of it.
     Raises ValueError if the catalog cannot give what the sampling asks for.
     """
@@ -81,6 +82,7 @@ class Plan:
         self._cameras = kinds.get(sampling.pairing, Pairs)(catalog, sampling)
         self.slots: tuple[str, ...] = self._cameras.slots
         self.rows_per_epoch: int = self._cameras.rows
+        self.drawn: frozenset[int] = self._cameras.drawn
         self._epoch = -1
         self._table = np.empty((0, 0), np.int64)
 

@@ -107,23 +107,27 @@ def frames_at(recording: Recording, instants: np.ndarray) -> np.ndarray:
 
 def run_together(recordings: list[Recording]) -> bool:
     """Whether there is an instant that all of them show."""
-    start_s, end_s = overlap(recordings)
-    return start_s <= end_s + 1e-6
+    first_s, last_s = overlap(recordings)
+    return first_s <= last_s + 1e-6
 
 
 def overlap(recordings: list[Recording]) -> tuple[float, float]:
     """First and last instant, in s on the scene's clock, that every recording shows; reversed where there is none."""
     start_s = max(r.start_offset_s for r in recordings)
-    end_s = min(r.start_offset_s + (r.num_frames - 1) / r.fps for r in recordings)
-    return start_s, end_s
+    return start_s, min(end_s(r) for r in recordings)
+
+
+def end_s(recording: Recording) -> float:
+    """The instant of its last frame, in s on the scene's clock."""
+    return recording.start_offset_s + (recording.num_frames - 1) / recording.fps
 
 
 def _shared(recordings: list[Recording]) -> tuple[Recording, int, int]:
     """The slowest recording, and its first and last frame that all the others show too."""
-    start_s, end_s = overlap(recordings)
+    first_s, last_s = overlap(recordings)
     slowest = min(recordings, key=lambda r: r.fps)
-    first = int(np.ceil((start_s - slowest.start_offset_s) * slowest.fps - 1e-6))
-    last = int(np.floor((end_s - slowest.start_offset_s) * slowest.fps + 1e-6))
+    first = int(np.ceil((first_s - slowest.start_offset_s) * slowest.fps - 1e-6))
+    last = int(np.floor((last_s - slowest.start_offset_s) * slowest.fps + 1e-6))
     first = max(0, min(first, slowest.num_frames - 1))
     return slowest, first, max(first, min(last, slowest.num_frames - 1))  # the overlap may fall between two frames
 

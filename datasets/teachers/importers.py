@@ -30,7 +30,7 @@ def score_pickle(file: Path, catalog: Catalog) -> dict[str, np.ndarray]:
         raise UserError(f"{file}: it must hold a dict of video path to scores; get the file again")
     by_path = {_stem(key): value for key, value in found.items()}
     out = {
-        r.id: np.asarray(by_path[_stem(r.path)], np.float64).reshape(-1)
+        r.id: _numbers(by_path[_stem(r.path)], f"{file}: the scores of {r.path}").reshape(-1)
         for r in catalog.recordings
         if _stem(r.path) in by_path
     }
@@ -166,11 +166,13 @@ def _pairs(file: Path, first: int) -> Entries:
     for number, pair in enumerate(pairs):
         if pair is None or number < first:
             continue
-        if len(pair) != 2:
-            raise UserError(f"{file}: entry {number} has {len(pair)} parts; it must be (objects, hands)")
+        if not isinstance(pair, (tuple, list, np.ndarray)) or len(pair) != 2:
+            held = f"{len(pair)} parts" if hasattr(pair, "__len__") else f"a {type(pair).__name__}"
+            raise UserError(f"{file}: entry {number} has {held}; it must be (objects, hands)")
         for kind, rows in zip((OBJECT, HAND), pair, strict=True):
-            if rows is not None and len(rows):
-                found.append((number, kind, _columns(np.asarray(rows, np.float64), f"{file}: entry {number}")))
+            if rows is not None and (not hasattr(rows, "__len__") or len(rows)):
+                what = f"{file}: entry {number}"
+                found.append((number, kind, _columns(_numbers(rows, what), what)))
     return Entries.of(found, len(pairs))
 
 
@@ -182,6 +184,14 @@ def _messages(file: Path) -> Entries:
         return Entries.of([entry for m in messages for entry in _epic_frame(m)], len(messages) + 1)
     except (ValueError, IndexError, struct.error) as error:
         raise UserError(f"{file}: a message is damaged ({error}); get the file again") from error
+
+
+def _numbers(values: object, what: str) -> np.ndarray:
+    """Float64 of the values' shape; raises UserError for text, ragged rows and the like."""
+    try:
+        return np.asarray(values, np.float64)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{what}: not an array of numbers (rows of one length); get the file again") from error
 
 
 def _columns(rows: np.ndarray, what: str) -> np.ndarray:

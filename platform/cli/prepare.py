@@ -20,9 +20,10 @@ import crossview.datasets
 from crossview import storage
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.catalog.probing import check_share, check_splits
+from crossview.datasets.sampling.coverage import clock_warnings
 from crossview.errors import UserError
 from crossview.platform.cli.options import parse
-from crossview.platform.progress import Progress, console
+from crossview.platform.progress import Progress, console, warn
 
 Own = TypeVar("Own")
 
@@ -35,7 +36,7 @@ class Request(Generic[Own]):
     out: Path
     """Folder for the catalog."""
     max_quarantined: float = 0.05
-    """Largest share of videos that may be unreadable."""
+    """Largest share of videos that may be unreadable, or have another number of frames than labels."""
 
 
 def dataset_names() -> list[str]:
@@ -327,6 +328,7 @@ def _describe(catalog: Catalog, out: Path) -> None:
             console.print(f"{which}without a split: {without} recordings, which take no part", highlight=False)
     for broken in catalog.quarantined:
         console.print(f"quarantined: {broken.path}: {broken.reason}", highlight=False, markup=False)
+    warn(clock_warnings(catalog.recordings))
     console.print(f"The catalog is saved to {out}", highlight=False)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from crossview.datasets.catalog import Catalog
+from crossview.datasets.sampling.coverage import plan_warnings
 from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.plan import Plan
 from crossview.errors import UserError
@@ -21,6 +22,7 @@ from crossview.platform import checkpoint, run_folder
 from crossview.platform.cluster.resources import joined
 from crossview.platform.config import Data, Experiment, from_dict
 from crossview.platform.data.plan_builder import build_plan, load_catalogs
+from crossview.platform.progress import warn
 from crossview.platform.train.batch_layout import Reach, shares
 from crossview.platform.train.device import device_of
 from crossview.platform.train.lr_schedule import total_steps
@@ -103,12 +105,14 @@ def _hash(facts: list[dict[str, Any]]) -> str:
 def check_new(method: str, experiment: Experiment[Any], tell: Callable[[str], None]) -> ResolvedRun:
     """A run that has no folder yet, with absolute paths; raises ValueError for all that can be refused beforehand.
 
+    Prints what of the catalogs is never drawn.
     `tell` is told what of the weights that it starts from is not taken over.
     """
     begin = checkpoint.resolve(experiment.init_from).resolve() if experiment.init_from else None
     experiment = replace(experiment, data=_absolute(experiment.data), init_from=begin)
     catalogs = load_catalogs(experiment.data)
     plan = build_plan(experiment, catalogs)
+    warn(plan_warnings(plan))
     shares(experiment.optim, experiment.compute)
     total_steps(experiment.optim, plan.rows_per_epoch)
     if not joined():  # else its workers compute elsewhere
