@@ -101,9 +101,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    method = preset("evgap", "paper_step1").method
-    features = (1, method.feature_width) if method.input == "features" else None
-    batch = example_batch(method.sampling(), given.batch, features=features)
+    method: Any = preset("evgap", "paper_step1").method
+    batch = example_batch(method.sampling(), given.batch, features=(1, method.feature_width))
     steps = given.checkpoints * given.every + given.every // 2  # the last one is written beside training, too
     made = Experiment(
         data=Data(catalog=Path("none")),
