@@ -54,13 +54,14 @@ def latest(run: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def _frozen_names(model: Method) -> set[str]:
+def frozen_names(model: Method) -> set[str]:
+    """Parameters that training leaves as they are."""
     return {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
 
 
 def frozen_state(model: Method) -> dict[str, Tensor]:
     """Frozen parameters, and buffers of modules without trained ones, such as a frozen part's running statistics."""
-    frozen = _frozen_names(model)
+    frozen = frozen_names(model)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     modules = {name.rpartition(".")[0] for name in trained}
     return {
@@ -79,7 +80,7 @@ def save(
     is written once and hard-linked, or copied by the object store, from then on. Where the storage fails, all is tried
     again, as `storage.write` does; on failure earlier checkpoints stay as they are; see `needs_space`.
     """
-    frozen = _frozen_names(model)
+    frozen = frozen_names(model)
     parts = {
         MODEL: {n: w.contiguous() for n, w in weights.items() if n not in frozen},
         FROZEN: {n: w.contiguous() for n, w in weights.items() if n in frozen},

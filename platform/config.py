@@ -107,6 +107,8 @@ class Compute:
     """Autocast type of the forward pass; float16 scales the loss."""
     threads: int | None = None
     """Torch threads per worker; None shares the cores among the workers."""
+    async_checkpoint: bool = True
+    """Train on while a checkpoint is written, from a copy in the host memory of rank 0."""
     max_failures: int = 2
     """Worker failures after which the run gives up."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -34,20 +35,25 @@ def noted_loop(config: dict[str, Any]) -> None:
     """The workers' own loop, whose stream notes its samples, and whose decoder notes its place and can be held."""
     import torch
     from ray.train import get_context
+    from ray.train.v2._internal.execution.context import get_train_context
 
     from crossview.platform.data import loader
-    from crossview.platform.train import loop
+    from crossview.platform.train import loop, notice
     from crossview.platform.train.worker_group import _worker_loop
 
-    run = config["run"].folder.name
+    run, context = config["run"].folder.name, get_train_context()
 
     class Noted(loader.Stream):
         def _to_device(self, rows: Any) -> Any:
-            context = get_context()
-            place = {"rank": context.get_world_rank(), "world": context.get_world_size()}
+            place = {"rank": get_context().get_world_rank(), "world": get_context().get_world_size()}
             node = ray.get_runtime_context().get_node_id()
             note("worker", run=run, node=node, samples=rows["sample"][:, 0].tolist(), **place)
             return super()._to_device(rows)
+
+    def watch() -> None:
+        while context.preemption_context.preemption_info is None:
+            time.sleep(0.05)
+        note("preemption", ranks=context.preemption_context.preemption_info.preempted_ranks)
 
     class Held(loader.RowDecoder):
         def __call__(self, positions: Any) -> Any:
@@ -59,6 +65,8 @@ def noted_loop(config: dict[str, Any]) -> None:
 
     loop.Stream, loader.RowDecoder = Noted, Held  # type: ignore[misc]
     loader.MAX_MICRO_BATCHES = 4  # many blocks, so that there is always one to hold
+    notice.LOOK_S = 0.0  # asks after each step
+    threading.Thread(target=watch, daemon=True).start()
     ray.train.torch.get_device = lambda: torch.device("cpu")  # type: ignore[attr-defined]
     _worker_loop(config)
 

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import threading
+import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +76,47 @@ def test_what_the_nodes_install_from_is_what_the_package_is_made_of(name: str) -
     assert rooms == {"crossview", "datasets", "downstream", "methods", "platform", "storage", "tune_spaces"}
     assert {"Makefile", "pyproject.toml", "requirements.lock", "README.md", "LICENSE"} <= set(mounts.values())
     assert all(there == f"~/crossview/{here}" for there, here in mounts.items() if not here.startswith("~"))
+
+
+def test_aws_notice_of_a_spot_instance_is_passed_on_to_ray(tmp_path: Path) -> None:
+    """With a server in place of AWS's, which first refuses, and a `ray` that notes what it is called with."""
+    asked: list[tuple[str, str, str | None]] = []
+
+    class Metadata(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.answer(200 if self.headers["X-aws-ec2-metadata-token-ttl-seconds"] else 400, b"secret")
+
+        def do_GET(self) -> None:
+            asked.append((self.command, self.path, self.headers["X-aws-ec2-metadata-token"]))
+            self.answer(404 if len(asked) < 3 else 200, b'{"action": "terminate"}')
+
+        def answer(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    command, noted = read("cluster.yaml")["worker_start_ray_commands"][-1], tmp_path / "noted.txt"
+    assert "http://169.254.169.254/" in command
+    for name, script in (("ray", f'echo "$@" > {noted}.part && mv {noted}.part {noted}'), ("sleep", "exit 0")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Metadata) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        command = command.replace("169.254.169.254", f"127.0.0.1:{server.server_port}")
+        env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "RAY_HEAD_IP": "10.0.0.1"}
+        subprocess.run(["bash", "-c", command], env=env, check=True)
+        deadline = time.monotonic() + 60
+        while not noted.exists():
+            assert time.monotonic() < deadline, "waited too long"
+            time.sleep(0.05)
+        server.shutdown()
+    assert asked == [("GET", "/latest/meta-data/spot/instance-action", "secret")] * 3
+    assert noted.read_text().startswith(
+        "drain-node --address 10.0.0.1:6379 --reason DRAIN_NODE_REASON_PREEMPTION --reason-message AWS reclaims"
+    )
 
 
 def without(field: str) -> Callable[[dict[str, Any]], object]:

@@ -100,6 +100,13 @@ class Simulated:
             self.cluster.remove_node(self.spare, allow_graceful=False)
             self.spare = None
 
+    def drain(self, node: Any) -> None:
+        """Give notice that a node will be taken away in two minutes."""
+        command = ["drain-node", "--address", self.cluster.address, "--node-id", node.node_id]
+        reason = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "reclaimed"]
+        ray = str(Path(sys.executable).with_name("ray"))
+        subprocess.run([ray, *command, *reason, "--deadline-remaining-seconds", "120"], check=True)
+
     def driver(self, notes: Path, *asked: dict[str, str], fill: bool = False) -> subprocess.Popen[str]:
         """A process that trains runs of the given folders and configurations, or resumes them."""
         notes.mkdir(exist_ok=True)
@@ -254,6 +261,44 @@ def test_what_breaks_costs_nothing_past_the_last_checkpoint(
     assert len(losses(run)) == STEPS
     weights, expected = (checkpoint.read_weights(checkpoint.folder(r, STEPS)) for r in (run, straight))
     assert all(torch.equal(weights[key], value) for key, value in expected.items())
+
+
+def test_notices_end_a_group_with_its_current_step(simulated: Simulated, straight: Path, features: Path) -> None:
+    """SIGTERM to the driver, whose resumed run then loses a node with notice: neither counts as a failure."""
+    simulated.two_trainers()
+    run, notes = simulated.folder / "notices", simulated.folder / "notices-notes"
+    notes.mkdir()
+    for step in (12, 44):
+        (notes / f"hold-{step}").touch()
+    made = experiment("byov", preset("byov", "debug").method, features, STEPS, workers=2, max_failures=0)
+    asked = {"run": str(run), "config": config_file(simulated.folder, "byov", made)}
+    driver = simulated.driver(notes, asked)
+    try:
+        wait_for(lambda: _held(notes, 12, 2), driver, notes)
+        wait_for(lambda: checkpoint.folder(run, 8).exists(), driver, notes)
+        driver.send_signal(signal.SIGTERM)
+        wait_for(lambda: [n for n in noted(notes, "stage") if n["stage"] == "leaving"], driver, notes)
+        (notes / "hold-12").unlink()
+        assert driver.wait(timeout=600) == 143, (notes / "driver.txt").read_text()[-3000:]
+        left = checkpoint.latest(run)
+        assert left is not None
+        assert "step-00000008" <= left.name < "step-00000044"
+
+        driver = simulated.driver(notes, {"run": str(run)})
+        before = len(_held(notes, 44, 0))
+        wait_for(lambda: len(_held(notes, 44, 0)) - before == 2, driver, notes)
+        simulated.drain(simulated.trainers[-1])
+        wait_for(lambda: {tuple(n["ranks"]) for n in noted(notes, "preemption")}, driver, notes)
+        (notes / "hold-44").unlink()
+        simulated.trainers[-1] = simulated.add(num_cpus=1, num_gpus=1)
+        simulated.finish(driver, notes)
+    finally:
+        driver.kill()
+    assert "a node is about to be taken away" in (notes / "driver.txt").read_text()
+    assert losses(run) == losses(straight)
+    assert len(losses(run)) == STEPS
+    samples = [sample for n in noted(notes, "worker") for sample in n["samples"]]
+    assert len(samples) < (STEPS + 10) * BATCH  # but for what was fetched ahead and not used
 
 
 def _held(notes: Path, step: int, count: int) -> list[int]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ray.train import FailureConfig, TrainingFailedError
+from ray.train import TrainingFailedError
 
 from crossview import storage
 from crossview.errors import UserError
@@ -18,18 +20,22 @@ from crossview.platform.cluster.connect import connect
 from crossview.platform.progress import Progress
 from crossview.platform.train.batch_layout import worker_counts
 from crossview.platform.train.device import wants_gpu
-from crossview.platform.train.elastic import fit_elastic
+from crossview.platform.train.elastic import fit_elastic, fit_fixed
+from crossview.platform.train.notice import Notice
 from crossview.platform.train.resolve import ResolvedRun
 from crossview.platform.train.status import Status, look_s
 from crossview.platform.train.verdict import Verdict
 from crossview.platform.train.worker_group import Job
 
+POLL_S = 0.5
 
-def fit(run: ResolvedRun, line: Progress, until: int | None, *, planned: bool) -> None:
-    """Run the loop in Ray Train workers while this process shows their progress.
 
-    `planned` says that the cluster is known to have room: a search's driver sees what its autoscaler may add, a trial's
-    process does not.
+def fit(run: ResolvedRun, line: Progress, until: int | None, notice: Notice, *, planned: bool) -> None:
+    """Run the loop in Ray Train workers while this process shows their progress, to its end or until notice is given.
+
+    A group that ends before, because one of its nodes is about to be taken away, is followed by another. `planned` says
+    that the cluster is known to have room: a search's driver sees what its autoscaler may add, a trial's process does
+    not.
     """
     connect()
     compute, actors = run.experiment.compute, run.experiment.data.decode_actors
@@ -39,12 +45,12 @@ def fit(run: ResolvedRun, line: Progress, until: int | None, *, planned: bool) -
         least = replace(compute, min_workers=counts[-1]) if counts else compute
         resources.check_room(least, actors, resources.capacity(), gpu=gpu)
     job = Job(run.for_workers(), until, Verdict(), gpu)
-    with _shown(run.folder / "progress.json", line):
+    with _shown(run.folder / "progress.json", line), _passed_on(notice, job.verdict):
         try:
             if compute.min_workers is None:
-                job.trainer(compute.workers, FailureConfig(max_failures=compute.max_failures)).fit()
+                fit_fixed(job, notice)
             else:
-                fit_elastic(job, counts)
+                fit_elastic(job, counts, notice)
         except TrainingFailedError as error:
             if (reason := job.verdict.read()) is not None:
                 raise UserError(reason) from error
@@ -54,6 +60,28 @@ def fit(run: ResolvedRun, line: Progress, until: int | None, *, planned: bool) -
             ) from error
     if (reason := job.verdict.read()) is not None:
         raise UserError(reason)
+
+
+@contextlib.contextmanager
+def _passed_on(notice: Notice, verdict: Verdict) -> Iterator[None]:
+    """Meanwhile ask the workers to leave once notice is given; before they train, nothing is lost by ending at once."""
+    stop = threading.Event()
+
+    def pass_on() -> None:
+        while not stop.wait(POLL_S):
+            if notice.given and verdict.stage() == "starting":
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            if notice.given:
+                verdict.set_stage("leaving")
+
+    thread = threading.Thread(target=pass_on, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 @contextlib.contextmanager

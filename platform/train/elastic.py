@@ -1,4 +1,4 @@
-"""Groups of changing size: one after the other, each as large as the cluster has room for."""
+"""One group of workers after the other until a run is done, of one size or each as large as there is room for."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from crossview.platform.cluster import resources
 from crossview.platform.progress import console
+from crossview.platform.train.notice import Notice
 from crossview.platform.train.worker_group import Job
 
 LOOK_S = 10.0
@@ -22,8 +23,22 @@ NOTICED_S = 20.0
 """After this time Ray knows that a node is gone whose workers have been missed."""
 
 
-def fit_elastic(job: Job, counts: list[int]) -> None:
-    """One group after the other, each as large as there is room for, until the run is done.
+def fit_fixed(job: Job, notice: Notice) -> None:
+    """One group of all workers after the other until the run is done, or notice is given.
+
+    A group restarts by itself after failures. It leaves a node that is about to be taken away, which is no failure.
+    """
+    compute = job.run.experiment.compute
+    while True:
+        job.trainer(compute.workers, FailureConfig(max_failures=compute.max_failures)).fit()
+        if notice.given or job.verdict.read() is not None or job.finished():
+            return
+        console.print(f"{job.run.folder.name}: a node is about to be taken away; the workers start on others")
+        job.verdict.set_stage("starting")
+
+
+def fit_elastic(job: Job, counts: list[int], notice: Notice) -> None:
+    """One group after the other, each as large as there is room for, until the run is done, or notice is given.
 
     Ray's own elastic groups take any size that fits; here the size must share the batch evenly and leave room for
     decoding. A group that broke with one of its nodes is no failure.
@@ -33,11 +48,11 @@ def fit_elastic(job: Job, counts: list[int]) -> None:
     once = FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0)  # type: ignore[call-arg]
     request_resources(bundles=[resources.per_worker(gpu=job.gpu)] * compute.workers)  # what is lost is started anew
     try:
-        while not job.finished():
+        while not notice.given and not job.finished():
+            job.verdict.set_stage("starting")
             workers, nodes = _await_room(job, tried), _nodes()
             tried = counts
             console.print(f"{job.run.folder.name}: {workers} of {compute.workers} workers")
-            job.verdict.set_stage("starting")
             larger = [count for count in counts if count > workers]
             try:
                 with _looking(job, workers, larger):

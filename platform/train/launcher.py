@@ -13,6 +13,7 @@ from crossview.platform.config import Experiment
 from crossview.platform.progress import Progress, console
 from crossview.platform.train.device import device_of, set_threads, wants_gpu
 from crossview.platform.train.loop import train
+from crossview.platform.train.notice import TERMINATED, Notice, on_sigterm
 from crossview.platform.train.resolve import ResolvedRun, check_new, saved
 from crossview.platform.train.state import Worker
 from crossview.platform.train.status import Status, status_writer
@@ -29,7 +30,8 @@ def start(
 ) -> Path:
     """Train a new run in `folder`; what can be refused is refused before the folder exists.
 
-    `until` ends it after that step, for `resume` to continue; for `planned` see `driver.fit`.
+    `until` ends it after that step, for `resume` to continue; for `planned` see `driver.fit`. SIGTERM ends training
+    with a checkpoint of the current step, and then the process (SystemExit).
     """
     run = check_new(method, experiment, console.print)
     info = run_folder.create(folder, method, run.experiment)
@@ -56,17 +58,23 @@ def _train(run: ResolvedRun, in_process: bool, until: int | None, planned: bool)
     if done >= min(total, until or total):
         console.print(f"{run.folder}: all {min(total, until or total)} steps are done already")
         return run.folder
-    with Progress(f"training {run.method}", total, "steps", done) as line:
+    with on_sigterm() as notice, Progress(f"training {run.method}", total, "steps", done) as line:
         if in_process:
-            _in_this_process(run, line, until)
+            _in_this_process(run, line, until, notice)
         else:
             from crossview.platform.train.driver import fit
 
-            fit(run, line, until, planned=planned)
+            fit(run, line, until, notice, planned=planned)
+    if notice.given:
+        console.print(
+            f"{run.folder}: ended by SIGTERM; the latest checkpoint is {checkpoint.latest(run.folder)}. Resume with "
+            f"`crossview resume {run.folder}`"
+        )
+        raise SystemExit(TERMINATED)
     return run.folder
 
 
-def _in_this_process(run: ResolvedRun, line: Progress, until: int | None) -> None:
+def _in_this_process(run: ResolvedRun, line: Progress, until: int | None, notice: Notice) -> None:
     compute, write = run.experiment.compute, status_writer(run.folder)
     set_threads(compute)
 
@@ -74,7 +82,7 @@ def _in_this_process(run: ResolvedRun, line: Progress, until: int | None) -> Non
         line.update(status.step, status.note())
         write(status)
 
-    train(run, Worker(device_of(compute), in_process=True), tell, until)
+    train(run, Worker(device_of(compute), in_process=True), tell, until, leave=lambda: notice.given)
 
 
 def _on_features(run: ResolvedRun, in_process: bool) -> ResolvedRun:

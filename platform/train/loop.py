@@ -8,6 +8,7 @@ from collections.abc import Callable
 from crossview.platform import checkpoint
 from crossview.platform.data.loader import Shard, Stream
 from crossview.platform.train.batch_layout import shares
+from crossview.platform.train.checkpoint_writer import CheckpointWriter
 from crossview.platform.train.lr_schedule import learning_rate
 from crossview.platform.train.metrics import Metrics
 from crossview.platform.train.resolve import ResolvedRun
@@ -34,8 +35,8 @@ def train(
     """Train a run from its latest checkpoint, or from the start, to its end.
 
     `until` ends it sooner, after that step and with a checkpoint; the schedule stays that of the whole run, so that
-    stopping and resuming changes nothing. `leave` is asked on every rank after each checkpoint; a true answer, the same
-    on all, ends it there.
+    stopping and resuming changes nothing. `leave` is asked on every rank after each step; a true answer, the same on
+    all, ends it there, with a checkpoint too.
     """
     training = training_of(run, worker)
     optim, compute, every = run.experiment.optim, run.experiment.compute, run.experiment.every
@@ -65,7 +66,7 @@ def train(
         decode_apart=worker.decode_apart,
     )
     started = time.monotonic()
-    with stream:
+    with stream, CheckpointWriter(background=compute.async_checkpoint) as writer:
         batches = iter(stream)
         while training.step < stop:
             values = training.optimise(batches, forward, passes, total)
@@ -78,13 +79,14 @@ def train(
                 with checkpoint.needs_space(folder / "tensorboard", folder):
                     metrics.log(training.step, row)
                 on_step(Status(training.step, total, row["loss"], wait, stream.quarantined))
-            if training.step % every.checkpoint == 0 or last:
+            leaving = leave is not None and not last and leave()
+            if training.step % every.checkpoint == 0 or last or leaving:
                 if metrics:  # first: a checkpoint must not exist without the rows before it
                     with checkpoint.needs_space(folder / "metrics.parquet", folder):
                         metrics.flush()
-                training.save()
-                if leave and leave():
-                    break
+                writer.write(training)
+            if leaving:
+                break
     if metrics:
         with checkpoint.needs_space(folder / "metrics.parquet", folder):
             metrics.close()

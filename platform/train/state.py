@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,11 +133,18 @@ class Training:
 
     def save(self) -> None:
         """Write the checkpoint of this step, on rank 0; where the model is sharded, every rank has to take part."""
+        self.saving()()
+
+    def saving(self, *, copied: bool = False) -> Callable[[], None]:
+        """What writes the checkpoint of this step: at once, or `copied` to host memory also while training goes on."""
         weights, ema = self._whole(self.model.state_dict()), self._whole(self.ema)
         optimizer = self._whole(self.optimizer.state_dict())
-        target = checkpoint.folder(self.run.folder, self.step)
-        if self.worker.rank != 0 or checkpoint.is_complete(target):
-            return
+        if self.worker.rank != 0:
+            return lambda: None
+        if copied:
+            frozen = checkpoint.frozen_names(self.model)  # these do not change
+            weights = {n: w if n in frozen else _copy(w) for n, w in weights.items()}
+            optimizer, ema = _copy(optimizer), _copy(ema)
         state: dict[str, Any] = {
             "step": self.step,
             "optimizer": optimizer,
@@ -151,8 +158,14 @@ class Training:
         if ema is not None:
             state["raw"] = {n: weights[n] for n in ema}
             weights = weights | ema
-        with checkpoint.needs_space(target, self.run.folder):
-            checkpoint.save(target, self.model, weights, state, self.run.info, self.experiment.every.keep)
+        target, run, keep = checkpoint.folder(self.run.folder, self.step), self.run, self.experiment.every.keep
+
+        def write() -> None:
+            if not checkpoint.is_complete(target):
+                with checkpoint.needs_space(target, run.folder):
+                    checkpoint.save(target, self.model, weights, state, run.info, keep)
+
+        return write
 
     def optimise(self, micro_batches: Iterator[Any], forward: nn.Module, passes: int, total: int) -> dict[str, Tensor]:
         """One optimiser step over `passes` micro batches; returns the losses (means over workers) and gradient norm."""
@@ -196,6 +209,15 @@ class Training:
         for name, parameter in self.model.named_parameters():
             if name in self.ema:
                 self.ema[name].lerp_(parameter, 1 - decay)
+
+
+def _copy(state: Any) -> Any:
+    """A nested state whose tensors are copies in host memory."""
+    if isinstance(state, dict):
+        return {k: _copy(v) for k, v in state.items()}
+    if isinstance(state, list):
+        return [_copy(v) for v in state]
+    return state.detach().to("cpu", copy=True) if isinstance(state, Tensor) else state
 
 
 def _mean_over_workers(values: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -19,9 +17,10 @@ from crossview.platform.cluster import resources
 from crossview.platform.cluster.connect import ray_storage
 from crossview.platform.train.device import set_threads
 from crossview.platform.train.loop import train
+from crossview.platform.train.notice import Looks
 from crossview.platform.train.resolve import ResolvedRun
 from crossview.platform.train.state import Worker
-from crossview.platform.train.status import Status, status_writer
+from crossview.platform.train.status import status_writer
 from crossview.platform.train.verdict import Verdict
 
 
@@ -80,34 +79,26 @@ def _worker_loop(config: dict[str, Any]) -> None:
     if verdict.read() is not None:  # the group was restarted after an error that a restart cannot fix
         return
     try:
-        train(run, worker, _telling(run.folder, verdict), config["until"], leave=_leave(worker, verdict))
+        looks = Looks(_asked(worker, verdict), device)
+        train(run, worker, status_writer(run.folder), config["until"], leave=looks.leave)
     except (UserError, OSError) as error:
         verdict.give(str(error))
         if worker.world > 1:  # the other ranks wait for this one: end the group
             raise
 
 
-def _telling(run: Path, verdict: Verdict) -> Callable[[Status], None]:
-    """Writes progress, and says that the group trains once it does: its decoders then have claimed their share."""
-    write, trains = status_writer(run), False
+def _asked(worker: Worker, verdict: Verdict) -> Callable[[], bool]:
+    """Whether the driver asks the group to end, or a node of the group is about to be taken away.
 
-    def tell(status: Status) -> None:
-        nonlocal trains
-        if not trains:
-            verdict.set_stage("training")
-            trains = True
-        write(status)
-
-    return tell
-
-
-def _leave(worker: Worker, verdict: Verdict) -> Callable[[], bool]:
-    """Whether the driver asks the group to end here: as rank 0 hears it, for all."""
+    Says that the group trains once it does: its decoders then have claimed their share.
+    """
+    from ray.train import get_preemption_info
 
     def asked() -> bool:
-        heard = torch.tensor(float(worker.rank == 0 and verdict.stage() == "leaving"), device=worker.device)
-        if worker.world > 1:
-            dist.broadcast(heard, 0)
-        return bool(heard)
+        preempted = get_preemption_info() is not None  # on every rank: Ray waits for all of them
+        stage = verdict.stage() if worker.rank == 0 else None
+        if stage == "starting":
+            verdict.set_stage("training")
+        return preempted or stage == "leaving"
 
     return asked
