@@ -119,16 +119,26 @@ def test_one_checkpoint_is_written_at_a_time_and_before_it_the_metrics_of_its_st
 ) -> None:
     save, writing = checkpoint.save, threading.Lock()
     rows: list[int] = []
+    reached, step = threading.Condition(), 0
+
+    def on_step(status: Status) -> None:
+        nonlocal step
+        with reached:
+            step = status.step
+            reached.notify_all()
 
     def alone(target: Path, *rest: Any) -> None:
         assert writing.acquire(blocking=False), "two at once"
         rows.append(len(read_metrics(target.parent.parent)))
-        time.sleep(0.2)  # longer than four steps, so that the next one has to wait
+        wanted = min(int(target.name.removeprefix("step-")) + EVERY, STEPS)
+        with reached:
+            assert reached.wait_for(lambda: step >= wanted, LONG_S)
+        time.sleep(0.2)  # the next one is asked for meanwhile, and has to wait
         save(target, *rest)
         writing.release()
 
     monkeypatch.setattr(checkpoint, "save", alone)
-    trained(tmp_path / "run", catalog, lambda status: None)
+    trained(tmp_path / "run", catalog, on_step)
     assert rows == list(range(EVERY, STEPS + 1, EVERY))
     assert_same_checkpoints(tmp_path / "run", straight)
 
@@ -160,6 +170,7 @@ def test_an_error_of_training_waits_for_the_checkpoint_before_it(
 
     def slow(*arguments: Any) -> None:
         assert failed.wait(LONG_S)
+        time.sleep(0.5)  # while the error leaves the loop
         save(*arguments)
 
     def fail(status: Status) -> None:
