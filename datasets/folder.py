@@ -95,11 +95,10 @@ def _read(root: Path, csv_file: Path) -> list[_Line]:
     if not csv_file.is_file():
         raise UserError(f"{csv_file}: the file is missing; write one with the header {','.join(REQUIRED)}")
     problems = Problems()
-    rows = table(csv_file, REQUIRED, OPTIONAL, problems)
-    if not rows and not problems:
-        raise UserError(f"{csv_file}: it lists no recording; add a line per video under the header")
-    checked = (_check(root, csv_file, row, problems) for row in rows)
+    checked = (_check(root, csv_file, row, problems) for row in table(csv_file, REQUIRED, OPTIONAL, problems))
     lines = [line for line in checked if line is not None]
+    if not lines and not problems:
+        raise UserError(f"{csv_file}: it lists no recording; add a line per video under the header")
     _check_twins(root, csv_file, lines, problems)
     problems.refuse()
     return lines

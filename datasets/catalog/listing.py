@@ -9,7 +9,7 @@ import codecs
 import csv
 import difflib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -110,12 +110,12 @@ def cells(file: Path, number: int, line: str, separator: str) -> list[str]:
     return [value.strip() for value in values]
 
 
-def table(file: Path, required: Sequence[str], optional: Sequence[str], problems: Problems) -> list[Row]:
+def table(file: Path, required: Sequence[str], optional: Sequence[str], problems: Problems) -> Iterator[Row]:
     """Rows of a table whose first line names its columns, in any order and case.
 
     Values are separated by comma, semicolon or tab, whichever the first line uses. Rows that do not fit the header are
-    added to `problems`; raises UserError for a file or a header that cannot be read. Lines of separators alone, which
-    spreadsheets write for emptied rows, count as blank.
+    added to `problems` in their turn; raises UserError for a file or a header that cannot be read. Lines of separators
+    alone, which spreadsheets write for emptied rows, count as blank.
     """
     lines = text_lines(file)
     if not lines:
@@ -127,7 +127,6 @@ def table(file: Path, required: Sequence[str], optional: Sequence[str], problems
     while names and not names[-1]:  # columns that a spreadsheet once had
         names.pop()
     _check_header(f"{file}, line {first}", names, required, known)
-    rows: list[Row] = []
     for number, line in lines[1:]:
         try:
             values = cells(file, number, line, separator)
@@ -144,8 +143,7 @@ def table(file: Path, required: Sequence[str], optional: Sequence[str], problems
                 f"{len(values)}; give one value per column, and put a value that holds {separator!r} in quotes"
             )
             continue
-        rows.append(Row(number, dict(zip(names, values, strict=True))))
-    return rows
+        yield Row(number, dict(zip(names, values, strict=True)))
 
 
 def _check_header(place: str, names: list[str], required: Sequence[str], known: Sequence[str]) -> None:
