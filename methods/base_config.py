@@ -15,7 +15,8 @@ class Base:
     model: str = "vit_base_patch16_clip_quickgelu_224.openai"
     """timm's name; the quickgelu variant is the activation that OpenAI's CLIP weights were trained with."""
     weights: str = "hub"
-    """"hub" loads the weights of that name, "random" draws them from `seed`, else a .safetensors or .pt file."""
+    """"hub" loads the weights of that name, "random" draws them from `seed`, else a .safetensors or .pt file; a prefix
+    "module." or "_orig_mod." of all its names is removed."""
     seed: int = 0
     """Of random weights: the same configuration gives the same base in every process."""
     size_px: int = 224
