@@ -10,7 +10,8 @@ from pathlib import Path
 from crossview.datasets.catalog.catalog import Catalog
 from crossview.datasets.catalog.listing import Problems, first_of
 from crossview.datasets.catalog.recording import Quarantined
-from crossview.datasets.video.decode import UnreadableVideo, VideoInfo, probe
+from crossview.datasets.video.decode import VideoInfo, probe
+from crossview.datasets.video.frames import UnreadableVideo
 from crossview.errors import UserError
 
 Tick = Callable[[int, int], None]

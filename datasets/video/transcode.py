@@ -15,7 +15,10 @@ import av
 from crossview import storage
 from crossview.datasets.catalog import Catalog, Quarantined, Recording
 from crossview.datasets.catalog.probing import Tick, check_broken
-from crossview.datasets.video.decode import UnreadableVideo, displayed_size, probe, sequential, yuv420
+from crossview.datasets.video.conversion import yuv420
+from crossview.datasets.video.decode import probe
+from crossview.datasets.video.frames import UnreadableVideo, sequential
+from crossview.datasets.video.orientation import displayed_size
 from crossview.errors import UserError
 
 

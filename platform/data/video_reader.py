@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from crossview.datasets.catalog import Recording
-from crossview.datasets.video.decode import UnreadableVideo, decode, sequential, yuv420
+from crossview.datasets.video.conversion import yuv420
+from crossview.datasets.video.decode import decode
+from crossview.datasets.video.frames import UnreadableVideo, sequential
 from crossview.errors import UserError
 from crossview.methods.method import Method
 from crossview.platform.config import Data
