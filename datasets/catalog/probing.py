@@ -11,7 +11,7 @@ from crossview.datasets.catalog.catalog import Catalog
 from crossview.datasets.catalog.listing import Problems, first_of
 from crossview.datasets.catalog.recording import Quarantined
 from crossview.datasets.video.decode import VideoInfo, probe
-from crossview.datasets.video.frames import UnreadableVideo
+from crossview.datasets.video.frames import UnreadableVideo, is_utf8
 from crossview.errors import UserError
 
 Tick = Callable[[int, int], None]
@@ -52,6 +52,9 @@ def probe_all(
     broken: list[Quarantined] = []
 
     def attempt(path: str) -> VideoInfo | Quarantined:
+        if not is_utf8(path):
+            shown = path.encode(errors="backslashreplace").decode()
+            return Quarantined(shown, f"{root / shown}: its name is not UTF-8, which a catalog needs; rename the file")
         try:
             return probe(root / path)
         except UnreadableVideo as error:

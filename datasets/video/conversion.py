@@ -8,7 +8,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
-from crossview.datasets.video.orientation import displayed_size, quarter_turns
+from crossview.datasets.video.orientation import displayed_size, orientation
 
 Pixels = Literal["rgb", "yuv420"]
 
@@ -18,20 +18,19 @@ _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 
 def rgb(frame: VideoFrame, size: tuple[int, int] | None) -> np.ndarray:
     """One frame as displayed: uint8 (H, W, 3)."""
-    picture = _reformat(frame, size, "rgb24").to_ndarray()
-    return np.rot90(picture, quarter_turns(frame))
+    return orientation(frame).apply(_reformat(frame, size, "rgb24").to_ndarray())
 
 
 def yuv420(frame: VideoFrame, size: tuple[int, int] | None) -> np.ndarray:
     """I420 planes of one frame as displayed, BT.601 limited range: uint8 (H * 3 // 2, W), H and W cut to even."""
     picture = _reformat(frame, size, "yuv420p")
     height, width = picture.height // 2 * 2, picture.width // 2 * 2
-    turns = quarter_turns(frame)
+    shown = orientation(frame)
     planes = []
     for plane, halve in zip(picture.planes, (1, 2, 2), strict=True):
         stored = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-        planes.append(np.rot90(stored[: height // halve, : width // halve], turns).reshape(-1))
-    return np.concatenate(planes).reshape(-1, width if turns % 2 == 0 else height)
+        planes.append(shown.apply(stored[: height // halve, : width // halve]).reshape(-1))
+    return np.concatenate(planes).reshape(-1, width if shown.turns % 2 == 0 else height)
 
 
 def yuv420_of_rgb(picture: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
@@ -49,7 +48,7 @@ def _reformat(frame: VideoFrame, size: tuple[int, int] | None, pixel_format: str
     matrix = Colorspace.ITU709 if space == _BT709 else Colorspace.BT2020 if space in _BT2020 else Colorspace.ITU601
     full = int(frame.color_range) == _FULL_RANGE or frame.format.name.startswith("yuvj")
     height, width = size or displayed_size(frame)
-    if quarter_turns(frame) % 2:
+    if orientation(frame).turns % 2:
         height, width = width, height
     shrinks = height <= frame.height and width <= frame.width
     return frame.reformat(

@@ -11,10 +11,13 @@ import numpy as np
 from crossview import storage
 from crossview.datasets.video.conversion import Pixels
 from crossview.datasets.video.decord_decoder import Decord
-from crossview.datasets.video.frames import UnreadableVideo, sequential
+from crossview.datasets.video.frames import UnreadableVideo, as_unreadable, sequential
 from crossview.datasets.video.orientation import displayed_size
 from crossview.datasets.video.pyav_decoder import PyAV
 from crossview.errors import UserError
+
+MIN_FPS, MAX_FPS = 1e-3, 1e5
+"""Frame rates outside are errors of the file: of its time base, mostly."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,12 @@ def probe(path: Path, *, time_limit_s: float = 600.0) -> VideoInfo:
     """Decode the whole file once, without keeping pixels, and count its frames; raises UnreadableVideo."""
     count, start_s, end_s, stated, size = 0, 0.0, 0.0, 0.0, (0, 0)
     for frame, stream in sequential(path, time_limit_s):
-        end_s = float(frame.time or 0.0)
-        if not count:
-            start_s, size = end_s, displayed_size(frame)
-            stated = float(stream.average_rate or stream.guessed_rate or 0)
+        with as_unreadable(path):
+            at_s = frame.time
+            if not count:
+                start_s, size = at_s or 0.0, displayed_size(frame)
+                stated = float(stream.average_rate or stream.guessed_rate or 0)
+        end_s = start_s if at_s is None else at_s
         count += 1
     if not count:
         raise UnreadableVideo(f"{path}: it holds no frame")
@@ -47,6 +52,10 @@ def probe(path: Path, *, time_limit_s: float = 600.0) -> VideoInfo:
     fps = stated if abs(measured - stated) < 0.01 * stated else measured
     if fps <= 0:
         raise UnreadableVideo(f"{path}: it states no frame rate; re-encode it with one")
+    if not MIN_FPS <= fps <= MAX_FPS:  # or not a number
+        raise UnreadableVideo(
+            f"{path}: its frame rate is {fps:g} per s, not {MIN_FPS:g} to {MAX_FPS:g}; re-encode it with its true rate"
+        )
     return VideoInfo(fps, count, *size, start_s)
 
 

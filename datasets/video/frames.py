@@ -4,19 +4,46 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import av
+from av.container import InputContainer
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from crossview import storage
 from crossview.errors import UserError
 
+MAX_PIXELS = 2**27
+"""Of one picture, which is more than 16K video has (15360 x 8640): a damaged header may claim any size."""
+_PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails
+
 
 class UnreadableVideo(UserError):  # noqa: N818 - it says what the file is
     """The file cannot give the frames that were asked for; the message names the file and the reason."""
+
+    def __init__(self, message: str) -> None:
+        # Messages are printed and written to tables, which hold UTF-8; a file's name may be any bytes.
+        super().__init__(message.encode(errors="backslashreplace").decode())
+
+
+@contextmanager
+def as_unreadable(path: Path) -> Iterator[None]:
+    """Raise what a codec library raises as UnreadableVideo.
+
+    For damaged files that is not only its own error: ValueError, AttributeError, UnicodeDecodeError and others occur.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        said = getattr(error, "strerror", None) or str(error)
+        kind = "" if said and isinstance(error, av.FFmpegError | OSError) else f"{type(error).__name__}: "
+        raise UnreadableVideo(f"{path}: {kind}{said}") from error
 
 
 def file_state(file: Path) -> list[Any]:
@@ -29,38 +56,72 @@ def file_state(file: Path) -> list[Any]:
         raise
 
 
+@contextmanager
+def opened(path: Path, time_limit_s: float) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """A file and its video stream, which a cover picture is not taken for; raises UnreadableVideo.
+
+    `time_limit_s` ends a call that keeps reading the file. What the library does without reading, such as decoding one
+    picture, and a read that the operating system does not return from cannot be interrupted in this process.
+    """
+    file = on_this_node(path)  # takes none of the time that is limited
+    limits = {"max_pixels": str(MAX_PIXELS), "protocol_whitelist": "file"}  # a playlist must not fetch anything
+    with as_unreadable(path):
+        try:
+            # An absolute path is never read as a URL, whatever the file's name contains.
+            with av.open(
+                str(file.absolute()), options=limits, metadata_errors="replace", timeout=time_limit_s
+            ) as container:
+                yield container, _video_stream(path, container)
+        except av.error.ExitError as error:
+            raise _too_slow(path, time_limit_s) from error
+
+
+def _video_stream(path: Path, container: InputContainer) -> VideoStream:
+    streams = [stream for stream in container.streams.video if not stream.disposition & _PICTURES]
+    if not streams:
+        raise UnreadableVideo(f"{path}: it holds no video stream")
+    stream = streams[0]
+    if stream.codec_context is None:
+        raise UnreadableVideo(f"{path}: there is no decoder for its codec; re-encode it, for example as H.264")
+    size = stream.codec_context.width, stream.codec_context.height
+    if size[0] * size[1] > MAX_PIXELS:
+        raise UnreadableVideo(f"{path}: its pictures have {size[0]} x {size[1]} pixels; at most {MAX_PIXELS} are read")
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    stream.codec_context.thread_count = 1  # two threads gain nothing per CPU second
+    return stream
+
+
+def _too_slow(path: Path, time_limit_s: float) -> UnreadableVideo:
+    return UnreadableVideo(f"{path}: decoding took longer than the limit of {time_limit_s:g} s")
+
+
 def sequential(path: Path, time_limit_s: float) -> Iterator[tuple[VideoFrame, VideoStream]]:
     """Every frame in presentation order, on one thread; damage and delay raise UnreadableVideo.
 
-    `time_limit_s` counts the time spent here, not what the caller does with a frame.
+    `time_limit_s` counts the time spent here, not what the caller does with a frame. It is checked at every packet of
+    any stream, with frames or without; see `opened` for what it cannot interrupt.
     """
-    file = on_this_node(path)  # takes none of the time that is limited
-    left_s, resumed_s = time_limit_s, time.monotonic()
-    try:
-        with av.open(str(file)) as container:
-            if not container.streams.video:
-                raise UnreadableVideo(f"{path}: it holds no video stream")
-            stream = container.streams.video[0]
-            stream.codec_context.thread_count = 1  # two threads gain nothing per CPU second
-            packets = 0
-            for packet in container.demux(stream):
-                packets += packet.size > 0
-                if packet.is_corrupt:
-                    raise UnreadableVideo(f"{path}: it is cut off or damaged in packet {packets - 1}")
-                for frame in packet.decode():
-                    if frame.is_corrupt:
-                        raise UnreadableVideo(f"{path}: the picture at {frame.time} s is damaged")
-                    left_s -= time.monotonic() - resumed_s
-                    if left_s < 0:
-                        raise UnreadableVideo(f"{path}: decoding took longer than the limit of {time_limit_s:g} s")
-                    yield frame, stream
-                    resumed_s = time.monotonic()
-            if packets < len(stream.index_entries):  # an index may list key frames only, so never demand equality
-                raise UnreadableVideo(
-                    f"{path}: its index lists {len(stream.index_entries)} packets, {packets} are there"
-                )
-    except (av.FFmpegError, OSError) as error:
-        raise UnreadableVideo(f"{path}: {error.strerror or error}") from error
+    with opened(path, time_limit_s) as (container, stream):
+        left_s, resumed_s = time_limit_s, time.monotonic()
+        packets = 0
+        for packet in container.demux():
+            if time.monotonic() - resumed_s > left_s:
+                raise _too_slow(path, time_limit_s)
+            if packet.stream is not stream:
+                continue
+            packets += packet.size > 0
+            if packet.is_corrupt:
+                raise UnreadableVideo(f"{path}: it is cut off or damaged in packet {packets - 1}")
+            for frame in packet.decode():
+                if frame.is_corrupt:
+                    raise UnreadableVideo(f"{path}: the picture at {frame.time} s is damaged")
+                left_s -= time.monotonic() - resumed_s
+                if left_s < 0:
+                    raise _too_slow(path, time_limit_s)
+                yield frame, stream
+                resumed_s = time.monotonic()
+        if packets < len(stream.index_entries):  # an index may list key frames only, so never demand equality
+            raise UnreadableVideo(f"{path}: its index lists {len(stream.index_entries)} packets, {packets} are there")
 
 
 def on_this_node(path: Path) -> Path:
@@ -69,3 +130,12 @@ def on_this_node(path: Path) -> Path:
         return storage.local(path, settled=True)
     except FileNotFoundError as error:
         raise UnreadableVideo(f"{path}: {error.strerror or error}") from error
+
+
+def is_utf8(name: str) -> bool:
+    """Whether tables can hold a file's name: the operating system allows any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from crossview.datasets.video.conversion import Pixels, rgb, yuv420
-from crossview.datasets.video.frames import UnreadableVideo, sequential
+from crossview.datasets.video.frames import UnreadableVideo, as_unreadable, sequential
 
 
 class PyAV:
@@ -25,7 +25,8 @@ class PyAV:
         size = (size_px, size_px) if size_px else None
         for frame, _ in sequential(path, time_limit_s):
             if count == frames[n]:
-                picture = rgb(frame, size) if pixels == "rgb" else yuv420(frame, size)
+                with as_unreadable(path):
+                    picture = rgb(frame, size) if pixels == "rgb" else yuv420(frame, size)
                 if out is None:
                     out = np.empty((len(frames), *picture.shape), np.uint8)
                 if picture.shape != out.shape[1:]:
