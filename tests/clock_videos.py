@@ -69,6 +69,29 @@ def write(
     return path
 
 
+def write_of_two_sizes(root: Path) -> Path:
+    """40 frames that show their numbers, of 96 x 144 and from frame 20 on of 192 x 288.
+
+    Annex B keeps each part's own parameter sets before its key frames.
+    """
+    raw = b""
+    for part, (height, width) in enumerate(((96, 144), (192, 288))):
+        numbers = list(range(20 * part, 20 * part + 20))
+        raw += write(root / f"{part}.h264", np.arange(20) / 30, show=numbers, height=height, width=width).read_bytes()
+    (root / "both.h264").write_bytes(raw)
+    file = root / "both.mkv"
+    with (
+        av.open(str(root / "both.h264"), options={"framerate": "30"}) as source,
+        av.open(str(file), "w") as out,
+    ):
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for k, packet in enumerate(p for p in source.demux(video=0) if p.size):
+            packet.stream, packet.time_base = stream, source.streams.video[0].time_base
+            packet.pts = packet.dts = round(k / 30 / packet.time_base)
+            out.mux(packet)
+    return file
+
+
 def set_display_matrix(file: Path, a: int, b: int, c: int, d: int, height: int, width: int) -> None:
     """Overwrite the matrix of an mp4's first track, for a stored picture of this size."""
     data = bytearray(file.read_bytes())

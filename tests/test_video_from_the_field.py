@@ -214,24 +214,7 @@ def test_pixel_formats_and_codecs(tmp_path: Path, name: str) -> None:
 
 
 def test_a_picture_size_that_changes_in_the_middle(tmp_path: Path) -> None:
-    """Annex B keeps each part's own parameter sets before its key frames."""
-    raw = b""
-    for part, (height, width) in enumerate(((96, 144), (192, 288))):
-        numbers = list(range(20 * part, 20 * part + 20))
-        raw += clock.write(
-            tmp_path / f"{part}.h264", np.arange(20) / 30, show=numbers, height=height, width=width
-        ).read_bytes()
-    (tmp_path / "both.h264").write_bytes(raw)
-    file = tmp_path / "both.mkv"
-    with (
-        av.open(str(tmp_path / "both.h264"), options={"framerate": "30"}) as source,
-        av.open(str(file), "w") as out,
-    ):
-        stream = out.add_stream_from_template(source.streams.video[0])
-        for k, packet in enumerate(p for p in source.demux(video=0) if p.size):
-            packet.stream, packet.time_base = stream, source.streams.video[0].time_base
-            packet.pts = packet.dts = round(k / 30 / packet.time_base)
-            out.mux(packet)
+    file = clock.write_of_two_sizes(tmp_path)
     assert [clock.read(frame) for frame in decode(file, np.arange(40), size_px=96)] == list(range(40))
     with pytest.raises(UnreadableVideo, match=r"both\.mkv: the picture's size changes at frame 30"):
         decode(file, np.array([0, 30]))

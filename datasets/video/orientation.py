@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -30,12 +31,12 @@ def orientation(frame: VideoFrame) -> Orientation:
     determinant is negative; the angle alone, which PyAV's `rotation` gives, does not show that.
     """
     try:
-        stored = frame.side_data.get("DISPLAYMATRIX")
+        stored: Any = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # beside a kind of side data that PyAV does not know, it gives nothing but the angle
         return Orientation(turns=round(frame.rotation / 90) % 4)
     if stored is None:
         return Orientation()
-    a, b, _, c, d = (int(value) for value in np.frombuffer(memoryview(stored), np.int32)[:5])
+    a, b, _, c, d = (int(value) for value in np.frombuffer(stored, np.int32)[:5])
     determinant = a * d - b * c
     if not determinant:
         return Orientation()
