@@ -250,3 +250,21 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     assert "its name is not UTF-8" in broken.reason
     Catalog(tmp_path, (recording(good),), quarantined=(broken,)).save(tmp_path / "catalog")
     assert Catalog.load(tmp_path / "catalog").quarantined == (broken,)
+    with pytest.raises(ValueError, match=r"rot\\udce9: the folder's name is not UTF-8") as refused:
+        probe_all(Path(os.fsdecode(b"rot\xe9")), ["good.mp4"])
+    assert str(refused.value).isascii()
+
+
+@pytest.mark.parametrize("damage", ["text", "codec"])
+def test_contact_sheets_and_encoders_name_an_unreadable_file(tmp_path: Path, damage: str) -> None:
+    from crossview.platform.config import Data
+    from crossview.platform.data.video_reader import video
+    from crossview.platform.report.contact_sheet import contact_sheet
+
+    file = with_codec(tmp_path)
+    if damage == "text":
+        file.write_text("not a video" * 50)
+    with pytest.raises(UnreadableVideo, match=r"x\.mp4: "):
+        contact_sheet(Catalog(tmp_path, (recording(file),)), "s", tmp_path / "sheet.png")
+    with pytest.raises(UnreadableVideo, match=r"x\.mp4: "):
+        list(video(file, 3, 32, Data(catalog=tmp_path), 8))

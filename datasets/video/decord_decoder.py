@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from crossview.datasets.video.conversion import Pixels
-from crossview.datasets.video.frames import UnreadableVideo, as_unreadable, is_utf8, on_this_node, opened
+from crossview.datasets.video.frames import UnreadableVideo, as_unreadable, on_this_node, opened, printable
 from crossview.datasets.video.orientation import Orientation, orientation
 from crossview.errors import UserError
 
@@ -55,7 +55,7 @@ def _check_decord_can(path: Path, time_limit_s: float) -> None:
             "a rotation or mirroring": first is not None and orientation(first) != Orientation(),
             "an edit list that cuts frames": any(entry.is_discard for entry in stream.index_entries),
             "several video streams": len(container.streams.video) > 1,
-            "a name that is not UTF-8": not is_utf8(str(path)),
+            "a name that is not UTF-8": printable(str(path)) != str(path),
         }
     if any(trouble.values()):
         found = ", ".join(what for what, there in trouble.items() if there)

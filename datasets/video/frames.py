@@ -26,8 +26,12 @@ class UnreadableVideo(UserError):  # noqa: N818 - it says what the file is
     """The file cannot give the frames that were asked for; the message names the file and the reason."""
 
     def __init__(self, message: str) -> None:
-        # Messages are printed and written to tables, which hold UTF-8; a file's name may be any bytes.
-        super().__init__(message.encode(errors="backslashreplace").decode())
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    """`text` as UTF-8 can hold it, which terminals and tables need: the name of a file may be any bytes."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 @contextmanager
@@ -127,12 +131,3 @@ def on_this_node(path: Path) -> Path:
         return storage.local(path, settled=True)
     except FileNotFoundError as error:
         raise UnreadableVideo(f"{path}: {error.strerror or error}") from error
-
-
-def is_utf8(name: str) -> bool:
-    """Whether tables can hold a file's name: the operating system allows any bytes."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
