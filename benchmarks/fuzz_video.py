@@ -48,12 +48,13 @@ Mutation = Callable[[bytearray, np.random.Generator], bytes | bytearray]
 def original(path: Path) -> bytes:
     """A small file with pictures, sound and a title; its ending chooses container and codec."""
     y, x = np.mgrid[:64, :96]
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options={"fflags": "bitexact"}) as container:  # no random identifiers
         container.metadata["title"] = TITLE.decode()
         picture, sound = container.add_stream(CODECS[path.suffix[1:]], rate=30), container.add_stream("mp2", rate=48000)
         assert isinstance(picture, VideoStream)
         assert isinstance(sound, AudioStream)
         picture.height, picture.width, picture.pix_fmt = 64, 96, "yuv420p"
+        picture.codec_context.thread_count = 1
         picture.options = {"g": "8", "bf": "2", "preset": "veryfast"}
         for k in range(24):
             image = np.stack([x * 2 + k, y * 3, x + y + 5 * k], axis=-1).astype(np.uint8)

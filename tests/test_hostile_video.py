@@ -47,6 +47,13 @@ def test_nothing_but_unreadable_video_escapes_from_randomly_damaged_files(tmp_pa
     assert {o.what for o in found} == {"read", "unreadable"}
 
 
+def test_damaged_files_follow_from_the_seed(tmp_path: Path) -> None:
+    write = fuzzing().write_damaged
+    first, second, other = ([file.read_bytes() for file in write(tmp_path, 8, seed)] for seed in (0, 0, 1))
+    assert first == second != other
+    assert len(set(first)) == 8
+
+
 def test_the_fuzz_test_sees_crashes_and_hangs(tmp_path: Path) -> None:
     """A child that reads the first file, dies at the second and, started again, hangs at the third."""
     said = """if True:

@@ -121,16 +121,16 @@ def _copy(catalog: Catalog, source: Recording, out: Path, encoding: Encoding, ti
                 raise UnreadableVideo(f"{file}: its copy has {found} frames instead of {source.num_frames}")
 
         storage.write(target, build, once=True)
-    with opened(target, time_limit_s) as (_, picture):
+    with opened(storage.local(target), time_limit_s) as (_, picture):
         return replace(source, path=str(relative), height_px=picture.height, width_px=picture.width)
 
 
 def _stamp(target: Path, time_limit_s: float) -> str | None:
     """What an existing copy was made from; None if there is none, or it cannot be read."""
     try:
-        with opened(target, time_limit_s) as (container, _):
+        with opened(storage.local(target), time_limit_s) as (container, _):
             return container.metadata.get("comment")
-    except UnreadableVideo:
+    except (UnreadableVideo, OSError):
         return None
 
 
