@@ -13,7 +13,8 @@ from torch import Tensor
 
 from crossview import storage
 from crossview.datasets.catalog import Perspective
-from crossview.datasets.video.decode import probe, yuv420_of_rgb
+from crossview.datasets.video.conversion import yuv420_of_rgb
+from crossview.datasets.video.decode import probe
 from crossview.errors import UserError
 from crossview.methods.method import Method
 from crossview.platform import checkpoint

@@ -53,11 +53,12 @@ def test_stm_off_is_the_mean_of_all_patches() -> None:
     torch.testing.assert_close(merge(tokens[:, :1], None), tokens[:, :1].mean(2))
 
 
-def test_stm_refuses_a_single_frame() -> None:
-    with pytest.raises(ValueError, match=r"1 frame.*give 2 or more"):
-        merge(torch.randn(1, 1, 9, 4), 0.3)
-    with pytest.raises(ValueError, match=r"1 frame.*give 2 or more"):
-        merge_stream([torch.randn(1, 1, 9, 4)], 0.3)
+@pytest.mark.parametrize("gap", [1, 3])
+def test_stm_of_a_single_frame_is_the_mean_of_all_patches(gap: int) -> None:
+    tokens = torch.randn(2, 1, 9, 4)
+    torch.testing.assert_close(merge(tokens, 0.3, gap), tokens.mean(2))
+    torch.testing.assert_close(merge_stream([tokens], 0.3, gap), tokens.mean(2))
+    assert selected(tokens, 0.3).shape == (2, 1, 9)
 
 
 @settings(deadline=None, max_examples=30)

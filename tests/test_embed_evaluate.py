@@ -16,7 +16,7 @@ from tiny_run import SIZE, method_config, train, write_catalog
 from torch import nn
 
 from crossview.datasets.catalog import Catalog
-from crossview.datasets.video.decode import UnreadableVideo, sequential
+from crossview.datasets.video.frames import UnreadableVideo, sequential
 from crossview.downstream.phases.config import Options
 from crossview.downstream.table import from_arrow
 from crossview.errors import UserError

@@ -174,6 +174,17 @@ def test_nothing_random_is_left_in_a_step(name: str, method: Method) -> None:
         assert torch.equal(method(batch)["loss"], first)
 
 
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_recordings_shorter_than_a_clip_have_a_vector_for_every_frame(method: Method, name: str, frames: int) -> None:
+    video = clip_of(name)[:, :1].expand(-1, frames, -1, -1, -1)
+    method.eval()
+    with torch.no_grad():
+        for embed in (method.embed, *method.baselines().values()):
+            vectors = embed(video)
+            assert vectors.shape[:2] == (BATCH, frames)
+            assert bool(vectors.isfinite().all())
+
+
 def test_weights_survive_a_round_trip(name: str, method: Method) -> None:
     torch.manual_seed(5)
     fresh = build(name, preset(name, "debug").method)

@@ -8,7 +8,7 @@ import pytest
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.sampling.plan import Clip, Plan, Row
 from crossview.datasets.sampling.spec import Sampling, View
-from crossview.datasets.video.decode import UnreadableVideo
+from crossview.datasets.video.frames import UnreadableVideo
 from crossview.platform.config import Data
 from crossview.platform.data.row_decoder import RowDecoder, Shard
 

@@ -13,8 +13,9 @@ import pytest
 import videos
 
 from crossview.datasets.catalog import Catalog, Recording
-from crossview.datasets.video import decode as video
-from crossview.datasets.video.decode import UnreadableVideo, decode, probe
+from crossview.datasets.video.conversion import Pixels
+from crossview.datasets.video.decode import decode, probe
+from crossview.datasets.video.frames import UnreadableVideo
 from crossview.datasets.video.transcode import prepare
 
 ASKED = np.array([0, 3, 4, 11, 13, 28, 29])
@@ -80,7 +81,7 @@ def test_decord_refuses_files_that_it_may_misnumber(tmp_path: Path, name: str) -
 
 @pytest.mark.parametrize("turn", [90, 180, -90])
 @pytest.mark.parametrize("pixels", ["rgb", "yuv420"])
-def test_rotation_is_applied(tmp_path: Path, turn: int, pixels: video.Pixels) -> None:
+def test_rotation_is_applied(tmp_path: Path, turn: int, pixels: Pixels) -> None:
     """A display matrix turns the picture counter-clockwise, as players do."""
     path = videos.write(tmp_path / "x.mp4", rotation=turn, frames=5)
     height, width = (64, 96) if turn == 180 else (96, 64)
@@ -170,7 +171,7 @@ def test_time_limit_pyav(tmp_path: Path) -> None:
 def test_the_time_limit_is_on_all_frames_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, ticks = videos.write(tmp_path / "x.mp4", frames=24), itertools.count()
     clock = SimpleNamespace(monotonic=lambda: 0.1 * next(ticks))
-    monkeypatch.setattr("crossview.datasets.video.decode.time", clock)
+    monkeypatch.setattr("crossview.datasets.video.frames.time", clock)
     with pytest.raises(UnreadableVideo, match=r"x\.mp4: decoding took longer than the limit of 1 s"):
         decode(path, np.array([20]), time_limit_s=1.0)
 

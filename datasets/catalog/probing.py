@@ -10,7 +10,8 @@ from pathlib import Path
 from crossview.datasets.catalog.catalog import Catalog
 from crossview.datasets.catalog.listing import Problems, first_of
 from crossview.datasets.catalog.recording import Quarantined
-from crossview.datasets.video.decode import UnreadableVideo, VideoInfo, probe
+from crossview.datasets.video.decode import VideoInfo, probe
+from crossview.datasets.video.frames import UnreadableVideo, printable
 from crossview.errors import UserError
 
 Tick = Callable[[int, int], None]
@@ -46,15 +47,22 @@ def split_conflicts(root: Path, listed: Iterable[tuple[str, str]]) -> Iterator[t
 def probe_all(
     root: Path, paths: Sequence[str], *, tick: Tick | None = None
 ) -> tuple[dict[str, VideoInfo], tuple[Quarantined, ...]]:
-    """What is in each file, by path relative to `root`, and which files are unreadable."""
+    """What is in each file, by path relative to `root`, and which files are unreadable.
+
+    Raises ValueError if the root's own name is not UTF-8.
+    """
+    if printable(str(root)) != str(root):
+        raise UserError(f"{printable(str(root))}: the folder's name is not UTF-8, which a catalog needs; rename it")
     found: dict[str, VideoInfo] = {}
     broken: list[Quarantined] = []
 
     def attempt(path: str) -> VideoInfo | Quarantined:
         try:
+            if printable(path) != path:
+                raise UnreadableVideo(f"{root / path}: its name is not UTF-8, which a catalog needs; rename the file")
             return probe(root / path)
         except UnreadableVideo as error:
-            return Quarantined(path, str(error))
+            return Quarantined(printable(path), str(error))
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # decoding runs outside the interpreter's lock
         for done, (path, result) in enumerate(zip(paths, pool.map(attempt, paths), strict=True), 1):

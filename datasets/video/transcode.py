@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
@@ -15,7 +16,10 @@ import av
 from crossview import storage
 from crossview.datasets.catalog import Catalog, Quarantined, Recording
 from crossview.datasets.catalog.probing import Tick, check_broken
-from crossview.datasets.video.decode import UnreadableVideo, displayed_size, probe, sequential, yuv420
+from crossview.datasets.video.conversion import yuv420
+from crossview.datasets.video.decode import probe
+from crossview.datasets.video.frames import UnreadableVideo, as_unreadable, opened, sequential
+from crossview.datasets.video.orientation import displayed_size
 from crossview.errors import UserError
 
 
@@ -107,7 +111,7 @@ def _copy(catalog: Catalog, source: Recording, out: Path, encoding: Encoding, ti
     made_from = {**vars(encoding), "bytes": size, "mtime_ns": version, "frames": source.num_frames}
     stamp = json.dumps(made_from, sort_keys=True)
     target = out / relative
-    if _stamp(target) != stamp:
+    if _stamp(target, time_limit_s) != stamp:
         storage.make_folder(target.parent)
 
         def build(partial: Path) -> None:
@@ -117,24 +121,24 @@ def _copy(catalog: Catalog, source: Recording, out: Path, encoding: Encoding, ti
                 raise UnreadableVideo(f"{file}: its copy has {found} frames instead of {source.num_frames}")
 
         storage.write(target, build, once=True)
-    with av.open(str(storage.local(target))) as container:
-        picture = container.streams.video[0]
+    with opened(storage.local(target), time_limit_s) as (_, picture):
         return replace(source, path=str(relative), height_px=picture.height, width_px=picture.width)
 
 
-def _stamp(target: Path) -> str | None:
-    """What an existing copy was made from."""
+def _stamp(target: Path, time_limit_s: float) -> str | None:
+    """What an existing copy was made from; None if there is none, or it cannot be read."""
     try:
-        with av.open(str(storage.local(target))) as container:
+        with opened(storage.local(target), time_limit_s) as (container, _):
             return container.metadata.get("comment")
-    except (av.FFmpegError, OSError):
+    except (UnreadableVideo, OSError):
         return None
 
 
 def _encode(file: Path, partial: Path, source: Recording, encoding: Encoding, stamp: str, time_limit_s: float) -> None:
     rate = Fraction(source.fps).limit_denominator(1001)
     count, size = 0, None
-    with av.open(str(partial), "w", format="mp4", options={"movflags": "faststart"}) as container:
+    options = {"movflags": "faststart"}
+    with _encoding_of(file), av.open(str(partial.absolute()), "w", format="mp4", options=options) as container:
         container.metadata["comment"] = stamp
         stream = container.add_stream("libx264", rate=rate)
         stream.codec_context.thread_count = 1
@@ -144,10 +148,11 @@ def _encode(file: Path, partial: Path, source: Recording, encoding: Encoding, st
         }  # fmt: skip
         stream.codec_context.colorspace, stream.codec_context.color_range = 6, 1  # BT.601 (SMPTE 170M), limited
         for frame, _ in sequential(file, time_limit_s):
-            if size is None:
-                size = _small(displayed_size(frame), encoding.size_px)
-                stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
-            picture = av.VideoFrame.from_ndarray(yuv420(frame, size), format="yuv420p")
+            with as_unreadable(file):
+                if size is None:
+                    size = _small(displayed_size(frame), encoding.size_px)
+                    stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+                picture = av.VideoFrame.from_ndarray(yuv420(frame, size), format="yuv420p")
             picture.pts, picture.time_base = count, 1 / rate
             picture.colorspace, picture.color_range = 6, 1
             container.mux(stream.encode(picture))
@@ -155,6 +160,17 @@ def _encode(file: Path, partial: Path, source: Recording, encoding: Encoding, st
         container.mux(stream.encode(None))
     if count != source.num_frames:
         raise UnreadableVideo(f"{file}: {count} frames, but the catalog says {source.num_frames}; catalog it again")
+
+
+@contextmanager
+def _encoding_of(file: Path) -> Iterator[None]:
+    """Name the file whose frames the encoder refuses, for their shape say; a full disk stays an OSError."""
+    try:
+        yield
+    except OSError:
+        raise
+    except av.FFmpegError as error:
+        raise UnreadableVideo(f"{file}: its copy cannot be encoded: {error.strerror}") from error
 
 
 def _small(size: tuple[int, int], short_px: int) -> tuple[int, int]:

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from crossview.errors import UserError
-
 
 def num_selected(ratio: float, patches: int) -> int:
     """Number of patches that are kept: 59 of 196, 77 of 256 and 15 of 49 at the paper's 0.3."""
@@ -19,12 +17,13 @@ def selected(tokens: Tensor, ratio: float, gap: int = 1) -> Tensor:
     """Indices of the patches that change most from t to t + `gap`: (B, T, N, D) -> int64 (B, T, K).
 
     A patch's score is the mean absolute difference of its channels. The last `gap` frames have no successor and
-    reuse the ranking of the last pair, as the released code does; raises ValueError for a single frame.
+    reuse the ranking of the last pair, as the released code does. In a single frame no patch changes, and all are
+    selected (K = N).
     """
     T, N = tokens.shape[1:3]
+    if T == 1:
+        return torch.arange(N, device=tokens.device).expand(len(tokens), 1, N)
     gap = min(gap, T - 1)
-    if gap < 1:
-        raise UserError(_too_short(T))
     score = (tokens[:, gap:].float() - tokens[:, :-gap].float()).abs().mean(-1)  # (B, T - gap, N)
     index = score.topk(num_selected(ratio, N), dim=-1).indices
     return torch.cat([index, index[:, -1:].expand(-1, gap, -1)], dim=1)
@@ -59,8 +58,9 @@ def _merged(chunks: Iterable[Tensor], ratio: float | None, gap: int) -> Iterator
             pending = window
     if pending is None:
         return
-    if last is None:
-        raise UserError(_too_short(pending.shape[1]))
+    if last is None:  # fewer frames than the gap needs
+        yield merge(pending, ratio, gap)
+        return
     yield _gathered_mean(pending, last.expand(-1, pending.shape[1], -1))
 
 
@@ -68,10 +68,3 @@ def _gathered_mean(tokens: Tensor, index: Tensor) -> Tensor:
     """(B, T, N, D) and (B, T, K) -> float32 (B, T, D)."""
     chosen = tokens.gather(2, index[..., None].expand(-1, -1, -1, tokens.shape[-1]))
     return chosen.float().mean(2)
-
-
-def _too_short(frames: int) -> str:
-    return (
-        f"selective token merging got {frames} frame(s); it compares a frame with a later one: give 2 or more, or turn "
-        "it off with stm_ratio=None"
-    )

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from crossview.datasets.video.decode import UnreadableVideo
+from crossview.datasets.video.frames import UnreadableVideo
 from crossview.errors import UserError
 
 Arrays = dict[str, np.ndarray]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from crossview import storage
 from crossview.datasets.catalog import Catalog, Recording
-from crossview.datasets.video.decode import UnreadableVideo, file_state
+from crossview.datasets.video.frames import UnreadableVideo, file_state
 from crossview.errors import UserError
 from crossview.methods.method import Method, build
 from crossview.methods.recipe import MethodConfig

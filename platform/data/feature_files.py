@@ -10,7 +10,7 @@ import numpy as np
 
 from crossview import storage
 from crossview.datasets.catalog import Recording
-from crossview.datasets.video.decode import UnreadableVideo, on_this_node
+from crossview.datasets.video.frames import UnreadableVideo, on_this_node
 
 
 def read_features(file: Path, recording: Recording) -> np.ndarray:

@@ -9,7 +9,9 @@ import numpy as np
 
 from crossview import storage
 from crossview.datasets.catalog import Recording
-from crossview.datasets.video.decode import Pixels, decode, file_state
+from crossview.datasets.video.conversion import Pixels
+from crossview.datasets.video.decode import decode
+from crossview.datasets.video.frames import file_state
 from crossview.platform.config import Data
 
 

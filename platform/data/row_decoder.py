@@ -14,7 +14,9 @@ from crossview.datasets.catalog import Recording
 from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.plan import Clip, Plan, Row
 from crossview.datasets.teachers.store import FOLDER, Teachers
-from crossview.datasets.video.decode import Pixels, UnreadableVideo, decode
+from crossview.datasets.video.conversion import Pixels
+from crossview.datasets.video.decode import decode
+from crossview.datasets.video.frames import UnreadableVideo
 from crossview.errors import UserError
 from crossview.platform.config import Data
 from crossview.platform.data.feature_files import feature_shape, read_features

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from crossview.datasets.catalog import Recording
-from crossview.datasets.video.decode import UnreadableVideo, decode, sequential, yuv420
+from crossview.datasets.video.conversion import yuv420
+from crossview.datasets.video.decode import decode
+from crossview.datasets.video.frames import UnreadableVideo, as_unreadable, sequential
 from crossview.errors import UserError
 from crossview.methods.method import Method
 from crossview.platform.config import Data
@@ -35,7 +37,8 @@ def video(file: Path, num_frames: int, size: int, data: Data, frames: int) -> It
     planes: list[np.ndarray] = []
     count = 0
     for frame, _ in sequential(file, limit_s):
-        planes.append(yuv420(frame, (size, size)))
+        with as_unreadable(file):
+            planes.append(yuv420(frame, (size, size)))
         count += 1
         if len(planes) == frames or count == num_frames:
             yield yuv420_to_rgb(torch.from_numpy(np.stack(planes)))

@@ -14,7 +14,8 @@ from torch import Tensor
 from crossview.datasets.catalog import Catalog, Perspective, Recording
 from crossview.datasets.sampling.evaluation_clips import Windows, evaluation_clips
 from crossview.datasets.sampling.spec import Sampling, View
-from crossview.datasets.video.decode import UnreadableVideo, decode
+from crossview.datasets.video.decode import decode
+from crossview.datasets.video.frames import UnreadableVideo
 from crossview.downstream.clip_table import ClipTable
 from crossview.errors import UserError
 from crossview.methods.method import Method

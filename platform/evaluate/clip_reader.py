@@ -9,7 +9,7 @@ from torch import Tensor
 
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.sampling.evaluation_clips import Windows
-from crossview.datasets.video.decode import UnreadableVideo
+from crossview.datasets.video.frames import UnreadableVideo
 from crossview.platform.evaluate.clip_embeddings import clip_tensor
 from crossview.platform.evaluate.opened import OpenRun
 

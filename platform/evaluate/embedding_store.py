@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from crossview import storage
 from crossview.datasets.catalog import Catalog
-from crossview.datasets.video.decode import file_state
+from crossview.datasets.video.frames import file_state
 from crossview.errors import UserError
 from crossview.platform import checkpoint
 from crossview.platform.cluster.map_recordings import Arrays, Where, Work, each

@@ -1,0 +1,133 @@
+"""Opening a video file and reading its frames in presentation order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from crossview import storage
+from crossview.errors import UserError
+
+MAX_PIXELS = 2**27
+"""Of one picture, which is more than 16K video has (15360 x 8640): a damaged header may claim any size."""
+_PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails
+
+
+class UnreadableVideo(UserError):  # noqa: N818 - it says what the file is
+    """The file cannot give the frames that were asked for; the message names the file and the reason."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    """`text` as UTF-8 can hold it, which terminals and tables need: the name of a file may be any bytes."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+@contextmanager
+def as_unreadable(path: Path) -> Iterator[None]:
+    """Raise what a codec library raises as UnreadableVideo.
+
+    For damaged files that is not only its own error: ValueError, AttributeError, UnicodeDecodeError and others occur.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        said = getattr(error, "strerror", None) or str(error)
+        kind = "" if said and isinstance(error, av.FFmpegError | OSError) else f"{type(error).__name__}: "
+        raise UnreadableVideo(f"{path}: {kind}{said}") from error
+
+
+def file_state(file: Path) -> list[Any]:
+    """`storage.state`: other values once the file is another; empty where there is none."""
+    try:
+        return storage.state(file)
+    except OSError as error:
+        if storage.is_local(file) or isinstance(error, FileNotFoundError):
+            return []  # decoding will name the missing file
+        raise
+
+
+@contextmanager
+def opened(path: Path, time_limit_s: float) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """A file and its video stream, which a cover picture is not taken for; raises UnreadableVideo.
+
+    `time_limit_s` ends a call that keeps reading the file. What the library does without reading, such as decoding one
+    picture, and a read that the operating system does not return from cannot be interrupted in this process.
+    """
+    file = on_this_node(path)  # takes none of the time that is limited
+    with as_unreadable(path):
+        try:
+            # An absolute path is never read as a URL, whatever the file's name contains.
+            with av.open(str(file.absolute()), metadata_errors="replace", timeout=time_limit_s) as container:
+                yield container, _video_stream(path, container)
+        except av.error.ExitError as error:
+            raise _too_slow(path, time_limit_s) from error
+
+
+def _video_stream(path: Path, container: InputContainer) -> VideoStream:
+    streams = [stream for stream in container.streams.video if not stream.disposition & _PICTURES]
+    if not streams:
+        raise UnreadableVideo(f"{path}: it holds no video stream")
+    stream = streams[0]
+    if stream.codec_context is None:
+        raise UnreadableVideo(f"{path}: there is no decoder for its codec; re-encode it, for example as H.264")
+    size = stream.codec_context.width, stream.codec_context.height
+    if size[0] * size[1] > MAX_PIXELS:
+        raise UnreadableVideo(f"{path}: its pictures have {size[0]} x {size[1]} pixels; at most {MAX_PIXELS} are read")
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    stream.codec_context.thread_count = 1  # two threads gain nothing per CPU second
+    return stream
+
+
+def _too_slow(path: Path, time_limit_s: float) -> UnreadableVideo:
+    return UnreadableVideo(f"{path}: decoding took longer than the limit of {time_limit_s:g} s")
+
+
+def sequential(path: Path, time_limit_s: float) -> Iterator[tuple[VideoFrame, VideoStream]]:
+    """Every frame in presentation order, on one thread; damage and delay raise UnreadableVideo.
+
+    `time_limit_s` counts the time spent here, not what the caller does with a frame. It is checked at every packet of
+    any stream, with frames or without; see `opened` for what it cannot interrupt.
+    """
+    with opened(path, time_limit_s) as (container, stream):
+        left_s, resumed_s = time_limit_s, time.monotonic()
+        packets = 0
+        for packet in container.demux():
+            if time.monotonic() - resumed_s > left_s:
+                raise _too_slow(path, time_limit_s)
+            if packet.stream is not stream:
+                continue
+            packets += packet.size > 0
+            if packet.is_corrupt:
+                raise UnreadableVideo(f"{path}: it is cut off or damaged in packet {packets - 1}")
+            for frame in stream.decode(packet):
+                if frame.is_corrupt:
+                    raise UnreadableVideo(f"{path}: the picture at {frame.time} s is damaged")
+                left_s -= time.monotonic() - resumed_s
+                if left_s < 0:
+                    raise _too_slow(path, time_limit_s)
+                yield frame, stream
+                resumed_s = time.monotonic()
+        if packets < len(stream.index_entries):  # an index may list key frames only, so never demand equality
+            raise UnreadableVideo(f"{path}: its index lists {len(stream.index_entries)} packets, {packets} are there")
+
+
+def on_this_node(path: Path) -> Path:
+    """The file, or this node's copy of it; raises UnreadableVideo if there is none."""
+    try:
+        return storage.local(path, settled=True)
+    except FileNotFoundError as error:
+        raise UnreadableVideo(f"{path}: {error.strerror or error}") from error
