@@ -49,7 +49,7 @@ class Method(nn.Module, ABC):
         By default the members of every list or sequence of like modules; what is outside is gathered for the
         whole step. A method that reads a block's parameters from outside its `forward` has to leave that block out.
         """
-        return _like_members(self)
+        return [m for m in like_members(self) if any(p.requires_grad for p in m.parameters())]
 
     @abstractmethod
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -107,14 +107,15 @@ class Method(nn.Module, ABC):
         return [{"params": [p for p in self.parameters() if p.requires_grad], "weight_decay": weight_decay}]
 
 
-def _like_members(module: nn.Module) -> list[nn.Module]:
+def like_members(module: nn.Module) -> list[nn.Module]:
+    """The members of every list or sequence of modules of one class, frozen ones too."""
     found: list[nn.Module] = []
     for child in module.children():
         members = list(child.children()) if isinstance(child, nn.ModuleList | nn.Sequential) else []
         if len(members) > 1 and len({type(m) for m in members}) == 1:
-            found += [m for m in members if any(p.requires_grad for p in m.parameters())]
+            found += members
         else:
-            found += _like_members(child)
+            found += like_members(child)
     return found
 
 

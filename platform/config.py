@@ -105,6 +105,12 @@ class Compute:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Autocast type of the forward pass; float16 scales the loss."""
+    compile: bool = False
+    """Compile the model's blocks with torch.compile, which makes the first steps slow."""
+    activation_checkpointing: bool = False
+    """Keep only the input of each block for the backward pass, which computes the rest again: slower, less memory."""
+    profile: int | None = None
+    """Trace this many steps with torch's profiler, after a warm-up; None traces none. Written to RUN/profile/."""
     threads: int | None = None
     """Torch threads per worker; None shares the cores among the workers."""
     async_checkpoint: bool = True
@@ -113,7 +119,7 @@ class Compute:
     """Worker failures after which the run gives up."""
 
     def __post_init__(self) -> None:
-        for name in ("workers", "min_workers", "micro_batch", "threads"):
+        for name in ("workers", "min_workers", "micro_batch", "profile", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"compute.{name} is {value}; it must be at least 1")
@@ -152,10 +158,14 @@ class Experiment(Generic[M]):
     seed: int = 0
     init_from: Location | None = None
     """A run or checkpoint whose weights training starts from."""
+    track: Literal["wandb", "mlflow"] | None = None
+    """Also log metrics there, beside TensorBoard; needs `pip install 'crossview[wandb]'` or `'crossview[mlflow]'`."""
 
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}; it must be 0 or more")
+        if self.track not in (None, "wandb", "mlflow"):
+            raise UserError(f"track is {self.track!r}; it must be 'wandb' or 'mlflow', or left out for neither")
 
 
 PARTS: dict[str, type[Any]] = {"data": Data, "optim": Optim, "compute": Compute, "every": Cadence}
@@ -220,10 +230,11 @@ def from_dict(values: dict[str, Any]) -> tuple[str, Experiment[Any]]:
         }
     except dacite.DaciteError as error:
         raise UserError(f"configuration of {method}: {error}") from error
-    seed, init_from = values.pop("seed"), values.pop("init_from")
+    seed, init_from, track = values.pop("seed"), values.pop("init_from"), values.pop("track", None)
     if values:
         raise UserError(f"configuration of {method}: unknown option {', '.join(values)}")
-    return method, Experiment(method=config, seed=seed, init_from=as_path(init_from) if init_from else None, **parts)
+    begin = as_path(init_from) if init_from else None
+    return method, Experiment(method=config, seed=seed, init_from=begin, track=track, **parts)
 
 
 def _number(value: Any) -> Any:

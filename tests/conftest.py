@@ -108,3 +108,21 @@ def s3(s3_server: ThreadedMotoServer, tmp_path: Path) -> Path:
     from crossview.storage import as_path
 
     return as_path(f"s3://crossview/{tmp_path.parent.name}/{tmp_path.name}")
+
+
+@pytest.fixture(scope="session")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small catalog of features; for runs of `feature_run.experiment`, and not to be changed."""
+    from feature_catalog import write_feature_catalog
+
+    return write_feature_catalog(tmp_path_factory.mktemp("features"))
+
+
+@pytest.fixture(scope="session")
+def straight(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run on them, which others are compared with; not to be changed."""
+    from feature_run import experiment
+
+    from crossview.platform.train.launcher import start
+
+    return start(tmp_path_factory.mktemp("runs") / "straight", "byov", experiment(features), in_process=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,12 @@ from crossview.platform import checkpoint, run_folder
 from crossview.platform.config import Cadence, Compute, Data, Experiment, method_names, preset
 from crossview.platform.train.batch_layout import shares
 from crossview.platform.train.loop import training_of
+from crossview.platform.train.metrics import Interval
 from crossview.platform.train.state import Training, Worker
 
 WORKERS, BATCH, STEPS = 2, 8, 4
+GROUPED = "evgap"
+"""A method with several groups of parameters."""
 Numbers = list[float]
 
 
@@ -56,10 +60,11 @@ def steps(method: str, training: Training, until: int) -> Numbers:
     """Losses and gradient norms up to a step."""
     made = training.experiment
     _, count = shares(made.optim, made.compute, training.worker.world, training.model.reach())
-    found, forward = [], training.forward()
+    found, forward, interval = [], training.forward(), Interval(training.worker.device, training.step)
     while training.step < until:
         values = training.optimise(passes(method, training, training.step), forward, count, STEPS)
-        found += [float(values["loss"]), float(values["grad_norm"])]
+        row = interval.row(values, training.step, BATCH)
+        found += [row["loss"], row["grad_norm"]]
     return found
 
 
@@ -80,6 +85,8 @@ def work(rank: int, folder: Path) -> None:
             "kept": kept / trained,
             "rest": steps(method, training_of(without_data(folder / f"{method}-whole"), worker), STEPS),
         }
+    by_position = training_of(without_data(folder / "by-position"), worker)
+    found[GROUPED]["by position"] = steps(GROUPED, by_position, STEPS)
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -99,8 +106,19 @@ def alone(folder: Path) -> dict[str, Numbers]:
         training = training_of(run, Worker(torch.device("cpu")))
         numbers = steps(method, training, STEPS // 2)
         training.save()
+        if method == GROUPED:
+            keep_by_position(folder / f"{method}-whole", training, folder / "by-position")
         found[method] = numbers + steps(method, training, STEPS)
     return found
+
+
+def keep_by_position(run: Path, training: Training, copy: Path) -> None:
+    """Copy a run and its checkpoint, with the optimiser's state as Crossview 0.4 kept it."""
+    shutil.copytree(run, copy)
+    found = checkpoint.latest(copy)
+    assert found is not None
+    state = torch.load(found / "train_state.pt", weights_only=True)
+    torch.save(state | {"optimizer": training.optimizer.state_dict()}, found / "train_state.pt")
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +158,13 @@ def test_parts_go_on_from_the_checkpoint_of_one_process(
 ) -> None:
     for found in workers:
         assert found[method]["rest"] == pytest.approx(alone[method][STEPS:], rel=1e-4)
+
+
+def test_parts_go_on_from_a_checkpoint_of_crossview_0_4(
+    workers: list[dict[str, Any]], alone: dict[str, Numbers]
+) -> None:
+    for found in workers:
+        assert found[GROUPED]["by position"] == pytest.approx(alone[GROUPED][STEPS:], rel=1e-4)
 
 
 def assert_close(found: Any, expected: Any, path: str = "") -> None:

@@ -54,3 +54,17 @@ def test_sgd_is_nesterovs_with_the_groups_of_the_method() -> None:
     optimizer = optimizer_for(model, Optim(optimizer="sgd", lr=0.1, weight_decay=1e-4, steps=1))
     assert isinstance(optimizer, torch.optim.SGD)
     assert all(g["nesterov"] and g["momentum"] == 0.9 and g["weight_decay"] == 1e-4 for g in optimizer.param_groups)
+
+
+def test_schedule_warms_up_and_ends_at_min_lr() -> None:
+    optim = Optim(lr=1.0, warmup_steps=10, min_lr=0.1, steps=110)
+    assert learning_rate(optim, 0, 110) == pytest.approx(0.1)
+    assert learning_rate(optim, 9, 110) == pytest.approx(1.0)
+    assert learning_rate(optim, 60, 110) == pytest.approx(0.55)
+    assert learning_rate(optim, 110, 110) == pytest.approx(0.1)
+    assert learning_rate(dataclasses.replace(optim, schedule="constant"), 109, 110) == 1.0
+
+
+def test_an_epoch_without_a_step_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"less than one batch"):
+        total_steps(Optim(epochs=1, batch=16), 10)

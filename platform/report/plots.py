@@ -20,7 +20,9 @@ COLOURS = ("#1f3b73", "#d1495b", "#3a8f85", "#e0a030", "#7a5195", "#6b7280")
 """For series without an order."""
 RIGHT, WRONG = "#2a9d5c", "#d1495b"
 FONT_PX = 9
-NOT_LOSSES = frozenset({"step", "time_s", "lr", "grad_norm", "data_wait", "quarantined"})
+NOT_LOSSES = frozenset(
+    {"step", "time_s", "lr", "grad_norm", "samples_per_s", "peak_memory_gb", "data_wait", "quarantined"}
+)
 MAX_BYTES = 500_000
 
 

@@ -121,6 +121,10 @@ def _summary(method: str, experiment: Any, rows: Sequence[dict[str, float]]) -> 
         last = rows[-1]
         facts["Reached"] = f"step {last['step']} after {_duration(last['time_s'])}, loss {last['loss']:.4f}"
         facts["Waiting for data"] = f"{last['data_wait']:.0%} of the training time"
+        if last.get("samples_per_s"):
+            peak = max(row.get("peak_memory_gb", 0.0) for row in rows)
+            speed = f"{last['samples_per_s']:.1f} samples/s in the end"
+            facts["Speed and memory"] = f"{speed}, at most {peak:.1f} GiB on a worker"
     return facts
 
 

@@ -23,7 +23,7 @@ from crossview.platform.train.device import wants_gpu
 from crossview.platform.train.elastic import fit_elastic, fit_fixed
 from crossview.platform.train.notice import Notice
 from crossview.platform.train.resolve import ResolvedRun
-from crossview.platform.train.status import Status, look_s
+from crossview.platform.train.status import Status, look_s, shown_on
 from crossview.platform.train.verdict import Verdict
 from crossview.platform.train.worker_group import Job
 
@@ -107,12 +107,11 @@ def _progress(file: Path) -> str:
 
 
 def _watch(file: Path, line: Progress, stop: threading.Event) -> None:
-    seen = _progress(file)
+    seen, show = _progress(file), shown_on(line)
     last = False
     while not last:
         last = stop.wait(look_s(file))
         text = _progress(file)
         if text and text != seen:
             seen = text
-            status = Status(**json.loads(text))
-            line.update(status.step, status.note())
+            show(Status(**json.loads(text)))

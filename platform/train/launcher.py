@@ -16,7 +16,7 @@ from crossview.platform.train.loop import train
 from crossview.platform.train.notice import TERMINATED, Notice, on_sigterm
 from crossview.platform.train.resolve import ResolvedRun, check_new, saved
 from crossview.platform.train.state import Worker
-from crossview.platform.train.status import Status, status_writer
+from crossview.platform.train.status import Status, shown_on, status_writer
 
 
 def start(
@@ -75,11 +75,11 @@ def _train(run: ResolvedRun, in_process: bool, until: int | None, planned: bool)
 
 
 def _in_this_process(run: ResolvedRun, line: Progress, until: int | None, notice: Notice) -> None:
-    compute, write = run.experiment.compute, status_writer(run.folder)
+    compute, write, show = run.experiment.compute, status_writer(run.folder), shown_on(line)
     set_threads(compute)
 
     def tell(status: Status) -> None:
-        line.update(status.step, status.note())
+        show(status)
         write(status)
 
     train(run, Worker(device_of(compute), in_process=True), tell, until, leave=lambda: notice.given)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from crossview.platform import checkpoint
 from crossview.platform.data.loader import Shard, Stream
 from crossview.platform.train.batch_layout import shares
 from crossview.platform.train.checkpoint_writer import CheckpointWriter
 from crossview.platform.train.lr_schedule import learning_rate
-from crossview.platform.train.metrics import Metrics
+from crossview.platform.train.metrics import Interval, Metrics
+from crossview.platform.train.profiler import labelled, profiled
 from crossview.platform.train.resolve import ResolvedRun
 from crossview.platform.train.state import Training, Worker
 from crossview.platform.train.status import Status
+from crossview.platform.train.trackers import open_trackers
 
 
 def training_of(run: ResolvedRun, worker: Worker) -> Training:
@@ -43,8 +46,11 @@ def train(
     micro, passes = shares(optim, compute, worker.world, training.model.reach())
     total, folder = run.total_steps, run.folder
     forward = training.forward()
+    warnings: list[str] = []
+    status: Status | None = None
     with checkpoint.needs_space(folder / "tensorboard", folder):
-        metrics = Metrics(folder, training.step) if worker.rank == 0 else None
+        trackers = open_trackers(folder, run.info, training.step, warnings.append) if worker.rank == 0 else []
+        metrics = Metrics(folder, training.step, trackers) if worker.rank == 0 else None
     stop = total if until is None else min(until, total)
     shard = Shard(
         start_step=training.step,
@@ -54,8 +60,6 @@ def train(
         rank=worker.rank,
         world=worker.world,
     )
-    if training.step >= stop:
-        return
     stream = Stream(
         run.plan,
         run.experiment.data,
@@ -66,19 +70,26 @@ def train(
         decode_apart=worker.decode_apart,
     )
     started = time.monotonic()
-    with stream, CheckpointWriter(background=compute.async_checkpoint) as writer:
-        batches = iter(stream)
+    interval = Interval(worker.device, training.step)
+    traced = profiled(folder, compute.profile if worker.rank == 0 else None, worker.device)
+    with stream, CheckpointWriter(background=compute.async_checkpoint) as writer, traced as profile:
+        batches = labelled(iter(stream)) if profile else iter(stream)
         while training.step < stop:
             values = training.optimise(batches, forward, passes, total)
+            if profile:
+                profile.step()
             last = training.step == stop
-            if metrics and (training.step % every.log == 0 or last):
-                wait = stream.wait_s / max(time.monotonic() - started, 1e-9)
-                row = {k: float(v) for k, v in values.items()}
-                rate = learning_rate(optim, training.step - 1, total)
-                row |= {"lr": rate, "data_wait": wait, "quarantined": stream.quarantined}
-                with checkpoint.needs_space(folder / "tensorboard", folder):
-                    metrics.log(training.step, row)
-                on_step(Status(training.step, total, row["loss"], wait, stream.quarantined))
+            if training.step % every.log == 0 or last:
+                row = interval.row(values, training.step, optim.batch)
+                if metrics:
+                    wait = stream.wait_s / max(time.monotonic() - started, 1e-9)
+                    rate, bad = learning_rate(optim, training.step - 1, total), stream.quarantined
+                    row |= {"lr": rate, "data_wait": wait, "quarantined": bad}
+                    with checkpoint.needs_space(folder / "tensorboard", folder):
+                        metrics.log(training.step, row)
+                    speed = row["samples_per_s"]
+                    status = Status(training.step, total, row["loss"], wait, bad, speed, tuple(warnings))
+                    on_step(status)
             leaving = leave is not None and not last and leave()
             if training.step % every.checkpoint == 0 or last or leaving:
                 if metrics:  # first: a checkpoint must not exist without the rows before it
@@ -90,3 +101,5 @@ def train(
     if metrics:
         with checkpoint.needs_space(folder / "metrics.parquet", folder):
             metrics.close()
+        if status and len(warnings) > len(status.warnings):  # closing a tracker gave one
+            on_step(replace(status, warnings=tuple(warnings)))

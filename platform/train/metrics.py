@@ -1,109 +1,91 @@
-"""Training metrics of a run: one Parquet table and TensorBoard events."""
+"""Training metrics of a run: what is measured, and the Parquet table and trackers that it goes to."""
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
+import resource
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-from torch.utils.tensorboard import SummaryWriter
+import torch
+import torch.distributed as dist
+from torch import Tensor
 
 from crossview import storage
+from crossview.platform.train.trackers import Tracker
 from crossview.storage.tables import read_table, write_table
 
 
 def read_metrics(run: Path) -> list[dict[str, float]]:
-    """The rows logged so far, oldest first; empty where nothing was logged."""
+    """The rows logged so far, oldest first, each with what it has; empty where nothing was logged."""
     file = run / "metrics.parquet"
-    return read_table(file).to_pylist() if storage.is_file(file) else []
+    rows = read_table(file).to_pylist() if storage.is_file(file) else []
+    return [{name: value for name, value in row.items() if value is not None} for row in rows]
 
 
 class Metrics:
     """Rows are kept in memory and written by `flush`, which a checkpoint calls: table and weights go together."""
 
-    def __init__(self, run: Path, start: int) -> None:
+    def __init__(self, run: Path, start: int, trackers: Sequence[Tracker]) -> None:
         self._file = run / "metrics.parquet"
         self._rows = [row for row in read_metrics(run) if row["step"] <= start]
         self._before_s = self._rows[-1]["time_s"] if self._rows else 0.0
         self._started = time.monotonic()
-        self._board = _Board(run / "tensorboard", start)
+        self._trackers = trackers
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Add one row; `time_s` counts training time over all resumptions."""
         self._rows.append({"step": step, "time_s": self._before_s + time.monotonic() - self._started, **values})
-        self._board.add(step, values)
+        for tracker in self._trackers:
+            tracker.log(step, values)
 
     def flush(self) -> None:
         """Write the table, whole or not at all, and the events; tried again where the storage fails."""
-        write_table(pa.Table.from_pylist(self._rows), self._file)
-        self._board.flush()
+        names = dict.fromkeys(name for row in self._rows for name in row)
+        rows = [{name: row.get(name) for name in names} for row in self._rows]  # the first row's would be the columns
+        write_table(pa.Table.from_pylist(rows), self._file)
+        for tracker in self._trackers:
+            tracker.flush()
 
     def close(self) -> None:
         """Write what is left."""
         self.flush()
-        self._board.close()
+        for tracker in self._trackers:
+            tracker.close()
 
 
-class _Board:
-    """TensorBoard events; of a remote run they are written here, and uploaded by `flush`.
+class Interval:
+    """Losses, throughput and memory of the steps since the last logged row."""
 
-    A writer that the disk refused does not recover: a new one then writes again what was not flushed.
-    """
+    def __init__(self, device: torch.device, step: int) -> None:
+        self._device, self._step, self.started = device, step, time.monotonic()
 
-    def __init__(self, folder: Path, start: int) -> None:
-        self._folder, self._flushed = folder, start
-        self._pending: list[tuple[int, dict[str, float]]] = []
-        self._here: tempfile.TemporaryDirectory[str] | None = None
-        if not storage.is_local(folder):
-            self._here = tempfile.TemporaryDirectory(prefix="tensorboard-", dir=storage.cache_folder())
-        self._writer: SummaryWriter | None = None
-        storage.patiently(self._open, folder)
+    def row(self, values: Mapping[str, Tensor], step: int, batch: int) -> dict[str, float]:
+        """What a step gave, as means over workers, with `samples_per_s` and `peak_memory_gb` since the last row.
 
-    def _open(self) -> SummaryWriter:
-        if self._writer is None:
-            place = self._here.name if self._here else str(self._folder)
-            self._writer = SummaryWriter(place, purge_step=self._flushed + 1 if self._flushed else None)
-            for step, values in self._pending:
-                self._add(self._writer, step, values)
-        return self._writer
+        Samples are those of all workers (`batch` per step), and the memory is the largest of a worker, in GiB: what
+        torch allocated on the GPU since the last row. On the CPU it is the largest resident set of the process since
+        its start, which cannot be reset. Every rank has to take part.
+        """
+        if self._device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self._device)
+            torch.cuda.reset_peak_memory_stats(self._device)
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        row = _over_workers(values, torch.tensor(peak / 2**30, device=self._device))  # waits for the device
+        now = time.monotonic()
+        row["samples_per_s"] = (step - self._step) * batch / max(now - self.started, 1e-9)
+        self._step, self.started = step, now
+        return row
 
-    def add(self, step: int, values: dict[str, float]) -> None:
-        """Events of one step."""
-        self._pending.append((step, values))
-        if self._writer is not None:
-            try:
-                self._add(self._writer, step, values)
-            except OSError:  # `flush` retries, and reports the reason
-                self._writer = None
 
-    @staticmethod
-    def _add(writer: SummaryWriter, step: int, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            writer.add_scalar(name, value, step)
-
-    def flush(self) -> None:
-        """Write the events out; raises OSError where that fails for long."""
-        storage.patiently(self._flush, self._folder)
-        if self._here:
-            for file in Path(self._here.name).iterdir():
-                storage.upload(file, self._folder / file.name)
-
-    def _flush(self) -> None:
-        try:
-            self._open().flush()
-        except OSError:
-            self._writer = None
-            raise
-        if self._pending:
-            self._flushed = self._pending[-1][0]
-        self._pending = []
-
-    def close(self) -> None:
-        """Release the files; `flush` first."""
-        if self._writer is not None:
-            with contextlib.suppress(OSError):
-                self._writer.close()
-        if self._here:
-            self._here.cleanup()
+def _over_workers(means: Mapping[str, Tensor], peak: Tensor) -> dict[str, float]:
+    """The means of scalars, and the largest peak, over all workers."""
+    values = torch.stack([value.detach().float() for value in (*means.values(), peak)])
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, values)
+        each = torch.stack(parts)  # (workers, scalars)
+        values = torch.cat([each[:, :-1].mean(0), each[:, -1:].amax(0)])
+    return dict(zip([*means, "peak_memory_gb"], values.tolist(), strict=True))

@@ -24,8 +24,11 @@ from crossview.platform.config import Data, Experiment, from_dict
 from crossview.platform.data.plan_builder import build_plan, load_catalogs
 from crossview.platform.progress import warn
 from crossview.platform.train.batch_layout import Reach, shares
+from crossview.platform.train.blocks import check_blocks
 from crossview.platform.train.device import device_of
 from crossview.platform.train.lr_schedule import total_steps
+from crossview.platform.train.profiler import check_profile
+from crossview.platform.train.trackers import check_tracker
 
 
 @dataclass(frozen=True)
@@ -114,11 +117,12 @@ def check_new(method: str, experiment: Experiment[Any], tell: Callable[[str], No
     plan = build_plan(experiment, catalogs)
     warn(plan_warnings(plan))
     shares(experiment.optim, experiment.compute)
-    total_steps(experiment.optim, plan.rows_per_epoch)
-    if not joined():  # else its workers compute elsewhere
-        device_of(experiment.compute)
+    check_profile(experiment.compute, total_steps(experiment.optim, plan.rows_per_epoch))
+    check_tracker(experiment.track)
+    device = None if joined() else device_of(experiment.compute)  # joined to a cluster, its workers compute elsewhere
     # Bad weights are found here, and fetched once rather than by every worker.
     initial = initialised(method, experiment, tell)
+    check_blocks(initial.model, experiment.compute, device)
     return ResolvedRun(Path(), method, experiment, catalogs, plan, {}, initial)
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -18,6 +17,8 @@ from crossview.errors import UserError
 from crossview.methods.method import Method, build
 from crossview.methods.recipe import Optim
 from crossview.platform import checkpoint
+from crossview.platform.train import optimizer_state
+from crossview.platform.train.blocks import set_up_blocks
 from crossview.platform.train.lr_schedule import learning_rate
 from crossview.platform.train.resolve import ResolvedRun, initialised
 
@@ -60,13 +61,14 @@ class Training:
             self._begin()
         else:
             state = self._restore(self.start)
+        set_up_blocks(self.model, self.experiment.compute)
         self._place()
         self.optimizer = optimizer_for(self.model, self.experiment.optim)
         half = self.experiment.compute.precision == "float16"
         self.scaler = torch.amp.GradScaler(worker.device.type, enabled=half)
         self.step = 0
-        if state:
-            self._restore_progress(state)
+        if state and self.start:
+            self._restore_progress(state, self.start / "train_state.pt")
         if self.ema is not None:
             named = dict(self.model.named_parameters())
             self.ema = {n: self._own(named[n], w) for n, w in self.ema.items()}
@@ -113,18 +115,8 @@ class Training:
         self.model.load_state_dict(weights, strict=True)
         return state
 
-    def _restore_progress(self, state: dict[str, Any]) -> None:
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        optimizer = state["optimizer"]
-        optimizer["state"] = {
-            k: {name: self._own(parameters[k], v) if isinstance(v, Tensor) and v.ndim else v for name, v in of.items()}
-            for k, of in optimizer["state"].items()
-        }
-        # The configuration's own settings: a member of a population that took over another's weights has others.
-        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(optimizer)
-        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
-            group.update(own)
+    def _restore_progress(self, state: dict[str, Any], file: Path) -> None:
+        optimizer_state.restore(self.optimizer, self.model, state["optimizer"], self._own, file)
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"])
         if self.worker.device.type == "cuda" and "cuda_rng" in state:
@@ -138,7 +130,7 @@ class Training:
     def saving(self, *, copied: bool = False) -> Callable[[], None]:
         """What writes the checkpoint of this step: at once, or `copied` to host memory also while training goes on."""
         weights, ema = self._whole(self.model.state_dict()), self._whole(self.ema)
-        optimizer = self._whole(self.optimizer.state_dict())
+        optimizer = self._whole(optimizer_state.by_name(self.optimizer, self.model))
         if self.worker.rank != 0:
             return lambda: None
         if copied:
@@ -168,7 +160,7 @@ class Training:
         return write
 
     def optimise(self, micro_batches: Iterator[Any], forward: nn.Module, passes: int, total: int) -> dict[str, Tensor]:
-        """One optimiser step over `passes` micro batches; returns the losses (means over workers) and gradient norm."""
+        """One optimiser step over `passes` micro batches; returns this worker's losses and the gradient's norm."""
         optim, compute = self.experiment.optim, self.experiment.compute
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(optim, self.step, total) * group.get("lr_scale", 1.0)
@@ -200,7 +192,7 @@ class Training:
         if not self.scaler.is_enabled() or torch.isfinite(norm):  # else the scaler left the step out
             self._average(optim.ema_decay)
         self.step += 1
-        return _mean_over_workers(sums) | {"grad_norm": norm.detach()}
+        return sums | {"grad_norm": norm.detach()}
 
     @torch.no_grad()
     def _average(self, decay: float | None) -> None:
@@ -218,11 +210,3 @@ def _copy(state: Any) -> Any:
     if isinstance(state, list):
         return [_copy(v) for v in state]
     return state.detach().to("cpu", copy=True) if isinstance(state, Tensor) else state
-
-
-def _mean_over_workers(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return values
-    stacked = torch.stack([v.float() for v in values.values()])
-    dist.all_reduce(stacked)
-    return dict(zip(values, stacked / dist.get_world_size(), strict=True))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from crossview import storage
 from crossview.platform import run_folder
+from crossview.platform.progress import Progress, warn
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,28 @@ class Status:
     data_wait: float
     """Share of the time since the start spent waiting for data."""
     quarantined: int
+    samples_per_s: float
+    """Over all workers, since the last logged row."""
+    warnings: tuple[str, ...] = ()
     pid: int = field(default_factory=os.getpid)
 
     def note(self) -> str:
         """One short text for the end of the progress line."""
         bad = f", {self.quarantined} files quarantined" if self.quarantined else ""
-        return f"loss {self.loss:.4f}, data wait {self.data_wait:.0%}{bad}"
+        rate = f"{self.samples_per_s:.3g}" if self.samples_per_s < 100 else f"{self.samples_per_s:.0f}"
+        return f"loss {self.loss:.4f}, {rate} samples/s, data wait {self.data_wait:.0%}{bad}"
+
+
+def shown_on(line: Progress) -> Callable[[Status], None]:
+    """Keeps a progress line at the latest status, and prints each warning once."""
+    printed: set[str] = set()
+
+    def show(status: Status) -> None:
+        warn(warning for warning in status.warnings if warning not in printed)
+        printed.update(status.warnings)
+        line.update(status.step, status.note())
+
+    return show
 
 
 def look_s(run: Path) -> float:
