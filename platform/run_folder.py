@@ -24,7 +24,9 @@ def write_json(path: Path, values: Any, *, patience_s: float | None = None) -> N
     storage.write_text(path, json.dumps(values, indent=2) + "\n", patience_s=patience_s)
 
 
-def create(run: Path, method: str, experiment: Experiment[Any]) -> dict[str, Any]:
+def create(
+    run: Path, method: str, experiment: Experiment[Any], validation: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Make the folder of a new run and write its run.json, returned here; raises ValueError where the name is taken."""
     try:
         storage.make_folder(run, exist_ok=False)
@@ -33,7 +35,8 @@ def create(run: Path, method: str, experiment: Experiment[Any]) -> dict[str, Any
             f"--name {run.name}: {run} exists already; a name is used once. Choose another, or resume that run with "
             f"`crossview resume {run}`"
         ) from None
-    info = {"experiment": to_dict(method, experiment), **record()}
+    scored = {} if validation is None else {"validation": validation}
+    info = {"experiment": to_dict(method, experiment), **scored, **record()}
     write_json(run / "run.json", info, patience_s=0)
     return info
 

@@ -174,7 +174,7 @@ def test_clips_are_kept_until_what_they_come_from_changes(run: Path, root: Path)
     first = {row: f.stat().st_mtime_ns for row, f in embed_clips(run, split="val", per_scene=2).items()}
     again = embed_clips(run, split="val", per_scene=2)
     assert {row: f.stat().st_mtime_ns for row, f in again.items()} == first
-    assert list(embed_clips(run, split="val", per_scene=2, baselines=False)) == ["trained"]
+    assert list(embed_clips(run, split="val", per_scene=2, baselines="none")) == ["trained"]
     assert len(read(embed_clips(run, split="val", per_scene=3)["trained"])) == 3 * 12
     file = root / Catalog.load(root / "catalog").select("val").recordings[0].path
     os.utime(file, ns=(0, 0))

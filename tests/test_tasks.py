@@ -23,7 +23,6 @@ from crossview.methods.byov.model import Model
 from crossview.platform import checkpoint, run_folder
 from crossview.platform.cli.main import main
 from crossview.platform.evaluate import frame_embeddings, opened, parts
-from crossview.platform.evaluate.facts import facts_of
 from crossview.platform.evaluate.runner import evaluate
 from crossview.platform.evaluate.tasks import default_tasks, make, options_class, options_from, task_names
 
@@ -246,22 +245,6 @@ def test_what_the_catalog_lacks_is_said_before_anything_is_embedded(
     (other / "checkpoints").symlink_to(run / "checkpoints")
     with pytest.raises(ValueError, match=said):
         evaluate(other, tasks=(task,), in_process=True)
-
-
-def test_phases_ask_for_both_perspectives_and_the_same_actions(tmp_path: Path) -> None:
-    catalog = write_catalog(tmp_path / "clips", actions=("wave", "nod"))
-    run = train(tmp_path / "run", tmp_path / "clips")
-    experiment = opened.open_run(run, in_process=True).experiment
-    task = make(("phases",))["phases"]
-
-    def facts(kept: Catalog) -> object:
-        return facts_of("byov", experiment.data, kept, "val", "train", fitted=True)
-
-    task.check(facts(catalog))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="split 'val' shows the action 'nod' from exo cameras only"):
-        task.check(facts(catalog.keep(lambda r: (catalog.split_of(r), r.action, r.view) != ("val", "nod", "ego"))))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="action 'nod' is evaluated, but the split"):
-        task.check(facts(catalog.keep(lambda r: (catalog.split_of(r), r.action) != ("train", "nod"))))  # type: ignore[arg-type]
 
 
 def test_embedding_uses_the_opened_model(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ def train(args: Sequence[str]) -> None:
     from crossview.platform.train.launcher import start
 
     run = launch.runs / launch.name if launch.name else free_folder(launch.runs, method)
-    start(run, method, launch.experiment, in_process=launch.debug)
+    start(run, method, launch.experiment, in_process=launch.debug, validation=launch.validation)
     print(f"Training finished. The run is saved to {run}; next: crossview evaluate {run}")
 
 

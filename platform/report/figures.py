@@ -24,7 +24,7 @@ from crossview.platform import checkpoint
 from crossview.platform.config import read
 from crossview.platform.data.loader import Shard, Stream
 from crossview.platform.data.plan_builder import load_catalog, plan_for
-from crossview.platform.evaluate.embedding_store import RANDOM_INIT, TRAINED
+from crossview.platform.evaluate.opened import RANDOM_INIT, TRAINED
 from crossview.platform.progress import Progress, console
 from crossview.platform.report import plots
 from crossview.platform.report.contact_sheet import contact_sheet, thumbnails

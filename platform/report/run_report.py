@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from crossview.downstream import results
 from crossview.platform.config import read
-from crossview.platform.evaluate.embedding_store import TRAINED
+from crossview.platform.evaluate.opened import TRAINED
 from crossview.platform.evaluate.result_store import notes_of, read_results, read_texts, scored_by_an_earlier_version
 from crossview.platform.report import html, score_table
-from crossview.platform.report.plots import NOT_LOSSES
+from crossview.platform.report.plots import loss_names
 from crossview.platform.run_folder import require
 from crossview.platform.train.metrics import read_metrics
 from crossview.storage.tables import read_table
@@ -133,7 +133,7 @@ def _losses(rows: Sequence[dict[str, float]]) -> list[tuple[str, str, str]]:
     """(name, first value, last value) of each loss."""
     if not rows:
         return []
-    return [(n, f"{rows[0][n]:.4f}", f"{rows[-1][n]:.4f}") for n in rows[0] if n not in NOT_LOSSES]
+    return [(n, f"{rows[0][n]:.4f}", f"{rows[-1][n]:.4f}") for n in loss_names(rows[0])]
 
 
 def _figures(folder: Path) -> list[dict[str, str]]:

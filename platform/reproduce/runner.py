@@ -21,7 +21,7 @@ from crossview.platform import run_folder
 from crossview.platform.cli.prepare import ticking
 from crossview.platform.cluster.run_queue import Job, run_side_by_side
 from crossview.platform.config import Cadence, Compute, Data, Experiment, method_names
-from crossview.platform.evaluate.embedding_store import TRAINED
+from crossview.platform.evaluate.opened import TRAINED
 from crossview.platform.evaluate.result_store import has_scores, latest_scores
 from crossview.platform.evaluate.runner import evaluate
 from crossview.platform.progress import Progress, console

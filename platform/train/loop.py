@@ -14,6 +14,7 @@ from crossview.platform.train.metrics import Metrics
 from crossview.platform.train.resolve import ResolvedRun
 from crossview.platform.train.state import Training, Worker
 from crossview.platform.train.status import Status
+from crossview.platform.train.validation import Validator, is_due
 
 
 def training_of(run: ResolvedRun, worker: Worker) -> Training:
@@ -45,6 +46,8 @@ def train(
     forward = training.forward()
     with checkpoint.needs_space(folder / "tensorboard", folder):
         metrics = Metrics(folder, training.step) if worker.rank == 0 else None
+    validate = Validator(run, worker)
+    validate(training.step, metrics)
     stop = total if until is None else min(until, total)
     shard = Shard(
         start_step=training.step,
@@ -70,23 +73,29 @@ def train(
         batches = iter(stream)
         while training.step < stop:
             values = training.optimise(batches, forward, passes, total)
-            last = training.step == stop
-            if metrics and (training.step % every.log == 0 or last):
+            last, due = training.step == stop, is_due(run, training.step)
+            if metrics and (training.step % every.log == 0 or last or due):
                 wait = stream.wait_s / max(time.monotonic() - started, 1e-9)
                 row = {k: float(v) for k, v in values.items()}
                 rate = learning_rate(optim, training.step - 1, total)
                 row |= {"lr": rate, "data_wait": wait, "quarantined": stream.quarantined}
                 with checkpoint.needs_space(folder / "tensorboard", folder):
                     metrics.log(training.step, row)
-                on_step(Status(training.step, total, row["loss"], wait, stream.quarantined))
+                doing = "scoring the checkpoint" if due else ""
+                on_step(Status(training.step, total, row["loss"], wait, stream.quarantined, doing))
             leaving = leave is not None and not last and leave()
-            if training.step % every.checkpoint == 0 or last or leaving:
+            if training.step % every.checkpoint == 0 or last or due or leaving:
                 if metrics:  # first: a checkpoint must not exist without the rows before it
                     with checkpoint.needs_space(folder / "metrics.parquet", folder):
                         metrics.flush()
                 writer.write(training)
-            if leaving:
+            if leaving:  # what is due then is scored when training goes on
                 break
+            if due:
+                writer.wait()
+                began = time.monotonic()
+                validate(training.step, metrics)
+                started += time.monotonic() - began
     if metrics:
         with checkpoint.needs_space(folder / "metrics.parquet", folder):
             metrics.close()

@@ -13,11 +13,15 @@ from torch.utils.tensorboard import SummaryWriter
 from crossview import storage
 from crossview.storage.tables import read_table, write_table
 
+SCORES = "val/"
+"""Begins the names of downstream metrics, which only some rows have."""
+
 
 def read_metrics(run: Path) -> list[dict[str, float]]:
-    """The rows logged so far, oldest first; empty where nothing was logged."""
+    """The rows logged so far, oldest first, each with what it has; empty where nothing was logged."""
     file = run / "metrics.parquet"
-    return read_table(file).to_pylist() if storage.is_file(file) else []
+    rows = read_table(file).to_pylist() if storage.is_file(file) else []
+    return [{name: value for name, value in row.items() if value is not None} for row in rows]
 
 
 class Metrics:
@@ -35,9 +39,24 @@ class Metrics:
         self._rows.append({"step": step, "time_s": self._before_s + time.monotonic() - self._started, **values})
         self._board.add(step, values)
 
+    @property
+    def rows(self) -> list[dict[str, float]]:
+        """All that were logged."""
+        return self._rows
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        """More values of the step that was logged last."""
+        if not self._rows or self._rows[-1]["step"] != step:
+            self.log(step, values)
+            return
+        self._rows[-1] |= values
+        self._board.add(step, values)
+
     def flush(self) -> None:
         """Write the table, whole or not at all, and the events; tried again where the storage fails."""
-        write_table(pa.Table.from_pylist(self._rows), self._file)
+        names = dict.fromkeys(name for row in self._rows for name in row)
+        rows = [{name: row.get(name) for name in names} for row in self._rows]  # the first row's would be the columns
+        write_table(pa.Table.from_pylist(rows), self._file)
         self._board.flush()
 
     def close(self) -> None:

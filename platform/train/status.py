@@ -23,12 +23,15 @@ class Status:
     data_wait: float
     """Share of the time since the start spent waiting for data."""
     quarantined: int
+    doing: str = ""
+    """What it does now in place of training."""
     pid: int = field(default_factory=os.getpid)
 
     def note(self) -> str:
         """One short text for the end of the progress line."""
         bad = f", {self.quarantined} files quarantined" if self.quarantined else ""
-        return f"loss {self.loss:.4f}, data wait {self.data_wait:.0%}{bad}"
+        doing = f", {self.doing}" if self.doing else ""
+        return f"loss {self.loss:.4f}, data wait {self.data_wait:.0%}{bad}{doing}"
 
 
 def look_s(run: Path) -> float:
@@ -42,7 +45,7 @@ def status_writer(run: Path) -> Callable[[Status], None]:
 
     def write(status: Status) -> None:
         nonlocal last
-        if time.monotonic() - last > pause_s or status.step == status.total:
+        if time.monotonic() - last > pause_s or status.step == status.total or status.doing:
             last = time.monotonic()
             with contextlib.suppress(OSError):  # only informative; a full disk is reported where training must write
                 run_folder.write_json(run / "progress.json", asdict(status), patience_s=0)

@@ -21,6 +21,7 @@ from crossview.platform.train.notice import Looks
 from crossview.platform.train.resolve import ResolvedRun
 from crossview.platform.train.state import Worker
 from crossview.platform.train.status import status_writer
+from crossview.platform.train.validation import is_missing
 from crossview.platform.train.verdict import Verdict
 
 
@@ -52,10 +53,11 @@ class Job:
         )
 
     def finished(self) -> bool:
-        """Whether its last checkpoint is there."""
+        """Whether its last checkpoint is there, and scored if it is to be."""
         last = min(self.run.total_steps, self.until or self.run.total_steps)
         newest = checkpoint.latest(self.run.folder)
-        return newest is not None and newest.name >= checkpoint.folder(self.run.folder, last).name
+        reached = newest is not None and newest.name >= checkpoint.folder(self.run.folder, last).name
+        return reached and not is_missing(self.run, last)
 
     def room(self, counts: list[int], running: int = 0) -> int:
         """The first of `counts` workers for which the cluster has room now, beside a group of `running` ones."""

@@ -12,7 +12,7 @@ from crossview import storage
 from crossview.downstream.baselines import margin
 from crossview.errors import UserError
 from crossview.platform.cluster.run_queue import Job, run_side_by_side
-from crossview.platform.evaluate.embedding_store import TRAINED
+from crossview.platform.evaluate.opened import TRAINED
 from crossview.platform.progress import Progress
 from crossview.platform.run_folder import write_json
 from crossview.platform.tune.capacity import Room, claimed_by_trial

@@ -13,7 +13,7 @@ from rich.table import Table
 from crossview import storage
 from crossview.downstream.table import cell
 from crossview.errors import UserError
-from crossview.platform.evaluate.embedding_store import TRAINED
+from crossview.platform.evaluate.opened import TRAINED
 from crossview.platform.progress import console
 from crossview.platform.report.plots import save
 from crossview.platform.report.run_report import html
