@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 import torch.distributed as dist
 
@@ -93,7 +94,7 @@ class Validator:
         finally:
             if self.worker.device.type == "cuda":
                 torch.cuda.empty_cache()
-        values = results.scores(lines)[TRAINED]
+        values = self._trained(lines)
         if best is not None:
             if best not in values:
                 raise UserError(
@@ -103,6 +104,9 @@ class Validator:
             mode = direction(best, tasks, run.method, run.experiment, facts)
             checkpoint.note_best(run.folder, step, best, mode, values[best])
         return values
+
+    def _trained(self, lines: pa.Table) -> dict[str, float]:
+        return results.scores(lines)[TRAINED]
 
 
 def _tasks(saved: Mapping[str, Any]) -> Tasks:
