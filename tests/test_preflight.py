@@ -17,7 +17,7 @@ from crossview.downstream.task import Facts
 from crossview.errors import UserError
 from crossview.methods.recipe import Optim
 from crossview.platform.config import Cadence, Compute, Data, Experiment, preset
-from crossview.platform.evaluate.preflight import direction, preflight
+from crossview.platform.evaluate.preflight import modes, preflight
 from crossview.platform.evaluate.tasks import make, task_names
 from crossview.platform.train import launcher
 from crossview.platform.train.settings import Validation
@@ -153,16 +153,25 @@ def test_samples_that_cannot_be_drawn_are_found_before(synchronized: Catalog) ->
         preflight(tasks, "mv2mae", of, alone, "val", "train")
 
 
-def test_the_direction_of_a_metric_is_the_tasks_own(synchronized: Catalog) -> None:
-    tasks, of = make(("retrieval",)), experiment(synchronized, views=SEEN)
-    facts = preflight(tasks, "byov", of, synchronized, "val", "train")
-    assert direction("retrieval/R@1/held_out", tasks, "byov", of, facts) == "max"
-    with pytest.raises(UserError, match=r"metric 'loss': no task of retrieval reports it; they report retrieval/R@1/s"):
-        direction("loss", tasks, "byov", of, facts)
-    seen = experiment(synchronized)
-    facts = preflight(tasks, "byov", seen, synchronized, "val", "train")
-    with pytest.raises(UserError, match="split 'val' has no held-out camera; hold one out with"):
-        direction("retrieval/R@1/held_out", tasks, "byov", seen, facts)
+def test_a_metric_must_be_one_that_the_tasks_report_of_this_split(synchronized: Catalog) -> None:
+    tasks, held_out, both = make(("retrieval",)), experiment(synchronized, views=SEEN), experiment(synchronized)
+
+    def refused(metric: str, of: Experiment[Any]) -> str:
+        with pytest.raises(UserError) as found:
+            preflight(tasks, "byov", of, synchronized, "val", "train", metric)
+        return str(found.value)
+
+    preflight(tasks, "byov", held_out, synchronized, "val", "train", "retrieval/R@1/held_out")
+    assert "metric 'loss': no task of retrieval reports it; they report retrieval/R@1/s" in refused("loss", held_out)
+    assert "split 'val' has no held-out camera; hold one out with --data.views" in refused(
+        "retrieval/R@1/held_out", both
+    )
+    only = without(synchronized, lambda r, split: split == "val" and r.view in SEEN)
+    with pytest.raises(
+        UserError, match=r"2 things(.|\n)*split 'val' has no camera that was trained on(.|\n)*no instant"
+    ):
+        preflight(tasks, "byov", held_out, only, "val", "train", "retrieval/R@1/seen")
+    assert modes("retrieval/R@1/seen", tasks, "byov", both)["retrieval/R@1/seen"] == "max"
 
 
 def test_training_and_searches_are_refused_before_they_begin(synchronized: Catalog, tmp_path: Path) -> None:

@@ -21,11 +21,18 @@ Tasks = Mapping[str, Task[Any, Any]]
 
 
 def preflight(
-    tasks: Tasks, method: str, experiment: Experiment[Any], catalog: Catalog, split: str, fit_split: str
+    tasks: Tasks,
+    method: str,
+    experiment: Experiment[Any],
+    catalog: Catalog,
+    split: str,
+    fit_split: str,
+    metric: str | None = None,
 ) -> Facts:
     """The facts of an evaluation; `catalog` holds all splits of the run's protocol.
 
     Raises ValueError that lists everything that any of the tasks lacks, and for a split that one of them cannot use.
+    `metric` is one that checkpoints or trials are compared by.
     """
     fitted = check_splits(tasks.values(), split, fit_split)
     problems = [
@@ -33,6 +40,8 @@ def preflight(
     ]
     _refuse(problems)
     facts = facts_of(method, experiment.data, catalog, split, fit_split, fitted=fitted)
+    if metric is not None:
+        problems += _unreported(metric, modes(metric, tasks, method, experiment), facts, tasks)
     for task in tasks.values():
         found = list(task.check(facts))
         problems += found or _undrawable(task, experiment, catalog, facts)
@@ -40,26 +49,16 @@ def preflight(
     return facts
 
 
-def direction(metric: str, tasks: Tasks, method: str, experiment: Experiment[Any], facts: Facts) -> Mode:
-    """Which end of a metric is better; raises ValueError for a metric that none of the tasks will report."""
+def modes(metric: str, tasks: Tasks, method: str, experiment: Experiment[Any]) -> dict[str, Mode]:
+    """Which end of each metric of the tasks is better; of tasks without a fixed list only if `metric` is no other's."""
     known: dict[str, Mode] = {}
     for task in tasks.values():
         known |= task.options.metrics()
-    if metric not in known:  # tasks without a fixed list are run on noise
+    if metric not in known:
         for task in tasks.values():
             if task.options.reads == "samples" and not task.options.metrics():
                 known |= dict.fromkeys(metrics_on_noise(task, method, experiment), "max")
-    if metric not in known:
-        raise UserError(
-            f"metric {metric!r}: no task of {', '.join(tasks)} reports it; they report {', '.join(known)}: choose one "
-            "of these, or other --tasks"
-        )
-    if metric.endswith("/held_out") and all(r.view in facts.seen for r in facts.test):
-        raise UserError(
-            f"metric {metric!r}: split {facts.split!r} has no held-out camera; hold one out with --data.views, or "
-            "choose the metric that ends in /seen"
-        )
-    return known[metric]
+    return known
 
 
 def metrics_on_noise(task: Task[Any, Any], method: str, experiment: Experiment[Any]) -> list[str]:
@@ -68,6 +67,24 @@ def metrics_on_noise(task: Task[Any, Any], method: str, experiment: Experiment[A
     batch = example_batch(experiment.method.sampling(), 4)
     part = SamplePart(split="", recordings=(), seen=frozenset(), encoder=model, batch=batch)
     return list(task.score(task.predict(None, part), part))
+
+
+def _unreported(metric: str, known: Mapping[str, Mode], facts: Facts, tasks: Tasks) -> Iterator[str]:
+    if metric not in known:
+        yield (
+            f"metric {metric!r}: no task of {', '.join(tasks)} reports it; they report {', '.join(known)}: choose one "
+            "of these, or other --tasks"
+        )
+    elif metric.endswith("/held_out") and all(r.view in facts.seen for r in facts.test):
+        yield (
+            f"metric {metric!r}: split {facts.split!r} has no held-out camera; hold one out with --data.views, or "
+            "choose the metric that ends in /seen"
+        )
+    elif metric.endswith("/seen") and not any(r.view in facts.seen for r in facts.test):
+        yield (
+            f"metric {metric!r}: split {facts.split!r} has no camera that was trained on; choose the metric that ends "
+            "in /held_out"
+        )
 
 
 def _absent(catalog: Catalog, split: str) -> Iterator[str]:

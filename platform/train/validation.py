@@ -17,7 +17,7 @@ from crossview.downstream import results
 from crossview.errors import UserError
 from crossview.platform import checkpoint, progress
 from crossview.platform.evaluate.opened import TRAINED, open_run
-from crossview.platform.evaluate.preflight import Tasks, direction, preflight
+from crossview.platform.evaluate.preflight import Tasks, modes, preflight
 from crossview.platform.evaluate.runner import record
 from crossview.platform.evaluate.tasks import make, options_from
 from crossview.platform.train.metrics import SCORES, Metrics, read_metrics
@@ -31,11 +31,8 @@ LONGEST = timedelta(days=2)
 def check(run: ResolvedRun, saved: Mapping[str, Any] | None) -> None:
     """Raise ValueError for all that the tasks lack which `saved`, as of `Validation.saved`, names for this run."""
     if saved is not None:
-        facts = preflight(
-            _tasks(saved), run.method, run.experiment, run.catalogs[0], saved["split"], saved["fit_split"]
-        )
-        if run.experiment.every.best is not None:
-            direction(run.experiment.every.best, _tasks(saved), run.method, run.experiment, facts)
+        splits, metric = (saved["split"], saved["fit_split"]), run.experiment.every.best
+        preflight(_tasks(saved), run.method, run.experiment, run.catalogs[0], *splits, metric)
 
 
 def is_due(run: ResolvedRun, step: int) -> bool:
@@ -101,7 +98,7 @@ class Validator:
                     f"every.best is {best!r}, which split {splits[0]!r} does not define; it defines "
                     f"{', '.join(values)}: choose one of these"
                 )
-            mode = direction(best, tasks, run.method, run.experiment, facts)
+            mode = modes(best, tasks, run.method, run.experiment)[best]
             checkpoint.note_best(run.folder, step, best, mode, values[best])
         return values
 

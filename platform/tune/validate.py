@@ -8,7 +8,7 @@ from typing import Any
 from crossview.downstream.task import Task
 from crossview.errors import UserError
 from crossview.platform.config import Experiment
-from crossview.platform.evaluate.preflight import direction, preflight
+from crossview.platform.evaluate.preflight import modes, preflight
 from crossview.platform.evaluate.tasks import given_options, make
 from crossview.platform.progress import console
 from crossview.platform.train.device import wants_gpu
@@ -63,11 +63,11 @@ def settle(method: str, experiment: Experiment[Any], settings: Settings) -> tupl
     _check_scheduler(search, space)
     _check_evaluations(search, checked.total_steps)
     catalog, fit_split = checked.catalogs[0], search.fit_split
-    facts = preflight(tasks, method, experiment, catalog, search.split, fit_split)
-    if search.test:
-        preflight(tasks, method, experiment, catalog, "test", fit_split)
-    mode = direction(search.metric, tasks, method, experiment, facts)
-    return (replace(search, mode=mode) if settings.metric and settings.mode is None else search), space
+    for split in (search.split, *(("test",) if search.test else ())):
+        preflight(tasks, method, experiment, catalog, split, fit_split, search.metric)
+    if settings.metric and settings.mode is None:
+        search = replace(search, mode=modes(search.metric, tasks, method, experiment)[search.metric])
+    return search, space
 
 
 def _tasks(settings: Settings, space: Space) -> dict[str, Task[Any, Any]]:
