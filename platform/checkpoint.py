@@ -59,8 +59,12 @@ def latest(run: Path) -> Path | None:
 
 def best(run: Path) -> dict[str, Any] | None:
     """The step, metric, mode and value of a run's best checkpoint so far; None where it keeps none."""
-    file = run / BEST
-    found: dict[str, Any] | None = json.loads(storage.read_text(file)) if storage.is_file(file) else None
+    file, fix = run / BEST, "delete it: the best of the checkpoints to come is then noted anew"
+    if not storage.is_file(file):
+        return None
+    found: dict[str, Any] = storage.read_json(file, fix)
+    if not isinstance(found.get("step"), int) or not isinstance(found.get("value"), float):
+        raise UserError(f"{file}: step is {found.get('step')!r} and value {found.get('value')!r}, no numbers; {fix}")
     return found
 
 
@@ -268,8 +272,10 @@ def _named(file: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # safetensors, zip and unpickler each have their own kinds
+        reason = str(error).split(". ")[0]
         raise UserError(
-            f"{file}: not a readable checkpoint ({error}); delete this folder and resume from the one before it"
+            f"{file}: not a readable checkpoint ({reason}); delete its folder, so that the one before it is the "
+            "latest, or train again"
         ) from error
 
 

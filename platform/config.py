@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -223,9 +222,7 @@ def to_dict(method: str, experiment: Experiment[Any]) -> dict[str, Any]:
 def from_dict(values: dict[str, Any]) -> tuple[str, Experiment[Any]]:
     """The method's name and its experiment; raises ValueError that names an unknown, missing or ill-typed option."""
     if not isinstance(values, dict):
-        raise UserError(
-            f"not a configuration in JSON: it is a {type(values).__name__}, and must be an object of options"
-        )
+        raise UserError(f"the experiment is a {type(values).__name__}; it must be an object of options")
     required = {"name": str, "method": dict, **dict.fromkeys(PARTS, dict), "seed": int, "init_from": str | None}
     for name, kind in required.items():
         if name not in values:
@@ -239,8 +236,10 @@ def from_dict(values: dict[str, Any]) -> tuple[str, Experiment[Any]]:
     try:
         config = dacite.from_dict(cls, values["method"], options)
         parts: dict[str, Any] = {name: dacite.from_dict(kind, values[name], options) for name, kind in PARTS.items()}
-    except (dacite.DaciteError, TypeError) as error:  # TypeError where a value cannot be made a tuple or a path
-        raise UserError(f"configuration of {method}: {error}") from error
+    except dacite.DaciteError as error:
+        raise UserError(f"configuration of {method}: {error}; correct that option") from error
+    except TypeError as error:  # a value that cannot be made a tuple
+        raise UserError(f"configuration of {method}: an option that takes a list has no list ({error})") from error
     begin = values["init_from"]
     return method, Experiment(method=config, seed=values["seed"], init_from=as_path(begin) if begin else None, **parts)
 
@@ -271,13 +270,8 @@ def saved(path: Path) -> Saved:
         raise UserError(
             f"{file}: no saved configuration here; pass a run folder or a JSON file that `crossview train` wrote"
         )
-    try:
-        values = json.loads(storage.read_text(file))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{file}: not a configuration in JSON ({error}); pass one that `crossview train` wrote"
-        ) from error
-    info = values if isinstance(values, dict) and "experiment" in values else {"experiment": values}
+    values = storage.read_json(file, "restore it, or pass a configuration that `crossview train` wrote")
+    info = values if "experiment" in values else {"experiment": values}
     try:
         return Saved(*from_dict(info["experiment"]), info)
     except UserError as error:

@@ -41,12 +41,6 @@ def create(
     return info
 
 
-def read_info(run: Path) -> dict[str, Any]:
-    """What run.json holds; raises ValueError where this is no run folder."""
-    info: dict[str, Any] = json.loads((require(run) / "run.json").read_text())
-    return info
-
-
 def record() -> dict[str, Any]:
     """The command that was typed, when, and with which code."""
     created = datetime.now(UTC).isoformat(timespec="seconds")
@@ -57,6 +51,13 @@ def discard_bare(run: Path) -> None:
     """Remove a run's folder where nothing has come of the run yet but the record of its start."""
     if {file.name for file in run.iterdir()} <= {"run.json", "ray"}:
         storage.remove(run)
+
+
+def named_folder(runs: Path, name: str) -> Path:
+    """The folder of a new run or search; raises ValueError for a name that is not that of one folder."""
+    if not name or name in (".", "..") or set(name) & set("/\\\0"):
+        raise UserError(f"--name {name!r}: it must be the name of one folder, without slashes; --runs is its parent")
+    return runs / name
 
 
 def free_folder(runs: Path, method: str) -> Path:
@@ -78,6 +79,11 @@ def provenance() -> dict[str, Any]:
 
 def require(run: Path) -> Path:
     """The run folder, or ValueError where there is none."""
+    if run.parent.name == "checkpoints" and run.name.startswith("step-"):
+        raise UserError(
+            f"{run}: a checkpoint of the run {run.parent.parent}; pass the run. `crossview evaluate` and `embed` take "
+            f"--checkpoint {run.name.removeprefix('step-').lstrip('0') or 0}"
+        )
     if not storage.is_file(run / "run.json"):
         raise UserError(f"{run}: not a run folder (run.json is missing); pass a folder that `crossview train` made")
     return run

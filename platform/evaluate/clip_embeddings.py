@@ -163,7 +163,7 @@ def _frozen(model: Method, pixels: Tensor, batch: int, device: torch.device) -> 
 def _vectors(embedding: Tensor, row: str, recording: Recording, clips: int) -> np.ndarray:
     """float32 (K, D)."""
     if embedding.ndim != 2 or len(embedding) != clips:
-        raise UserError(
+        raise ValueError(
             f"row {row!r} of {recording.id}: clip embedding of shape {tuple(embedding.shape)}; it must be "
             f"({clips}, D), one vector per clip"
         )

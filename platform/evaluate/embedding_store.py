@@ -125,7 +125,7 @@ class Tables:
         index = self.folder / "rows.json"
         if not index.exists():
             return {}
-        values = json.loads(index.read_text())
+        values = storage.read_json(index, "delete it: the embeddings are then computed again")
         keys, files = values.get("keys", {}), {row: self.folder / file for row, file in values["rows"].items()}
         return {row: file for row, file in files.items() if keys.get(row) == self._key(row) and file.exists()}
 

@@ -55,7 +55,7 @@ class FixedRows:
         """By name; {} if there are none, or not of this data and code."""
         if not storage.is_file(self.file):
             return {}
-        values = json.loads(storage.read_text(self.file))
+        values = storage.read_json(self.file, "delete it: an evaluation makes it again")
         return {name: Row(**row) for name, row in values["rows"].items()} if values["key"] == self._key else {}
 
     def write(self, rows: Mapping[str, Row]) -> None:

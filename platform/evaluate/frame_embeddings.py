@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from crossview.datasets.catalog import Catalog, Recording
-from crossview.errors import UserError
 from crossview.platform.cluster.map_recordings import Arrays
 from crossview.platform.data.video_reader import model_input
 from crossview.platform.evaluate.embedding_store import (
@@ -88,7 +87,7 @@ class _Embedder:
 def _vectors(embedding: Tensor, row: str, recording: Recording) -> np.ndarray:
     """float32 (T, D) from (1, T, D)."""
     if embedding.ndim != 3 or embedding.shape[:2] != (1, recording.num_frames):
-        raise UserError(
+        raise ValueError(
             f"row {row!r} of {recording.id}: embedding of shape {tuple(embedding.shape)}; "
             f"it must be (1, {recording.num_frames}, D), one vector per frame"
         )

@@ -24,7 +24,6 @@ from crossview.downstream.task import (
     TablePart,
     Task,
 )
-from crossview.errors import UserError
 from crossview.methods.method import Batch, Method
 from crossview.platform.data.loader import Shard, Stream
 from crossview.platform.evaluate.clip_embeddings import clip_windows, embed_clips
@@ -117,7 +116,7 @@ class Reader:
     def _samples(self, task: Task[Any, Any]) -> Rows:
         assert isinstance(task.options, SampleOptions)
         if task.options.fitted:
-            raise UserError("a task that reads samples fits nothing: the batch is from the evaluated split only")
+            raise ValueError("a task that reads samples fits nothing: the batch is from the evaluated split only")
         chosen = wanted(task, self.run.catalog.select(self.facts.split), self.facts)
         batch = sample_batch(self.run, chosen, task.options.samples)
 

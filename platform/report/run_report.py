@@ -10,8 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from crossview import storage
 from crossview.downstream import results
-from crossview.platform.config import read
+from crossview.platform.config import saved
 from crossview.platform.evaluate.opened import TRAINED
 from crossview.platform.evaluate.result_store import notes_of, read_results, read_texts, scored_by_an_earlier_version
 from crossview.platform.report import html, score_table
@@ -27,8 +28,8 @@ def report(run: Path) -> Path:
     It shows what is in the run's folder, and says how to get what is missing.
     """
     run = require(run)
-    facts = json.loads((run / "run.json").read_text())
-    method, experiment = read(run)
+    found = saved(run)
+    method, experiment, facts = found.method, found.experiment, found.info
     rows = read_metrics(run)
     return html.write(
         run / "report.html",
@@ -147,7 +148,8 @@ def _figures(folder: Path) -> list[dict[str, str]]:
 
 
 def _json(file: Path) -> dict[str, str]:
-    return json.loads(file.read_text()) if file.exists() else {}
+    found: dict[str, str] = storage.read_json(file, f"delete {file.parent} and report again") if file.exists() else {}
+    return found
 
 
 def _quarantine(run: Path) -> list[dict[str, str]]:

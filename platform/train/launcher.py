@@ -12,7 +12,7 @@ from crossview.platform import checkpoint, run_folder
 from crossview.platform.config import Experiment
 from crossview.platform.evaluate.runner import show
 from crossview.platform.progress import Progress, console
-from crossview.platform.train.device import device_of, set_threads, wants_gpu
+from crossview.platform.train.device import device_of, set_threads, wants_gpu, within_memory
 from crossview.platform.train.loop import train
 from crossview.platform.train.notice import TERMINATED, Notice, on_sigterm
 from crossview.platform.train.resolve import ResolvedRun, check_new, saved
@@ -94,7 +94,8 @@ def _in_this_process(run: ResolvedRun, line: Progress, until: int | None, notice
         line.update(status.step, status.note())
         write(status)
 
-    train(run, Worker(device_of(compute), in_process=True), tell, until, leave=lambda: notice.given)
+    with within_memory(run.folder, run.method, compute):
+        train(run, Worker(device_of(compute), in_process=True), tell, until, leave=lambda: notice.given)
 
 
 def _on_features(run: ResolvedRun, in_process: bool) -> ResolvedRun:

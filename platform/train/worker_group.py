@@ -15,7 +15,7 @@ from crossview.errors import UserError
 from crossview.platform import checkpoint
 from crossview.platform.cluster import resources
 from crossview.platform.cluster.connect import ray_storage
-from crossview.platform.train.device import set_threads
+from crossview.platform.train.device import set_threads, within_memory
 from crossview.platform.train.loop import train
 from crossview.platform.train.notice import Looks
 from crossview.platform.train.resolve import ResolvedRun
@@ -82,7 +82,8 @@ def _worker_loop(config: dict[str, Any]) -> None:
         return
     try:
         looks = Looks(_asked(worker, verdict), device)
-        train(run, worker, status_writer(run.folder), config["until"], leave=looks.leave)
+        with within_memory(run.folder, run.method, run.experiment.compute):
+            train(run, worker, status_writer(run.folder), config["until"], leave=looks.leave)
     except (UserError, OSError) as error:
         verdict.give(str(error))
         if worker.world > 1:  # the other ranks wait for this one: end the group

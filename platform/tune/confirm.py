@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -81,7 +80,7 @@ def confirmed(search: Search, journal: Journal, split: str) -> Confirmed | None:
     for variant in (PRESET, WINNER):
         files = [_file(journal, variant, seed, split) for seed in _seeds(search)]
         if files and all(storage.is_file(file) for file in files):
-            found = [json.loads(storage.read_text(file)) for file in files]
+            found = [storage.read_json(file, "delete it and resume the search") for file in files]
             failures += [f"{variant}: {of[FAILED]}" for of in found if FAILED in of]
             scores[variant] = [of for of in found if FAILED not in of]
     return Confirmed(split, scores, failures) if PRESET in scores else None
