@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -163,11 +164,11 @@ def test_an_evaluation_reads_the_run_once_and_builds_two_models(
     read: list[str] = []
     loaded: list[Path] = []
     built: list[str] = []
-    real_text, real_load, real_init = storage.read_text, Catalog.load, Model.__init__
+    real_json, real_load, real_init = storage.read_json, Catalog.load, Model.__init__
 
-    def read_text(file: Path) -> str:
+    def read_json(file: Path, *arguments: Any) -> Any:
         read.append(file.name)
-        return real_text(file)
+        return real_json(file, *arguments)
 
     def load(folder: Path, root: Path | None = None) -> Catalog:
         loaded.append(folder)
@@ -177,7 +178,7 @@ def test_an_evaluation_reads_the_run_once_and_builds_two_models(
         built.append(type(config).__name__)
         real_init(self, config)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(storage, "read_text", read_text)
+    monkeypatch.setattr(storage, "read_json", read_json)
     monkeypatch.setattr(Catalog, "load", staticmethod(load))
     monkeypatch.setattr(Model, "__init__", built_model)
     table = evaluate(run, tasks=task_names(), in_process=True)

@@ -159,15 +159,15 @@ class Catalog:
                 raise UserError(f"{folder}: no catalog here ({name} is missing); make one with `crossview prepare`")
         facts = storage.read_json(folder / "catalog.json", "make the catalog again with `crossview prepare`")
         version = facts.get("format", 1)
+        if isinstance(version, int) and version > FORMAT:
+            raise UserError(
+                f"{folder}: a newer Crossview wrote this catalog (format {version}; this one reads up to {FORMAT}); "
+                "update Crossview, or make the catalog again with `crossview prepare`"
+            )
         if not isinstance(version, int) or not isinstance(facts.get("root"), str):
             raise UserError(
                 f"{folder / 'catalog.json'}: format is {version!r} and root {facts.get('root')!r}; they must be a "
                 "number and a path: make the catalog again with `crossview prepare`"
-            )
-        if version > FORMAT:
-            raise UserError(
-                f"{folder}: a newer Crossview wrote this catalog (format {version}; this one reads up to {FORMAT}); "
-                "update Crossview, or make the catalog again with `crossview prepare`"
             )
         root = root or storage.as_path(facts["root"])
         if not root.is_dir():
