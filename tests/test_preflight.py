@@ -134,6 +134,15 @@ def test_the_problems_of_all_tasks_are_listed_at_once(labelled: Catalog) -> None
         assert line.startswith(f"{k}. {start}"), line
 
 
+def test_scenes_of_two_datasets_are_not_one_because_of_their_names(synchronized: Catalog) -> None:
+    """Each camera's files are of a dataset of their own."""
+    apart = tuple(replace(r, dataset=r.view) for r in synchronized.recordings)
+    splits = {new.id: synchronized.split_of(r) for r, new in zip(synchronized.recordings, apart, strict=True)}
+    kept = Catalog(synchronized.root, apart, protocols={"default": splits})  # type: ignore[dict-item]
+    with pytest.raises(UserError, match="no instant of split 'val' is shown by two cameras of a scene"):
+        checked(synchronized, "retrieval", kept=kept)
+
+
 def test_all_splits_that_hold_nothing_are_named(labelled: Catalog) -> None:
     for_phases, of = make(("phases",)), experiment(labelled)
     with pytest.raises(UserError, match=r"2 things(.|\n)*split 'dev' holds no recording(.|\n)*split 'extra' holds no"):

@@ -307,6 +307,17 @@ def test_what_cannot_score_a_run_is_refused_before_it_begins(
     assert not (tmp_path / "run").exists()
 
 
+def test_the_best_checkpoint_of_a_remote_run_is_never_deleted(plain: Path, s3: Path) -> None:
+    run, source = s3 / "run", checkpoint.folder(plain, STEPS)
+    model, info = checkpoint.load(source), json.loads((source / "run.json").read_text())
+    weights, state = checkpoint.read_weights(source), checkpoint.read_train_state(source, torch.device("cpu"))
+    for step, value in ((1, 0.3), (2, 0.5), (3, 0.4), (4, 0.1)):
+        checkpoint.save(checkpoint.folder(run, step), model, weights, state | {"step": step}, info, keep=1)
+        checkpoint.note_best(run, step, METRIC, "max", value)
+    assert [path.name for path in checkpoint.all_of(run)] == ["step-00000002", "step-00000004"]
+    assert checkpoint.resolve(run, "best").name == "step-00000002"
+
+
 @pytest.mark.ray
 def test_workers_wait_for_the_scores_of_rank_0(root: Path, scored: Path, tmp_path: Path, ray_cluster: None) -> None:
     of = experiment(root, every=SCORED)

@@ -20,9 +20,9 @@ class Task(task.Task[Options, TablePart]):
 
     def check(self, facts: Facts) -> Iterator[str]:
         """Two cameras of a scene that show a common instant."""
-        scenes: dict[str, list[Recorded]] = {}
+        scenes: dict[tuple[str, str], list[Recorded]] = {}
         for recording in facts.test:
-            scenes.setdefault(recording.scene, []).append(recording)
+            scenes.setdefault((recording.dataset, recording.scene), []).append(recording)
         if not any(_together(a, b) for of in scenes.values() for i, a in enumerate(of) for b in of[i + 1 :]):
             cameras = sorted({f"{r.view} ({r.perspective})" for r in facts.test})
             yield (

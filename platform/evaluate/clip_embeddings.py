@@ -173,6 +173,7 @@ def _vectors(embedding: Tensor, row: str, recording: Recording, clips: int) -> n
 def _table(recordings: list[Recording], windows: dict[str, Windows], vectors: list[np.ndarray]) -> pa.Table:
     """One row per clip."""
     of = np.repeat(np.arange(len(recordings)), [len(v) for v in vectors])
+    several = len({r.dataset for r in recordings}) > 1  # then scenes of one name are not the same scene
 
     def column(values: list[str]) -> np.ndarray:
         return np.asarray(values, np.str_)[of]
@@ -180,7 +181,7 @@ def _table(recordings: list[Recording], windows: dict[str, Windows], vectors: li
     clips = ClipTable(
         vectors=np.concatenate(vectors),
         recording=column([r.id for r in recordings]),
-        scene=column([r.scene for r in recordings]),
+        scene=column([f"{r.dataset}/{r.scene}" if several else r.scene for r in recordings]),
         view=column([r.view for r in recordings]),
         perspective=column([r.perspective for r in recordings]),
         subject=column([r.subject for r in recordings]),
