@@ -265,6 +265,29 @@ def test_an_interrupted_validation_is_made_up_for(
     assert len(lines(run, row=TRAINED, metric=METRIC)) == 3
 
 
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (UserError("videos cannot be read"), "but could not be scored: videos cannot be read. Once that is put right"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to"),
+            "CUDA out of memory in scoring the checkpoint of step",
+        ),
+    ],
+)
+def test_scores_that_cannot_be_computed_end_the_run_after_its_checkpoint(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
+    def fails(*args: object) -> None:
+        raise error
+
+    monkeypatch.setattr(validation, "record", fails)
+    with pytest.raises(UserError, match=f"run: .*{message}.*`crossview (resume|train)") as refused:
+        start(tmp_path / "run", "byov", experiment(root, every={"evaluate": 2}), in_process=True)
+    assert refused.value.__cause__ is error
+    assert [path.name for path in checkpoint.all_of(tmp_path / "run")] == ["step-00000002"]
+
+
 def test_tasks_alone_score_the_end_of_a_run(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = ["train", "byov", "--from", _saved(root, tmp_path), "--runs", str(tmp_path), "--debug"]
     main([*args, "--name", "run", "--tasks", "phases", "--phases.k", "5"])

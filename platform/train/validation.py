@@ -75,23 +75,31 @@ class Validator:
 
     def _scores(self, step: int) -> dict[str, float]:
         """The trained row's, by metric; they are added to the run's results and decide which checkpoint is the best."""
+        run = self.run
+        try:
+            return self._recorded(step)
+        except UserError as error:
+            raise UserError(
+                f"{run.folder}: the checkpoint of step {step} is saved, but could not be scored: {error}. Once that is "
+                f"put right, resume with `crossview resume {run.folder}`"
+            ) from error
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"{run.folder}: {str(error).split('. ')[0]} in scoring the checkpoint of step {step} beside training; "
+                f"score it after training instead: start anew with `crossview train {run.method} --from {run.folder} "
+                f"--init-from {run.folder} --tasks None --every.evaluate 0 --every.best None`"
+            ) from error
+        finally:
+            if self.worker.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _recorded(self, step: int) -> dict[str, float]:
         assert self.saved is not None
         tasks, run, best = _tasks(self.saved), self.run, self.run.experiment.every.best
         opened = open_run(run.folder, checkpoint=str(step), in_process=True, device=str(self.worker.device))
         splits = self.saved["split"], self.saved["fit_split"]
         facts = preflight(tasks, opened.method, opened.experiment, opened.catalog, *splits)
-        try:
-            lines = record(opened, facts, tasks, "fixed")
-        except torch.OutOfMemoryError as error:
-            raise UserError(
-                f"step {step}: the GPU's memory does not hold the tasks {', '.join(tasks)} beside training ({error}); "
-                f"evaluate after training instead: start anew with `crossview train {run.method} --from {run.folder} "
-                f"--init-from {run.folder} --every.evaluate 0`, or with a smaller --compute.micro-batch"
-            ) from error
-        finally:
-            if self.worker.device.type == "cuda":
-                torch.cuda.empty_cache()
-        values = self._trained(lines)
+        values = self._trained(record(opened, facts, tasks, "fixed"))
         if best is not None:
             if best not in values:
                 raise UserError(
