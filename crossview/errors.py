@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+OUT_OF_MEMORY = (
+    "the GPU's memory is too small: train with a smaller --compute.micro-batch, embed and evaluate with --device cpu, "
+    "or use a larger GPU"
+)
+
 
 class UserError(ValueError):
     """Input, option or file that Crossview refuses.

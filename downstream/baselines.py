@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from crossview.downstream.frame_table import FrameTable
-from crossview.errors import UserError
 
 Value = float | Sequence[float]
 """A score, or one per seed."""
@@ -53,7 +52,7 @@ def margin(rows: Rows, *, trained: str = "trained", lower: Collection[str] = ())
     """
     baselines = {name: scores for name, scores in rows.items() if name != trained}
     if trained not in rows or not baselines:
-        raise UserError(
+        raise ValueError(
             f"margin: rows {list(rows)} lack {trained!r} or a baseline; evaluate the trained model and at "
             "least one baseline"
         )
@@ -64,7 +63,7 @@ def _margin(metric: str, trained: Value, baselines: Rows, sign: int) -> Margin:
     scored = {name: per_seed(scores[metric]) for name, scores in baselines.items() if metric in scores}
     means = {name: float(values.mean()) for name, values in scored.items() if not math.isnan(values.mean())}
     if not means:
-        raise UserError(f"margin: no baseline has a score for {metric!r}; evaluate the baselines with the same tasks")
+        raise ValueError(f"margin: no baseline has a score for {metric!r}; evaluate the baselines with the same tasks")
     best = max(means, key=lambda name: sign * means[name])
     values, baseline = per_seed(trained), scored[best]
     differences = sign * (values - (baseline if len(baseline) == len(values) else means[best]))
@@ -75,7 +74,7 @@ def per_seed(value: Value) -> np.ndarray:
     """The score as an array (seeds,)."""
     values = np.atleast_1d(np.asarray(value, dtype=np.float64))
     if values.ndim != 1 or not len(values):
-        raise UserError(f"score {value!r}: it must be a number or a list of one number per seed")
+        raise ValueError(f"score {value!r}: it must be a number or a list of one number per seed")
     return values
 
 

@@ -7,7 +7,7 @@ The folder's name is the name a user types; nothing else lists it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
@@ -84,8 +84,8 @@ class Recorded:
     start_s: float
     """First and last instant on the scene's clock."""
     end_s: float
-    frame_labels: frozenset[str]
-    """Names of the labels that every frame has, such as "phase"."""
+    frame_labels: Mapping[str, frozenset[int]]
+    """The labels that its frames show, by the name of those that every frame has, such as "phase"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,12 +165,19 @@ class Task(ABC, Generic[O, P]):
     The platform calls, for every row of the result, ``score(predict(fit(train), test), test)``.
     """
 
+    fixed: ClassVar[bool] = False
+    """As a baseline: whether it scores the same at every checkpoint of a run, so that a run computes it once."""
+
     def __init__(self, options: O) -> None:
         self.options = options
 
-    def check(self, facts: Facts) -> None:
-        """Raise ValueError for all that the catalog already shows to be missing; nothing is embedded before."""
+    def check(self, facts: Facts) -> Iterator[str]:
+        """What the catalog already shows to be missing, a sentence or two each that names the fix.
+
+        Nothing is embedded or trained while any chosen task has such a problem; all of them are listed at once.
+        """
         del facts
+        yield from ()
 
     def wants(self, recording: Recorded, facts: Facts) -> bool:
         """Whether a task that reads "encoder" or "samples" uses this recording; others are never decoded."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -34,6 +34,8 @@ class Method(nn.Module, ABC):
 
     batch_dependent = False
     """Whether a sample's loss depends on the others of its batch, as a contrastive one does."""
+    fixed_baselines: ClassVar[frozenset[str]] = frozenset()
+    """Those of `baselines` that no trained parameter changes: a run computes their scores once."""
 
     def reach(self) -> Literal["sample", "pass", "workers"]:
         """What a sample's part of a training step depends on: itself, its forward pass, or that pass on all workers.
@@ -119,7 +121,13 @@ def like_members(module: nn.Module) -> list[nn.Module]:
     return found
 
 
+def model_class(name: str) -> type[Method]:
+    """`Model` of `methods/<name>/model.py`."""
+    found: type[Method] = importlib.import_module(f"crossview.methods.{name}.model").Model
+    return found
+
+
 def build(name: str, config: MethodConfig) -> Method:
     """The model of `methods/<name>/model.py` for `config`."""
-    model: Method = importlib.import_module(f"crossview.methods.{name}.model").Model(config)
+    model: Method = model_class(name)(config)
     return model

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ from crossview.platform.config import read
 from crossview.platform.run_folder import write_json
 
 MODEL, FROZEN = "model.safetensors", "frozen.safetensors"
+BEST = "best.json"
+"""In a run's folder: which checkpoint is the best so far, and by which metric."""
 
 
 def folder(run: Path, step: int) -> Path:
@@ -54,6 +57,34 @@ def latest(run: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def best(run: Path) -> dict[str, Any] | None:
+    """The step, metric, mode and value of a run's best checkpoint so far; None where it keeps none."""
+    file, fix = run / BEST, "delete it: the best of the checkpoints to come is then noted anew"
+    if not storage.is_file(file):
+        return None
+    found: dict[str, Any] = storage.read_json(file, fix)
+    if not isinstance(found.get("step"), int) or not isinstance(found.get("value"), float):
+        raise UserError(f"{file}: step is {found.get('step')!r} and value {found.get('value')!r}, no numbers; {fix}")
+    return found
+
+
+def note_best(run: Path, step: int, metric: str, mode: str, value: float) -> None:
+    """Make the checkpoint of `step` the best one if its value is better than the best so far; NaN never is."""
+    before = best(run)
+    sign = 1 if mode == "max" else -1
+    if not math.isnan(value) and (before is None or sign * value > sign * before["value"]):
+        write_json(run / BEST, {"step": step, "metric": metric, "mode": mode, "value": value})
+
+
+def _remove_all_but(run: Path, keep: int) -> None:
+    """Remove checkpoints except the latest `keep` and the best."""
+    old = all_of(run)[:-keep]
+    if old and (kept := best(run)):
+        old = [path for path in old if path != folder(run, kept["step"])]
+    for path in old:
+        remove(path)
+
+
 def frozen_names(model: Method) -> set[str]:
     """Parameters that training leaves as they are."""
     return {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
@@ -74,7 +105,7 @@ def frozen_state(model: Method) -> dict[str, Tensor]:
 def save(
     target: Path, model: Method, weights: dict[str, Tensor], train_state: dict[str, Any], run: dict[str, Any], keep: int
 ) -> None:
-    """Write one checkpoint and delete all but the latest `keep`.
+    """Write one checkpoint and delete all but the latest `keep` and the best.
 
     `weights` are those to evaluate (the moving average where there is one). Frozen parameters do not change: their file
     is written once and hard-linked, or copied by the object store, from then on. Where the storage fails, all is tried
@@ -88,8 +119,7 @@ def save(
     info = {**run, "step": train_state["step"]}
     place = _place if storage.is_local(target) else _upload
     storage.patiently(lambda: place(target, parts, train_state, info), target)
-    for old in all_of(target.parent.parent)[:-keep]:
-        remove(old)
+    _remove_all_but(target.parent.parent, keep)
 
 
 def remove(old: Path) -> None:
@@ -242,19 +272,40 @@ def _named(file: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # safetensors, zip and unpickler each have their own kinds
+        reason = str(error).split(". ")[0]
         raise UserError(
-            f"{file}: not a readable checkpoint ({error}); delete this folder and resume from the one before it"
+            f"{file}: not a readable checkpoint ({reason}); delete its folder, so that the one before it is the "
+            "latest, or train again"
         ) from error
 
 
-def resolve(path: Path) -> Path:
-    """The checkpoint folder meant by `path`: itself, or the latest of a run; raises ValueError where there is none."""
+def resolve(path: Path, which: str = "latest") -> Path:
+    """The checkpoint folder meant by `path`: itself, or of a run the "latest", the "best" or that of a step.
+
+    Raises ValueError where there is none.
+    """
     if (path / MODEL).exists() and (path / "run.json").exists():
+        if which != "latest":
+            raise UserError(f"checkpoint {which!r}: {path} is one checkpoint; to choose among several, pass their run")
         return path
-    found = latest(path)
-    if found is None:
+    found = all_of(path)
+    if not found:
         raise UserError(f"{path}: no checkpoint here; pass a run folder with checkpoints/ or one checkpoint folder")
-    return found
+    if which == "latest":
+        return found[-1]
+    if which != "best" and not which.isdecimal():
+        raise UserError(f"checkpoint is {which!r}; it must be latest, best or the number of a step")
+    kept = best(path) if which == "best" else None
+    if which == "best" and kept is None:
+        raise UserError(
+            f"{path}: checkpoint 'best', but this run has not noted one; runs do with `crossview train ... "
+            "--every.evaluate STEPS --every.best METRIC`: choose latest or a step"
+        )
+    chosen = folder(path, kept["step"] if kept else int(which))
+    if chosen not in found:
+        steps = ", ".join(str(int(name.name.removeprefix("step-"))) for name in found)
+        raise UserError(f"{path}: checkpoint {which!r} is not there; its steps: {steps}")
+    return chosen
 
 
 def load(path: Path | str, device: str | torch.device = "cpu") -> Method:

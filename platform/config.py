@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -139,11 +138,24 @@ class Cadence:
     checkpoint: int = 200
     keep: int = 3
     """Latest checkpoints to keep."""
+    evaluate: int | None = None
+    """Score the run by downstream tasks (`--tasks`) each time; None or 0 only at its end, and only if tasks are
+    named."""
+    best: str | None = None
+    """Metric of these tasks, such as retrieval/R@1/seen: the checkpoint that is best by it is kept besides the latest
+    ones."""
 
     def __post_init__(self) -> None:
         for name in ("log", "checkpoint", "keep"):
             if getattr(self, name) < 1:
                 raise UserError(f"every.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.evaluate is not None and self.evaluate < 0:
+            raise UserError(f"every.evaluate is {self.evaluate}; it must be a number of steps, or 0 to leave it out")
+        if self.best is not None and not self.evaluate:
+            raise UserError(
+                f"every.best is {self.best}, but every.evaluate is {self.evaluate}; only checkpoints that are scored "
+                "can be compared: pass --every.evaluate STEPS"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,23 +230,34 @@ def to_dict(method: str, experiment: Experiment[Any]) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any]) -> tuple[str, Experiment[Any]]:
-    """The method's name and its experiment; an unknown or ill-typed option raises ValueError that names it."""
-    values = dict(values)
-    method = values.pop("name")
-    cls = config_class(method)
+    """The method's name and its experiment; raises ValueError that names an unknown, missing or ill-typed option."""
+    if not isinstance(values, dict):
+        raise UserError(f"the experiment is a {type(values).__name__}; it must be an object of options")
+    required = {"name": str, "method": dict, **dict.fromkeys(PARTS, dict), "seed": int, "init_from": str | None}
+    optional = {"track": str | None}
+    for name, kind in (required | optional).items():
+        if name in required and name not in values:
+            raise UserError(f"the configuration lacks {name!r}; take one that `crossview train` wrote")
+        if name in values and (not isinstance(values[name], kind) or values[name] is True):
+            raise UserError(f"the configuration's {name!r} is {values[name]!r}; it must be {_kind(kind)}")
+    method, cls = values["name"], config_class(values["name"])
+    if unknown := values.keys() - (required | optional).keys():
+        raise UserError(f"configuration of {method}: unknown option {', '.join(sorted(unknown))}")
     options = dacite.Config(strict=True, cast=[tuple, Location], type_hooks={float: _number})
     try:
-        config = dacite.from_dict(cls, values.pop("method"), options)
-        parts: dict[str, Any] = {
-            name: dacite.from_dict(kind, values.pop(name), options) for name, kind in PARTS.items()
-        }
+        config = dacite.from_dict(cls, values["method"], options)
+        parts: dict[str, Any] = {name: dacite.from_dict(kind, values[name], options) for name, kind in PARTS.items()}
     except dacite.DaciteError as error:
-        raise UserError(f"configuration of {method}: {error}") from error
-    seed, init_from, track = values.pop("seed"), values.pop("init_from"), values.pop("track", None)
-    if values:
-        raise UserError(f"configuration of {method}: unknown option {', '.join(values)}")
-    begin = as_path(init_from) if init_from else None
-    return method, Experiment(method=config, seed=seed, init_from=begin, track=track, **parts)
+        raise UserError(f"configuration of {method}: {error}; correct that option") from error
+    except TypeError as error:  # a value that cannot be made a tuple
+        raise UserError(f"configuration of {method}: an option that takes a list has no list ({error})") from error
+    begin = values["init_from"]
+    start = as_path(begin) if begin else None
+    return method, Experiment(method=config, seed=values["seed"], init_from=start, track=values.get("track"), **parts)
+
+
+def _kind(kind: Any) -> str:
+    return {str: "a text", int: "a whole number", dict: "an object"}.get(kind, "a text or null")
 
 
 def _number(value: Any) -> Any:
@@ -242,19 +265,32 @@ def _number(value: Any) -> Any:
     return float(value) if type(value) is int else value
 
 
-def read(path: Path) -> tuple[str, Experiment[Any]]:
-    """The experiment saved in a run folder, its `run.json`, or a bare configuration file."""
+@dataclass(frozen=True)
+class Saved:
+    """What a run folder, its `run.json`, or a bare configuration file holds."""
+
+    method: str
+    experiment: Experiment[Any]
+    info: dict[str, Any]
+    """All of run.json; of a bare file, the experiment under "experiment"."""
+
+
+def saved(path: Path) -> Saved:
+    """Read a configuration; raises ValueError that names the file and what is wrong with it."""
     file = path / "run.json" if path.is_dir() else path
     if not storage.is_file(file):
         raise UserError(
             f"{file}: no saved configuration here; pass a run folder or a JSON file that `crossview train` wrote"
         )
+    values = storage.read_json(file, "restore it, or pass a configuration that `crossview train` wrote")
+    info = values if "experiment" in values else {"experiment": values}
     try:
-        values = json.loads(storage.read_text(file))
-        return from_dict(values.get("experiment", values))
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
-        raise UserError(
-            f"{file}: not a configuration in JSON ({error}); pass one that `crossview train` wrote"
-        ) from error
-    except KeyError as error:
-        raise UserError(f"{file}: the configuration lacks {error}; pass one that `crossview train` wrote") from error
+        return Saved(*from_dict(info["experiment"]), info)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+
+
+def read(path: Path) -> tuple[str, Experiment[Any]]:
+    """The method and the experiment of `saved`."""
+    found = saved(path)
+    return found.method, found.experiment

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from crossview.datasets.video.conversion import yuv420_of_rgb
 from crossview.datasets.video.decode import probe
 from crossview.errors import UserError
 from crossview.methods.method import Method
-from crossview.platform import checkpoint
+from crossview.platform import checkpoint as checkpoints
 from crossview.platform.config import Experiment, read
 from crossview.platform.data.color import yuv420_to_rgb
 from crossview.platform.data.video_reader import video, whole_input
@@ -27,13 +27,12 @@ BATCH = 64
 
 
 class Encoder:
-    """The latest checkpoint of a run, in eval mode; `embed` computes what `crossview embed` writes."""
+    """A checkpoint of a run, in eval mode; `embed` computes what `crossview embed` writes."""
 
-    def __init__(self, run: Path, device: torch.device) -> None:
-        source = checkpoint.resolve(run)
+    def __init__(self, source: Path, device: torch.device) -> None:
         self.name, self.experiment = read(source)
         self.device = device
-        self.model: Method = checkpoint.load(source, device)
+        self.model: Method = checkpoints.load(source, device)
 
     def size_px(self, perspective: Perspective) -> int:
         """The frame size at which recordings of this perspective are embedded."""
@@ -63,9 +62,14 @@ class Encoder:
         return self.model.embed(whole_input(self.model, chunks, self.device))[0].float().cpu()
 
 
-def load(run: str | Path, device: str | torch.device = "cpu") -> Encoder:
-    """The encoder of a run or checkpoint folder, local or a URI."""
-    return Encoder(storage.as_path(run), torch.device(device))
+def load(
+    run: str | Path, device: str | torch.device = "cpu", *, checkpoint: Literal["latest", "best"] | int = "latest"
+) -> Encoder:
+    """The encoder of a run or checkpoint folder, local or a URI; of a run the latest checkpoint, the best, or a step's.
+
+    Raises ValueError where there is none.
+    """
+    return Encoder(checkpoints.resolve(storage.as_path(run), str(checkpoint)), torch.device(device))
 
 
 def _of_file(file: Path, size: int, experiment: Experiment[Any]) -> Iterable[Tensor]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 
 from rich.console import Console
@@ -13,6 +14,18 @@ from rich.progress import Progress as RichProgress
 console = Console()
 PLAIN_EVERY_S = 15.0
 """Without a terminal (a log file, CI) a plain line is printed this often instead of a moving bar."""
+_hidden = False
+
+
+@contextlib.contextmanager
+def hidden() -> Iterator[None]:
+    """Meanwhile no progress line is shown that begins here: a terminal shows one at a time."""
+    global _hidden
+    before, _hidden = _hidden, True
+    try:
+        yield
+    finally:
+        _hidden = before
 
 
 def warn(warnings: Iterable[str]) -> None:
@@ -29,10 +42,11 @@ class Progress:
         self._first, self._start, self._printed, self._note = done, time.monotonic(), time.monotonic(), ""
         self._shown: tuple[int, str] | None = None
         self._rich: RichProgress | None = None
+        self._quiet = _hidden
 
     def __enter__(self) -> Progress:
         self._start = self._printed = time.monotonic()
-        if console.is_terminal:
+        if console.is_terminal and not self._quiet:
             self._rich = RichProgress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
@@ -55,7 +69,7 @@ class Progress:
         self.done, self._note = done, note or self._note
         if self._rich:
             self._rich.update(self._task, completed=done, total=self.total, rate=self.rate, note=self._note)
-        elif time.monotonic() - self._printed > PLAIN_EVERY_S:
+        elif not self._quiet and time.monotonic() - self._printed > PLAIN_EVERY_S:
             self._printed = time.monotonic()
             self._print()
 
@@ -84,5 +98,5 @@ class Progress:
     ) -> None:
         if self._rich:
             self._rich.stop()
-        elif self._shown != (self.done, self._note) and (error is None or self.done > self._first):
+        elif not self._quiet and self._shown != (self.done, self._note) and (error is None or self.done > self._first):
             self._print()

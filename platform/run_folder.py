@@ -24,7 +24,9 @@ def write_json(path: Path, values: Any, *, patience_s: float | None = None) -> N
     storage.write_text(path, json.dumps(values, indent=2) + "\n", patience_s=patience_s)
 
 
-def create(run: Path, method: str, experiment: Experiment[Any]) -> dict[str, Any]:
+def create(
+    run: Path, method: str, experiment: Experiment[Any], validation: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Make the folder of a new run and write its run.json, returned here; raises ValueError where the name is taken."""
     try:
         storage.make_folder(run, exist_ok=False)
@@ -33,14 +35,9 @@ def create(run: Path, method: str, experiment: Experiment[Any]) -> dict[str, Any
             f"--name {run.name}: {run} exists already; a name is used once. Choose another, or resume that run with "
             f"`crossview resume {run}`"
         ) from None
-    info = {"experiment": to_dict(method, experiment), **record()}
+    scored = {} if validation is None else {"validation": validation}
+    info = {"experiment": to_dict(method, experiment), **scored, **record()}
     write_json(run / "run.json", info, patience_s=0)
-    return info
-
-
-def read_info(run: Path) -> dict[str, Any]:
-    """What run.json holds; raises ValueError where this is no run folder."""
-    info: dict[str, Any] = json.loads((require(run) / "run.json").read_text())
     return info
 
 
@@ -54,6 +51,13 @@ def discard_bare(run: Path) -> None:
     """Remove a run's folder where nothing has come of the run yet but the record of its start."""
     if {file.name for file in run.iterdir()} <= {"run.json", "ray"}:
         storage.remove(run)
+
+
+def named_folder(runs: Path, name: str) -> Path:
+    """The folder of a new run or search; raises ValueError for a name that is not that of one folder."""
+    if not name or name in (".", "..") or set(name) & set("/\\\0"):
+        raise UserError(f"--name {name!r}: it must be the name of one folder, without slashes; --runs is its parent")
+    return runs / name
 
 
 def free_folder(runs: Path, method: str) -> Path:
@@ -75,6 +79,11 @@ def provenance() -> dict[str, Any]:
 
 def require(run: Path) -> Path:
     """The run folder, or ValueError where there is none."""
+    if run.parent.name == "checkpoints" and run.name.startswith("step-"):
+        raise UserError(
+            f"{run}: a checkpoint of the run {run.parent.parent}; pass the run. `crossview evaluate` and `embed` take "
+            f"--checkpoint {run.name.removeprefix('step-').lstrip('0') or 0}"
+        )
     if not storage.is_file(run / "run.json"):
         raise UserError(f"{run}: not a run folder (run.json is missing); pass a folder that `crossview train` made")
     return run

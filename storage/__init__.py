@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crossview.storage.atomic import copy_within, outgoing, staged, upload, write, write_text
 from crossview.storage.cache import cache_folder, local
-from crossview.storage.files import head, is_file, make_folder, read_text, remove, state
+from crossview.storage.files import head, is_file, make_folder, read_json, read_text, remove, state
 from crossview.storage.paths import Location, as_path, filesystem, is_local
 from crossview.storage.retry import named, patiently
 
@@ -22,6 +22,7 @@ __all__ = [
     "named",
     "outgoing",
     "patiently",
+    "read_json",
     "read_text",
     "remove",
     "staged",

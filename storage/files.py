@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 from pathlib import Path
 from typing import Any, cast
 
+from crossview.errors import UserError
 from crossview.storage.paths import is_local, remote
 from crossview.storage.retry import named, patiently
 
@@ -48,6 +50,18 @@ def is_file(path: Path) -> bool:
 def read_text(file: Path) -> str:
     """A text file; where the storage fails, tried again for PATIENCE_S. Raises FileNotFoundError without one."""
     return patiently(file.read_text, file)
+
+
+def read_json(file: Path, fix: str, kind: type[dict[str, Any]] | type[list[Any]] = dict) -> Any:
+    """The object or list in a JSON file, read as `read_text` does; raises ValueError that names the file and `fix`."""
+    try:
+        values = json.loads(read_text(file))
+    except ValueError as error:  # of UTF-8 or JSON
+        raise UserError(f"{file}: not JSON ({error}); {fix}") from error
+    if not isinstance(values, kind):
+        asked = "an object" if kind is dict else "a list"
+        raise UserError(f"{file}: it holds a {type(values).__name__} in JSON in place of {asked}; {fix}")
+    return values
 
 
 def head(path: Path, count: int = 4096) -> bytes:

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from crossview.platform import run_folder
-from crossview.platform.config import Experiment, read
+from crossview.platform.config import Experiment, saved
 from crossview.platform.train.resolve import ResolvedRun
 
 
 def without_data(folder: Path) -> ResolvedRun:
     """A run folder's run for single training steps on given batches; its catalog need not exist."""
-    method, experiment = read(folder)
-    info = run_folder.read_info(folder)
-    return ResolvedRun(folder, method, experiment, (), cast(Any, None), info)
+    found = saved(folder)
+    return ResolvedRun(folder, found.method, found.experiment, (), cast(Any, None), found.info)
 
 
 def new_without_data(folder: Path, method: str, experiment: Experiment[Any]) -> ResolvedRun:

@@ -174,13 +174,13 @@ def test_clips_are_kept_until_what_they_come_from_changes(run: Path, root: Path)
     first = {row: f.stat().st_mtime_ns for row, f in embed_clips(run, split="val", per_scene=2).items()}
     again = embed_clips(run, split="val", per_scene=2)
     assert {row: f.stat().st_mtime_ns for row, f in again.items()} == first
-    assert list(embed_clips(run, split="val", per_scene=2, baselines=False)) == ["trained"]
+    assert list(embed_clips(run, split="val", per_scene=2, baselines="none")) == ["trained"]
     assert len(read(embed_clips(run, split="val", per_scene=3)["trained"])) == 3 * 12
     file = root / Catalog.load(root / "catalog").select("val").recordings[0].path
     os.utime(file, ns=(0, 0))
-    key = json.loads((run / "embeddings" / "val" / "clips" / "rows.json").read_text())["key"]
+    key = json.loads((run / "embeddings" / "val" / "clips" / "rows.json").read_text())["keys"]
     embed_clips(run, split="val", per_scene=3)
-    assert json.loads((run / "embeddings" / "val" / "clips" / "rows.json").read_text())["key"] != key
+    assert json.loads((run / "embeddings" / "val" / "clips" / "rows.json").read_text())["keys"] != key
 
 
 def test_a_damaged_recording_is_left_out_and_its_scene_still_answers(run: Path, root: Path, tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_result_depends_neither_on_the_batch_nor_on_the_other_recordings(run: Pa
 def test_what_is_there_is_kept_until_the_checkpoint_or_the_labels_change(run: Path, root: Path) -> None:
     first = {row: file.stat().st_mtime_ns for row, file in embed(run, split="val").items()}
     assert {r: f.stat().st_mtime_ns for r, f in embed(run, split="val").items()} == first
-    only = embed(run, split="val", baselines=False)
+    only = embed(run, split="val", baselines="none")
     assert list(only) == ["trained"]
     catalog = Catalog.load(root / "catalog")
     changed = {r.id: np.zeros(r.num_frames, np.int32) for r in catalog.recordings}
@@ -157,34 +157,34 @@ def test_what_is_there_is_kept_until_the_checkpoint_or_the_labels_change(run: Pa
 
 def test_another_checkpoint_is_embedded_anew(run: Path, tmp_path: Path) -> None:
     copied = Path(shutil.copytree(run, tmp_path / "run"))
-    before = vectors(embed(copied, split="val", baselines=False)["trained"])
+    before = vectors(embed(copied, split="val", baselines="none")["trained"])
     file = checkpoint.resolve(copied) / checkpoint.MODEL
     weights = {name: weight + 0.1 for name, weight in load_file(file).items()}
     file.unlink()
     save_file(weights, file)
-    assert not np.array_equal(vectors(embed(copied, split="val", baselines=False)["trained"]), before)
+    assert not np.array_equal(vectors(embed(copied, split="val", baselines="none")["trained"]), before)
 
 
 def test_a_mended_or_changed_video_is_embedded_anew(tmp_path: Path) -> None:
     catalog = write_catalog(tmp_path / "clips")
     run = train(tmp_path / "run", tmp_path / "clips", max_quarantined=0.5)
     video = catalog.select("val").recordings[0]
-    whole = embed(run, split="val", baselines=False)["trained"]
+    whole = embed(run, split="val", baselines="none")["trained"]
     before = vectors(whole)
     videos.write(catalog.file(video), frames=video.num_frames, gop=5)
-    changed = vectors(embed(run, split="val", baselines=False)["trained"])
+    changed = vectors(embed(run, split="val", baselines="none")["trained"])
     assert changed.shape == before.shape
     assert not np.array_equal(changed, before)
     facts = catalog.file(video).stat()
     good = catalog.file(video).read_bytes()
     catalog.file(video).write_bytes(bytes(len(good)))
     os.utime(catalog.file(video), ns=(facts.st_atime_ns, facts.st_mtime_ns))
-    assert len(vectors(embed(run, split="val", baselines=False)["trained"])) == len(before)  # kept
+    assert len(vectors(embed(run, split="val", baselines="none")["trained"])) == len(before)  # kept
     os.utime(catalog.file(video), ns=(0, 0))
-    assert len(vectors(embed(run, split="val", baselines=False)["trained"])) < len(before)
+    assert len(vectors(embed(run, split="val", baselines="none")["trained"])) < len(before)
     catalog.file(video).write_bytes(good)
     os.utime(catalog.file(video), ns=(0, 0))  # as after a failure that lies not in the file
-    assert np.array_equal(vectors(embed(run, split="val", baselines=False)["trained"]), changed)
+    assert np.array_equal(vectors(embed(run, split="val", baselines="none")["trained"]), changed)
 
 
 def test_a_base_that_float16_cannot_hold_is_embedded_from_video(

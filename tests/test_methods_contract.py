@@ -84,6 +84,18 @@ def test_embeddings_are_one_vector_per_frame(name: str, method: Method) -> None:
             assert bool(z.isfinite().all())
 
 
+def test_fixed_baselines_are_those_that_no_trained_parameter_changes(name: str, method: Method) -> None:
+    video, fixed = clip_of(name), method.fixed_baselines
+    assert fixed <= method.baselines().keys()
+    with torch.no_grad():
+        before = {row: embed(video) for row, embed in method.baselines().items()}
+        for parameter in method.parameters():
+            if parameter.requires_grad:
+                parameter += torch.linspace(0.1, 1, parameter.numel()).view_as(parameter)
+        after = {row: embed(video) for row, embed in method.baselines().items()}
+    assert {row for row in before if torch.equal(before[row], after[row])} == fixed
+
+
 def test_clips_have_one_vector_each_with_gradients(name: str, method: Method) -> None:
     z = method.embed_clip(clip_of(name))
     assert z.shape[0] == BATCH

@@ -216,7 +216,7 @@ def test_a_run_is_trained_and_embedded_under_its_protocol(tmp_path: Path) -> Non
 def embed_table(run: Path) -> dict[str, list[str]]:
     import pyarrow.parquet as pq
 
-    file = embed(open_run(run, in_process=True), split="val", baselines=False)["trained"]
+    file = embed(open_run(run, in_process=True), split="val", baselines="none")["trained"]
     return {name: pq.read_table(file)[name].to_pylist() for name in ("video", "split")}
 
 

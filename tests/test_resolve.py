@@ -15,8 +15,7 @@ import torch
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.sampling.plan import Plan
 from crossview.methods.byov.model import Model
-from crossview.platform import checkpoint
-from crossview.platform.train import resolve
+from crossview.platform import checkpoint, config
 from crossview.platform.train.launcher import resume
 from crossview.platform.train.resolve import initialised, saved
 from crossview.platform.train.state import Training, Worker
@@ -37,7 +36,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     monkeypatch.setattr(Catalog, "load", staticmethod(counted("catalog", Catalog.load)))
     monkeypatch.setattr(Plan, "__init__", counted("plan", Plan.__init__))
     monkeypatch.setattr(Model, "__init__", counted("model", Model.__init__))
-    monkeypatch.setattr(resolve, "from_dict", counted("configuration", resolve.from_dict))
+    monkeypatch.setattr(config, "from_dict", counted("configuration", config.from_dict))
     return counts
 
 

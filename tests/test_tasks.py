@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,6 @@ from crossview.methods.byov.model import Model
 from crossview.platform import checkpoint, run_folder
 from crossview.platform.cli.main import main
 from crossview.platform.evaluate import frame_embeddings, opened, parts
-from crossview.platform.evaluate.facts import facts_of
 from crossview.platform.evaluate.runner import evaluate
 from crossview.platform.evaluate.tasks import default_tasks, make, options_class, options_from, task_names
 
@@ -164,11 +164,11 @@ def test_an_evaluation_reads_the_run_once_and_builds_two_models(
     read: list[str] = []
     loaded: list[Path] = []
     built: list[str] = []
-    real_text, real_load, real_init = storage.read_text, Catalog.load, Model.__init__
+    real_json, real_load, real_init = storage.read_json, Catalog.load, Model.__init__
 
-    def read_text(file: Path) -> str:
+    def read_json(file: Path, *arguments: Any) -> Any:
         read.append(file.name)
-        return real_text(file)
+        return real_json(file, *arguments)
 
     def load(folder: Path, root: Path | None = None) -> Catalog:
         loaded.append(folder)
@@ -178,7 +178,7 @@ def test_an_evaluation_reads_the_run_once_and_builds_two_models(
         built.append(type(config).__name__)
         real_init(self, config)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(storage, "read_text", read_text)
+    monkeypatch.setattr(storage, "read_json", read_json)
     monkeypatch.setattr(Catalog, "load", staticmethod(load))
     monkeypatch.setattr(Model, "__init__", built_model)
     table = evaluate(run, tasks=task_names(), in_process=True)
@@ -246,22 +246,6 @@ def test_what_the_catalog_lacks_is_said_before_anything_is_embedded(
     (other / "checkpoints").symlink_to(run / "checkpoints")
     with pytest.raises(ValueError, match=said):
         evaluate(other, tasks=(task,), in_process=True)
-
-
-def test_phases_ask_for_both_perspectives_and_the_same_actions(tmp_path: Path) -> None:
-    catalog = write_catalog(tmp_path / "clips", actions=("wave", "nod"))
-    run = train(tmp_path / "run", tmp_path / "clips")
-    experiment = opened.open_run(run, in_process=True).experiment
-    task = make(("phases",))["phases"]
-
-    def facts(kept: Catalog) -> object:
-        return facts_of("byov", experiment.data, kept, "val", "train", fitted=True)
-
-    task.check(facts(catalog))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="split 'val' shows the action 'nod' from exo cameras only"):
-        task.check(facts(catalog.keep(lambda r: (catalog.split_of(r), r.action, r.view) != ("val", "nod", "ego"))))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="action 'nod' is evaluated, but the split"):
-        task.check(facts(catalog.keep(lambda r: (catalog.split_of(r), r.action) != ("train", "nod"))))  # type: ignore[arg-type]
 
 
 def test_embedding_uses_the_opened_model(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

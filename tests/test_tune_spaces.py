@@ -13,6 +13,7 @@ from feature_catalog import write_feature_catalog
 from crossview.downstream.table import from_arrow
 from crossview.methods.method import build
 from crossview.platform.config import Data, Experiment, method_names, preset, presets
+from crossview.platform.evaluate.preflight import metrics_on_noise
 from crossview.platform.evaluate.runner import evaluate
 from crossview.platform.evaluate.tasks import make, options_class, options_from
 from crossview.platform.tune import space, spec, validate
@@ -175,7 +176,7 @@ def test_settings_that_contradict_are_refused(changes: dict, said: str) -> None:
 def test_a_metric_of_the_method_itself_is_known_from_noise(tmp_path: Path) -> None:
     """`measures` has no fixed metrics: they are what the method names."""
     task = make(("measures",))["measures"]
-    names = validate.metrics_on_noise(task, "mv2mae", experiment("mv2mae", "debug"))
+    names = metrics_on_noise(task, "mv2mae", experiment("mv2mae", "debug"))
     assert "measures/cross_view_gain" in names
 
 

@@ -157,18 +157,23 @@ class Catalog:
         for name in ("catalog.json", "recordings.parquet"):
             if not storage.is_file(folder / name):
                 raise UserError(f"{folder}: no catalog here ({name} is missing); make one with `crossview prepare`")
-        facts = json.loads(storage.read_text(folder / "catalog.json"))
+        facts = storage.read_json(folder / "catalog.json", "make the catalog again with `crossview prepare`")
         version = facts.get("format", 1)
-        if version > FORMAT:
+        if isinstance(version, int) and version > FORMAT:
             raise UserError(
                 f"{folder}: a newer Crossview wrote this catalog (format {version}; this one reads up to {FORMAT}); "
                 "update Crossview, or make the catalog again with `crossview prepare`"
             )
+        if not isinstance(version, int) or not isinstance(facts.get("root"), str):
+            raise UserError(
+                f"{folder / 'catalog.json'}: format is {version!r} and root {facts.get('root')!r}; they must be a "
+                "number and a path: make the catalog again with `crossview prepare`"
+            )
         root = root or storage.as_path(facts["root"])
         if not root.is_dir():
             raise UserError(
-                f"{folder}: the catalog's files were under {root}, which is missing; make the catalog again with "
-                "`crossview prepare`, or train with --data.root"
+                f"{folder}: the catalog's files were under {root}, which is missing; put them back there or make the "
+                "catalog again with `crossview prepare`; only a new run or search can look elsewhere, with --data.root"
             )
         return _read_1(folder, root) if version == 1 else _read(folder, root)
 

@@ -38,9 +38,9 @@ def write_rows(file: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> Non
 def read_rows(file: Path, schema: pa.Schema) -> list[dict[str, Any]]:
     """The rows of a table with these columns; raises ValueError that names the file for any other."""
     try:
-        table = read_table(file)
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{file}: not a readable table ({error}); make the catalog again") from error
+        table = read_table(file, fix="make the catalog again")
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: this file of the catalog is missing; make the catalog again") from error
     if table.schema.names != schema.names:
         raise UserError(f"{file}: columns {table.schema.names}, not {schema.names}; make the catalog again")
     rows: list[dict[str, Any]] = table.to_pylist()

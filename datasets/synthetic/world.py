@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from crossview import storage
 from crossview.datasets.catalog import Catalog, Classes, Recording, Segment, one_protocol
 from crossview.datasets.catalog.classes import natural_order
 from crossview.errors import UserError
@@ -88,7 +89,7 @@ def claim(config: WorldConfig, out: Path) -> None:
     mine = {k: v for k, v in json.loads(json.dumps(asdict(config))).items() if k != "workers"}
     path = out / "world.json"
     if path.is_file():
-        theirs = json.loads(path.read_text())
+        theirs = storage.read_json(path, "take another folder, or delete this one")
         differing = sorted(k for k in mine if theirs.get(k) != mine[k])
         if differing:
             k = differing[0]

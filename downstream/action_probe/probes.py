@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,8 +87,8 @@ def fit_linear(vectors: np.ndarray, actions: np.ndarray, subjects: np.ndarray) -
     C has the best mean balanced accuracy over folds that hold out subjects, the smallest of equals. Raises ValueError
     for fewer than two subjects.
     """
-    count = require_subjects(subjects.tolist(), "clips")
-    folds = GroupKFold(min(FOLDS, count)).split(vectors, groups=subjects)
+    _refuse(single_subject(subjects.tolist(), "clips"))
+    folds = GroupKFold(min(FOLDS, len(set(subjects.tolist())))).split(vectors, groups=subjects)
     scores = [
         [_held_out_score(vectors, actions, kept, left, strength) for strength in STRENGTHS]
         for kept, left in folds
@@ -96,17 +96,6 @@ def fit_linear(vectors: np.ndarray, actions: np.ndarray, subjects: np.ndarray) -
     ]
     best = int(np.mean(scores, axis=0).argmax()) if scores else len(STRENGTHS) // 2
     return _fitted(vectors, actions, STRENGTHS[best])
-
-
-def require_subjects(subjects: Sequence[str], what: str) -> int:
-    """How many people there are; raises ValueError unless two."""
-    count = len(set(subjects))
-    if count < 2:
-        raise UserError(
-            f"linear probe: all {len(subjects)} {what} to fit on are of subject {subjects[0]!r}; its strength is "
-            "chosen on subjects held out of them: fit on a split of at least two subjects"
-        )
-    return count
 
 
 def _held_out_score(
@@ -142,32 +131,46 @@ def neighbours(vectors: np.ndarray, actions: np.ndarray, queries: np.ndarray) ->
 def to_fit(train: ClipTable, seen: Collection[str]) -> ClipTable:
     """The `seen` cameras' clips; raises ValueError if they show a single action."""
     clips = train.of_views(seen)
-    require_several(np.unique(clips.action).tolist(), f"{len(clips)} clips")
+    _refuse(single_action(np.unique(clips.action).tolist(), f"{len(clips)} clips"))
     return clips
 
 
-def require_several(actions: Sequence[str], what: str) -> None:
-    """Raise ValueError unless `what` there is to fit on shows two actions."""
+def require_known(train: ClipTable, test: ClipTable) -> None:
+    """Raise ValueError if `test` shows an action that `train` does not."""
+    _refuse(unknown_actions(np.unique(test.action).tolist(), np.unique(train.action).tolist()))
+
+
+def single_action(actions: Sequence[str], what: str) -> Iterator[str]:
+    """The problem where `what` there is to fit on shows a single action."""
     if len(actions) < 2:
-        raise UserError(
+        yield (
             f"action probe: all {what} to fit on show the action {actions[0]!r}; a probe needs at least two: "
             "take a catalog with several actions, or leave the task 'action_probe' out"
         )
 
 
-def require_known(train: ClipTable, test: ClipTable) -> None:
-    """Raise ValueError if `test` shows an action that `train` does not."""
-    require_subset(np.unique(test.action).tolist(), np.unique(train.action).tolist())
-
-
-def require_subset(evaluated: Sequence[str], known: Sequence[str]) -> None:
-    """Raise ValueError if an evaluated action is not among those to fit on."""
-    unknown = sorted(set(evaluated) - set(known))
-    if unknown:
-        raise UserError(
-            f"action probe: action {unknown[0]!r} is evaluated, but no clip to fit on shows it; those show "
-            f"{', '.join(known)}: fit on a split that holds every action"
+def single_subject(subjects: Sequence[str], what: str) -> Iterator[str]:
+    """The problem where all that there is to fit on is of one person."""
+    if len(set(subjects)) < 2:
+        yield (
+            f"action probe: all {len(subjects)} {what} to fit on are of subject {subjects[0]!r}; the linear probe's "
+            "strength is chosen on subjects held out of them: fit on a split of at least two subjects, or leave the "
+            "task 'action_probe' out"
         )
+
+
+def unknown_actions(evaluated: Sequence[str], known: Sequence[str]) -> Iterator[str]:
+    """The problem where evaluated actions are not among those to fit on."""
+    for action in sorted(set(evaluated) - set(known)):
+        yield (
+            f"action probe: action {action!r} is evaluated, but no clip to fit on shows it; those show "
+            f"{', '.join(known)}: fit on a split that holds every action, or leave the task 'action_probe' out"
+        )
+
+
+def _refuse(problems: Iterator[str]) -> None:
+    for problem in problems:
+        raise UserError(problem)
 
 
 def _parts(test: ClipTable, seen: Collection[str]) -> dict[str, np.ndarray]:

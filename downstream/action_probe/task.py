@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -11,7 +11,6 @@ from crossview.downstream.action_probe import probes
 from crossview.downstream.action_probe.config import Options
 from crossview.downstream.clip_table import ClipTable
 from crossview.downstream.task import Facts, TablePart
-from crossview.errors import UserError
 
 Predictions = dict[str, np.ndarray]
 """Actions (N,) by probe."""
@@ -20,19 +19,20 @@ Predictions = dict[str, np.ndarray]
 class Task(task.Task[Options, TablePart]):
     """A linear classifier and nearest neighbours."""
 
-    def check(self, facts: Facts) -> None:
+    def check(self, facts: Facts) -> Iterator[str]:
         """Two actions and two people on seen cameras of the split to fit on, and every evaluated action there."""
         mine = [r for r in facts.train if r.view in facts.seen]
         if not mine:
-            raise UserError(
+            yield (
                 f"action probe: split {facts.fit_split!r} has no recording of the cameras "
                 f"{', '.join(sorted(facts.seen))} that were trained on; fit on another split, or leave the task "
                 "'action_probe' out"
             )
+            return
         actions = sorted({r.action for r in mine})
-        probes.require_several(actions, f"{len(mine)} recordings")
-        probes.require_subset([r.action for r in facts.test], actions)
-        probes.require_subjects([r.subject for r in mine], "recordings")
+        yield from probes.single_action(actions, f"{len(mine)} recordings")
+        yield from probes.unknown_actions([r.action for r in facts.test], actions)
+        yield from probes.single_subject([r.subject for r in mine], "recordings")
 
     def fit(self, train: TablePart) -> object:
         """Both probes, on the clips of seen cameras."""
@@ -71,6 +71,8 @@ class Task(task.Task[Options, TablePart]):
 
 class Majority(Task):
     """Always the action that most clips to fit on show."""
+
+    fixed = True
 
     def fit(self, train: TablePart) -> object:
         """The clips of seen cameras."""

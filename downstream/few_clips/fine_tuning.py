@@ -33,9 +33,9 @@ class FineTuning:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "head_lr", "encoder_lr"):
             if getattr(self, name) <= 0:
-                raise UserError(f"fine-tuning: {name} is {getattr(self, name)}; it must be above 0")
+                raise ValueError(f"fine-tuning: {name} is {getattr(self, name)}; it must be above 0")
         if self.weight_decay < 0:
-            raise UserError(f"fine-tuning: weight_decay is {self.weight_decay}; it must be 0 or more")
+            raise ValueError(f"fine-tuning: weight_decay is {self.weight_decay}; it must be 0 or more")
 
 
 class Classifier(nn.Module):
@@ -75,7 +75,7 @@ def fine_tune(
     not fit each other, and where the loss is not finite.
     """
     if labels.shape != (len(clips),) or not len(clips) or int(labels.min()) < 0 or int(labels.max()) >= classes:
-        raise UserError(
+        raise ValueError(
             f"fine-tuning: {len(clips)} clips with labels {labels.tolist()[:10]} of {classes} classes; there must be a "
             f"label from 0 to {classes - 1} for each of at least one clip"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,19 +49,24 @@ class Task(task.Task[Options, EncoderPart]):
 
     recipe = FineTuning()
 
-    def check(self, facts: Facts) -> None:
+    def check(self, facts: Facts) -> Iterator[str]:
         """Ego recordings of seen cameras in both splits, two actions to tune on, and every evaluated action there."""
-        tuned, scored = (
-            self._mine(split, recordings, facts)
-            for split, recordings in ((facts.fit_split, facts.train), (facts.split, facts.test))
-        )
-        actions = sorted({r.action for r in tuned})
-        if len(actions) < 2:
-            raise UserError(
-                f"fine-tuning: all {PERSPECTIVE} recordings to tune on show the action {actions[0]!r}; it takes at "
+        splits = ((facts.fit_split, facts.train), (facts.split, facts.test))
+        tuned, scored = ({r.action for r in of if self.wants(r, facts)} for _, of in splits)
+        for (split, _), actions in zip(splits, (tuned, scored), strict=True):
+            if not actions:
+                yield (
+                    f"fine-tuning: split {split!r} has no {PERSPECTIVE} recording of the cameras "
+                    f"{', '.join(sorted(facts.seen))} that were trained on; leave the task 'few_clips' out, or catalog "
+                    "such recordings"
+                )
+        if len(tuned) == 1:
+            yield (
+                f"fine-tuning: all {PERSPECTIVE} recordings to tune on show the action {tuned.pop()!r}; it takes at "
                 "least two: take a catalog with several actions, or leave the task 'few_clips' out"
             )
-        _require_known({r.action for r in scored}, actions)
+        elif tuned:
+            yield from _unknown(scored, sorted(tuned))
 
     def wants(self, recording: Recorded, facts: Facts) -> bool:
         """Ego recordings of cameras that were trained on."""
@@ -79,7 +84,8 @@ class Task(task.Task[Options, EncoderPart]):
 
     def predict(self, fitted: Fitted, test: EncoderPart) -> Predictions:
         """Whether each scored clip's likeliest action is its own."""
-        _require_known({r.action for r in test.recordings}, fitted.actions)
+        for problem in _unknown({r.action for r in test.recordings}, fitted.actions):
+            raise UserError(problem)
         clips, labels = _stack(Draws(test).evenly(self.options.max_scored), fitted.actions, test)
         right = [(likeliest(model, clips) == labels).cpu().numpy() for model in fitted.models]
         return Predictions(fitted, np.stack(right))
@@ -113,16 +119,6 @@ class Task(task.Task[Options, EncoderPart]):
         of = zip(predictions.fitted.clips, predictions.accuracies, strict=True)
         return {"draws": [{"draw": k, "clips": clips, "accuracy": found} for k, (clips, found) in enumerate(of)]}
 
-    def _mine(self, split: str, recordings: tuple[Recorded, ...], facts: Facts) -> list[Recorded]:
-        mine = [r for r in recordings if self.wants(r, facts)]
-        if not mine:
-            raise UserError(
-                f"fine-tuning: split {split!r} has no {PERSPECTIVE} recording of the cameras "
-                f"{', '.join(sorted(facts.seen))} that were trained on; leave the task 'few_clips' out, or catalog "
-                "such recordings"
-            )
-        return mine
-
 
 class HeadOnly(Task):
     """The encoder stays frozen."""
@@ -130,12 +126,12 @@ class HeadOnly(Task):
     recipe = FineTuning(head_only=True)
 
 
-def _require_known(evaluated: set[str], actions: list[str]) -> None:
-    unknown = sorted(evaluated - set(actions))
-    if unknown:
-        raise UserError(
-            f"fine-tuning: action {unknown[0]!r} is evaluated, but no {PERSPECTIVE} recording to tune on shows it; "
-            f"those show {', '.join(actions)}: tune on a split that holds every action"
+def _unknown(evaluated: set[str], actions: list[str]) -> Iterator[str]:
+    for action in sorted(evaluated - set(actions)):
+        yield (
+            f"fine-tuning: action {action!r} is evaluated, but no {PERSPECTIVE} recording to tune on shows it; "
+            f"those show {', '.join(actions)}: tune on a split that holds every action, or leave the task 'few_clips' "
+            "out"
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
 from crossview.downstream import task
@@ -16,14 +18,14 @@ Predictions = dict[str, float]
 class Task(task.Task[Options, SamplePart]):
     """`Method.measures` on one batch of seen cameras and actions, for the trained weights and the random init."""
 
-    def check(self, facts: Facts) -> None:
+    def check(self, facts: Facts) -> Iterator[str]:
         """A method that measures something, and recordings to measure it on."""
         if not facts.measures:
-            raise UserError(_nothing(facts.method))
+            yield _nothing(facts.method)
         if not any(self.wants(r, facts) for r in facts.test):
-            raise UserError(
-                f"split {facts.split!r} has no recording of the cameras ({', '.join(sorted(facts.seen))}) and actions "
-                "trained on; leave the task 'measures' out, or evaluate another split"
+            yield (
+                f"measures: split {facts.split!r} has no recording of the cameras ({', '.join(sorted(facts.seen))}) "
+                "and actions trained on; leave the task 'measures' out, or evaluate another split"
             )
 
     def wants(self, recording: Recorded, facts: Facts) -> bool:

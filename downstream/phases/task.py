@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
@@ -50,14 +50,25 @@ class Predictions:
 class Task(task.Task[Options, TablePart]):
     """Phases of one action have nothing in common with another's: scores are unweighted means over actions."""
 
-    def check(self, facts: Facts) -> None:
-        """Phases of every frame, both perspectives of every action, and no action that is not fitted on."""
-        for split, recordings in ((facts.split, facts.test), (facts.fit_split, facts.train)):
-            _check_labels(facts.catalog, split, recordings)
-            _check_perspectives(split, recordings)
-        known = sorted({r.action for r in facts.train})
-        for action in sorted({r.action for r in facts.test} - set(known)):
-            raise UserError(_unknown(action, known))
+    def check(self, facts: Facts) -> Iterator[str]:
+        """A phase of every frame, both perspectives of every action, and no action or set of phases not fitted on."""
+        splits = ((facts.split, facts.test), (facts.fit_split, facts.train))
+        for split, recordings in splits:
+            yield from _missing_labels(facts.catalog, split, recordings)
+            yield from _negative_labels(facts.catalog, split, recordings)
+            yield from _missing_perspectives(split, recordings)
+        known = {r.action for r in facts.train}
+        for action in sorted({r.action for r in facts.test}):
+            if action not in known:
+                yield _unknown(action, sorted(known))
+                continue
+            fitted, scored = (_phases(action, recordings) for _, recordings in reversed(splits))
+            if fitted and scored and not fitted & scored:
+                yield (
+                    f"phases: the videos of action {action!r} show the phases {_listed(fitted)} in split "
+                    f"{facts.fit_split!r} and {_listed(scored)} in split {facts.split!r}; classifiers need a phase "
+                    "that both show: label both splits with the same phases"
+                )
 
     def fit(self, train: TablePart) -> Fitted:
         """Classifiers and regressions of every action."""
@@ -134,36 +145,58 @@ class Task(task.Task[Options, TablePart]):
 class TimeOnly(Task):
     """The same frames, embedded by their position in the video."""
 
+    fixed = True
+
     def frames(self, part: TablePart, action: str) -> FrameTable:
         """The frames of one action."""
         return time_only(super().frames(part, action))
 
 
-def _check_labels(catalog: str, split: str, recordings: tuple[Recorded, ...]) -> None:
+def _missing_labels(catalog: str, split: str, recordings: tuple[Recorded, ...]) -> Iterator[str]:
     bare = [r.id for r in recordings if LABELS not in r.frame_labels]
     if bare:
-        raise UserError(
-            f"catalog {catalog}: {len(bare)} of {len(recordings)} recordings of split {split!r} (first {bare[0]!r}) "
-            f"have no frame labels named {LABELS!r}; evaluation of phases needs a phase of every frame: add them to "
-            "the label file and make the catalog again, or choose other --tasks"
+        yield (
+            f"phases: {len(bare)} of {len(recordings)} recordings of split {split!r} (first {bare[0]!r}) of catalog "
+            f"{catalog} have no frame labels named {LABELS!r}; evaluation of phases needs a phase of every frame: add "
+            "them to the label file and make the catalog again, or choose other --tasks"
         )
 
 
-def _check_perspectives(split: str, recordings: tuple[Recorded, ...]) -> None:
+def _negative_labels(catalog: str, split: str, recordings: tuple[Recorded, ...]) -> Iterator[str]:
+    lowest = {r.id: min(r.frame_labels.get(LABELS) or {0}) for r in recordings}
+    negative = [name for name, label in lowest.items() if label < 0]
+    if negative:
+        yield (
+            f"phases: {len(negative)} of {len(recordings)} recordings of split {split!r} (first {negative[0]!r}) of "
+            f"catalog {catalog} have frames labelled {lowest[negative[0]]}; phases count from 0, and every frame needs "
+            "one: give such frames a phase of their own and make the catalog again, or choose other --tasks"
+        )
+
+
+def _missing_perspectives(split: str, recordings: tuple[Recorded, ...]) -> Iterator[str]:
     for action in sorted({r.action for r in recordings}):
         shown = {r.perspective for r in recordings if r.action == action}
         if len(shown) < 2:
-            raise UserError(
+            yield (
                 f"phases: split {split!r} shows the action {action!r} from {shown.pop()} cameras only; cross-view "
                 "scores need ego and exo videos in both splits: catalog the other perspective too, or choose other "
                 "--tasks"
             )
 
 
+def _phases(action: str, recordings: tuple[Recorded, ...]) -> frozenset[int]:
+    """All that the recordings of an action show."""
+    return frozenset().union(*(r.frame_labels.get(LABELS, ()) for r in recordings if r.action == action))
+
+
+def _listed(phases: frozenset[int]) -> str:
+    return ", ".join(map(str, sorted(phases)))
+
+
 def _unknown(action: str, known: list[str]) -> str:
     return (
-        f"action {action!r} is evaluated, but the split that classifiers are fitted on has no video of it; "
-        f"that split holds {', '.join(known)}"
+        f"phases: action {action!r} is evaluated, but the split that classifiers are fitted on has no video of it; "
+        f"that split holds {', '.join(known)}: fit on a split that shows every action, or choose other --tasks"
     )
 
 

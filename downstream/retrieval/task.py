@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 
@@ -11,7 +11,6 @@ from crossview.downstream.clip_table import ClipTable
 from crossview.downstream.retrieval.clip_retrieval import Pair, Retrieval, clip_retrieval
 from crossview.downstream.retrieval.config import Options
 from crossview.downstream.task import Facts, Recorded, TablePart
-from crossview.errors import UserError
 
 TOLERANCE_S = 1e-6
 
@@ -19,16 +18,17 @@ TOLERANCE_S = 1e-6
 class Task(task.Task[Options, TablePart]):
     """Nothing is fitted: every clip of one camera asks among all clips of another."""
 
-    def check(self, facts: Facts) -> None:
+    def check(self, facts: Facts) -> Iterator[str]:
         """Two cameras of a scene that show a common instant."""
-        scenes: dict[str, list[Recorded]] = {}
+        scenes: dict[tuple[str, str], list[Recorded]] = {}
         for recording in facts.test:
-            scenes.setdefault(recording.scene, []).append(recording)
+            scenes.setdefault((recording.dataset, recording.scene), []).append(recording)
         if not any(_together(a, b) for of in scenes.values() for i, a in enumerate(of) for b in of[i + 1 :]):
-            raise UserError(
-                f"retrieval: no instant of split {facts.split!r} is shown by two cameras of a scene; retrieval needs "
-                "synchronized cameras: give the cameras of a take one scene and clock in the catalog, or leave the "
-                "task 'retrieval' out"
+            cameras = sorted({f"{r.view} ({r.perspective})" for r in facts.test})
+            yield (
+                f"retrieval: no instant of split {facts.split!r} is shown by two cameras of a scene (cameras: "
+                f"{', '.join(cameras)}); retrieval needs synchronized cameras: give the cameras of a take one scene "
+                "and clock in the catalog, or leave the task 'retrieval' out"
             )
 
     def predict(self, fitted: object, test: TablePart) -> Retrieval:
@@ -82,6 +82,8 @@ class Task(task.Task[Options, TablePart]):
 
 class Chance(Task):
     """The expected scores of a random order."""
+
+    fixed = True
 
     def score(self, predictions: Retrieval, test: TablePart) -> dict[str, float]:
         """Exact: k over the gallery's size, and one over the scene's clips."""

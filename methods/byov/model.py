@@ -27,6 +27,8 @@ class Model(Method):
     network in one pass, as the two halves of a batch of 2B: ego first.
     """
 
+    fixed_baselines = frozenset({"frozen features", "frozen mean"})
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config

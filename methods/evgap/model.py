@@ -64,6 +64,7 @@ class Model(Method):
     """
 
     batch_dependent = True
+    fixed_baselines = frozenset({"frozen features"})
 
     def __init__(self, config: Config) -> None:
         super().__init__()

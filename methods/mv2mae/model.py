@@ -48,6 +48,8 @@ class Model(Method):
     `classifier.` for fine-tuning. Both views pass through a network in one batch.
     """
 
+    fixed_baselines = frozenset({"pixels", "frame differences"})
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config

@@ -29,6 +29,8 @@ class Evaluate:
     """Split to fit classifiers on."""
     tasks: tuple[str, ...] = field(default_factory=default_tasks)
     """Downstream tasks, by name; each has options of its own below."""
+    checkpoint: str = "latest"
+    """The run's checkpoint: latest, best (by the metric of its --every.best), or a step."""
     actors: int = 1
     """Ray actors that decode and embed; each takes one CPU, and one GPU on cuda."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -50,6 +52,7 @@ def evaluate(args: Sequence[str]) -> None:
         split=given.split,
         fit_split=given.fit_split,
         tasks=given.tasks,
+        checkpoint=given.checkpoint,
         options=given_options(given),
         actors=given.actors,
         device=given.device,
@@ -61,6 +64,7 @@ def embed(
     run: Run,
     /,
     split: str = "val",
+    checkpoint: str = "latest",
     baselines: bool = False,
     catalog: Path | None = None,
     out: Path | None = None,
@@ -75,6 +79,7 @@ def embed(
     Args:
         run: The run folder; or timm:NAME, any timm model, which writes the features of --catalog as a catalog to --out.
         split: Split of the run's catalog.
+        checkpoint: The run's checkpoint: latest, best (by the metric of its --every.best), or a step.
         baselines: Also save the embeddings of the baselines.
         catalog: Embed all recordings of this catalog instead of a split of the run's own.
         out: File of --catalog's table, by default RUN/embeddings/CATALOG.parquet; folder of a backbone's features.
@@ -99,9 +104,9 @@ def embed(
     from crossview.platform.evaluate.frame_embeddings import export
     from crossview.platform.evaluate.opened import open_run
 
-    opened = open_run(run, in_process=debug, actors=actors, device=device)
+    opened = open_run(run, checkpoint=checkpoint, in_process=debug, actors=actors, device=device)
     if catalog is None:
-        for row, path in write(opened, split=split, baselines=baselines).items():
+        for row, path in write(opened, split=split, baselines="all" if baselines else "none").items():
             print(f"{row}: {path}")
         return
     file = out or run / "embeddings" / f"{catalog.resolve().name}.parquet"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from crossview.errors import UserError
+from crossview.errors import OUT_OF_MEMORY, UserError
 from crossview.platform.cli.evaluate import embed, evaluate
 from crossview.platform.cli.jobs import check_cluster, logs, status, stop, submit
 from crossview.platform.cli.options import parse, parse_train, parse_tune
@@ -24,11 +25,11 @@ Run = Annotated[Path, tyro.conf.Positional]
 def train(args: Sequence[str]) -> None:
     """Train a method."""
     method, launch = parse_train(args)
-    from crossview.platform.run_folder import free_folder
+    from crossview.platform.run_folder import free_folder, named_folder
     from crossview.platform.train.launcher import start
 
-    run = launch.runs / launch.name if launch.name else free_folder(launch.runs, method)
-    start(run, method, launch.experiment, in_process=launch.debug)
+    run = named_folder(launch.runs, launch.name) if launch.name else free_folder(launch.runs, method)
+    start(run, method, launch.experiment, in_process=launch.debug, validation=launch.validation)
     print(f"Training finished. The run is saved to {run}; next: crossview evaluate {run}")
 
 
@@ -38,10 +39,10 @@ def tune(args: Sequence[str]) -> None:
         parse(_resume_search, args=args[1:], prog="crossview tune --resume")
         return
     method, launch = parse_tune(args)
-    from crossview.platform.run_folder import free_folder
+    from crossview.platform.run_folder import free_folder, named_folder
     from crossview.platform.tune.runner import start
 
-    folder = launch.runs / launch.name if launch.name else free_folder(launch.runs, f"tune-{method}")
+    folder = named_folder(launch.runs, launch.name) if launch.name else free_folder(launch.runs, f"tune-{method}")
     start(folder, method, launch.experiment, launch.settings)
 
 
@@ -183,6 +184,25 @@ DEFECT = (
     "error: this is a defect of Crossview, not of your input. Please report it with the traceback above, the command, "
     "and what `crossview info` prints."
 )
+FIXES = {
+    errno.EACCES: "you may not read or write there: change its permissions, or name another place",
+    errno.EADDRINUSE: "another process listens there: end it, or name another port",
+    errno.EDQUOT: "your quota is used up: delete what is not needed, or name another place",
+    errno.EISDIR: "name a file",
+    errno.ENOENT: "name what exists",
+    errno.ENOSPC: "the disk is full: delete what is not needed, or name another place",
+    errno.ENOTDIR: "name a folder",
+    errno.EROFS: "nothing can be written there: name another place",
+}
+"""What to do about the errors of the operating system."""
+
+
+def _storage(error: OSError) -> str:
+    """An error of the operating system as a line that begins with the file, and what to do about it."""
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    fix = FIXES.get(error.errno or 0)
+    return f"{error.filename}: {error.strerror}{f'; {fix}' if fix else ''}"
 
 
 def _unknown(what: str, given: str, names: Sequence[str] | dict[str, Any]) -> UserError:
@@ -227,9 +247,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (UserError, OSError) as error:
         if os.environ.get("CROSSVIEW_TRACEBACK"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error if isinstance(error, UserError) else _storage(error)}", file=sys.stderr)
         raise SystemExit(2) from error
     except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for every command
+            print(f"error: {str(error).split('. ')[0]}; {OUT_OF_MEMORY}", file=sys.stderr)
+            raise SystemExit(2) from error
         traceback.print_exc()
         print(DEFECT, file=sys.stderr)
         raise SystemExit(1) from error

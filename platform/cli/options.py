@@ -13,7 +13,9 @@ import tyro
 
 from crossview.errors import UserError
 from crossview.methods.recipe import MethodConfig
-from crossview.platform.config import Data, Experiment, config_class, method_names, preset, presets, read
+from crossview.platform.config import Data, Experiment, config_class, method_names, preset, presets, saved
+from crossview.platform.train.settings import Validation
+from crossview.platform.train.settings import with_task_options as scored_by_tasks
 from crossview.platform.tune.settings import Settings, with_task_options
 from crossview.storage import Location, as_path
 
@@ -33,6 +35,7 @@ class Launch(Generic[M]):
     """Name of the run; must not be in use."""
     runs: Path = Path("runs")
     """Parent folder of run folders."""
+    validation: Annotated[Validation, tyro.conf.arg(name="")] = field(default_factory=Validation)
     debug: bool = False
     """Plan, decode and train in this process, without Ray, so that breakpoints in a method's forward work."""
 
@@ -55,7 +58,7 @@ class LaunchSearch(Generic[M]):
 
 def parse_train(args: Sequence[str]) -> tuple[str, Launch[Any]]:
     """The method and what to train; wrong options end the process with status 2, as tyro does."""
-    return _parse(Launch, "train", args)
+    return _parse(Launch, "train", args, validation=scored_by_tasks())
 
 
 def parse_tune(args: Sequence[str]) -> tuple[str, LaunchSearch[Any]]:
@@ -74,11 +77,15 @@ def _parse(kind: Any, command: str, args: Sequence[str], **defaults: Any) -> tup
     chosen, _ = early.parse_known_args(rest)
     begin = None if chosen.from_ is None else as_path(chosen.from_)
     if begin is not None:
-        saved, default = read(begin)
-        if saved != method:
+        found = saved(begin)
+        if found.method != method:
             raise UserError(
-                f"--from {chosen.from_}: this configures {saved!r}, not {method!r}; {command} {saved} instead"
+                f"--from {chosen.from_}: this configures {found.method!r}, not {method!r}; {command} {found.method} "
+                "instead"
             )
+        default = found.experiment
+        if "validation" in defaults:
+            defaults["validation"] = scored_by_tasks(found.info.get("validation"))
     else:
         recipe = preset(method, chosen.preset)
         default = Experiment(data=Data(catalog=tyro.MISSING), method=recipe.method, optim=recipe.optim)

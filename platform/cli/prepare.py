@@ -38,6 +38,14 @@ class Request(Generic[Own]):
     max_quarantined: float = 0.05
     """Largest share of videos that may be unreadable, or have another number of frames than labels."""
 
+    def __post_init__(self) -> None:
+        _require_share(self.max_quarantined)
+
+
+def _require_share(max_quarantined: float) -> None:
+    if not 0 <= max_quarantined <= 1:
+        raise UserError(f"max_quarantined is {max_quarantined:g}; it is a share and must be in [0, 1]")
+
 
 def dataset_names() -> list[str]:
     """The modules of `datasets/`, each of which is a dataset."""
@@ -188,6 +196,7 @@ def copies(catalog: Path, out: Path, size_px: int = 256, gop: int = 8, max_quara
     """
     from crossview.datasets.video.transcode import prepare
 
+    _require_share(max_quarantined)
     _reach(out)
     with ticking("copying") as tick:
         done = prepare(Catalog.load(catalog), out, size_px=size_px, gop=gop, max_quarantined=max_quarantined, tick=tick)

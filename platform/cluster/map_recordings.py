@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 
 from crossview.datasets.video.frames import UnreadableVideo
-from crossview.errors import UserError
+from crossview.errors import OUT_OF_MEMORY, UserError
 
 Arrays = dict[str, np.ndarray]
 """What the work yields for one recording, by name."""
@@ -150,6 +150,9 @@ class _Actor:
             return [{"index": index, "name": _UNREADABLE, "data": str(error).encode()}]
         except (UserError, OSError) as error:
             return [{"index": index, "name": _ERROR, "data": str(error).encode()}]
+        except torch.OutOfMemoryError as error:
+            text = f"{str(error).split('. ')[0]}; {OUT_OF_MEMORY}"
+            return [{"index": index, "name": _ERROR, "data": text.encode()}]
         rows = [
             {
                 "index": index,

@@ -33,12 +33,18 @@ def check(file: Path) -> None:
     try:
         config = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not YAML ({error}); start from cluster.yaml or cluster-local.yaml") from error
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{file}{place}: not YAML ({reason}); start from cluster.yaml or cluster-local.yaml") from error
     if not isinstance(config, dict):
         raise UserError(f"{file}: no fields in it; start from cluster.yaml or cluster-local.yaml")
     _require(file, config, REQUIRED)
+    for field in ("available_node_types", "file_mounts"):
+        if not isinstance(config.get(field) or {}, dict):
+            raise UserError(f"{file}: {field} is {config[field]!r}; it must be fields with values, as in cluster.yaml")
     _require(file, config, OF_PROVIDER.get(config["provider"]["type"], {}))
-    kinds = config.get("available_node_types", {})
+    kinds = config.get("available_node_types") or {}
     if kinds and config.get("head_node_type") not in kinds:
         raise UserError(
             f"{file}: head_node_type is {config.get('head_node_type')!r}; choose from {', '.join(kinds)}, the kinds "
@@ -59,6 +65,8 @@ def _require(file: Path, config: dict[str, Any], fields: dict[str, str]) -> None
             value = value.get(name) if isinstance(value, dict) else None
         if value is None:
             raise UserError(f"{file}: the field {field} is missing; write there {meaning}")
+        if field in REQUIRED and not isinstance(value, str):
+            raise UserError(f"{file}: the field {field} is {value!r}; write there {meaning}")
 
 
 def _paths(file: Path, config: dict[str, Any]) -> None:
@@ -66,7 +74,7 @@ def _paths(file: Path, config: dict[str, Any]) -> None:
     if "ssh_private_key" in config["auth"]:
         named["auth.ssh_private_key"] = config["auth"]["ssh_private_key"]
     for field, path in named.items():
-        if Path(path).expanduser().exists():
+        if Path(str(path)).expanduser().exists():
             continue
         token = str(path).endswith("/auth_token")
         fix = "make it with `ray get-auth-token --generate`" if token else "name what exists; ./ is the checkout"
@@ -82,3 +90,7 @@ def _schema(file: Path, config: dict[str, Any]) -> None:
     except jsonschema.ValidationError as error:
         place = ".".join(map(str, error.absolute_path)) or "the file"
         raise UserError(f"{file}: {place}: {error.message}; cluster.yaml shows a working one") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # Ray takes the types of some fields for granted
+        raise UserError(
+            f"{file}: Ray cannot read it ({type(error).__name__}: {error}); cluster.yaml shows a working one"
+        ) from error

@@ -58,7 +58,10 @@ def _claim(out: Path, base: Base) -> None:
     """Mark the folder as this backbone's; raises ValueError where it holds another's features."""
     file = out / "backbone.json"
     mine = {k: v for k, v in json.loads(json.dumps(vars(base))).items() if k != "chunk"}
-    if file.exists() and (theirs := json.loads(file.read_text())) != mine:
+    if (
+        file.exists()
+        and (theirs := storage.read_json(file, "name another folder with --out, or remove this one")) != mine
+    ):
         option = next(k for k in mine if theirs.get(k) != mine[k])
         raise UserError(
             f"{out}: it holds features made with {option}={theirs.get(option)}, asked for is {mine[option]}; a folder "

@@ -25,21 +25,17 @@ from crossview.platform.data.color import yuv420_to_rgb
 from crossview.platform.data.feature_files import read_features
 from crossview.platform.data.frame_cache import frame_cache
 from crossview.platform.evaluate.embedding_store import (
-    RANDOM_INIT,
-    TRAINED,
     RunJob,
+    Tables,
     embedded,
-    kept,
-    key_of,
     on_features,
-    store,
 )
 from crossview.platform.evaluate.facts import ordered
-from crossview.platform.evaluate.opened import OpenRun
+from crossview.platform.evaluate.opened import RANDOM_INIT, TRAINED, Baselines, OpenRun
 
 
 def embed_clips(
-    run: OpenRun, *, split: str, per_scene: int, baselines: bool = True, batch: int = 64
+    run: OpenRun, *, split: str, per_scene: int, baselines: Baselines = "all", batch: int = 64
 ) -> dict[str, Path]:
     """Tables of `ClipTable` of a split by row name in the run's `embeddings/<split>/clips`.
 
@@ -49,19 +45,19 @@ def embed_clips(
     """
     chosen = ordered(run.catalog.select(split))
     folder = run.path / "embeddings" / split / "clips"
-    key, wanted = key_of(run.checkpoint, chosen, per_scene), len(chosen.recordings)
-    found = kept(folder, key, baselines)
-    if found:
-        return found
-    windows = clip_windows(chosen, run.experiment.method.sampling(), per_scene)
-    chosen = on_features(run, chosen, batch)
-    job = _Job(chosen, run.experiment.data, batch, run.where.device, run, baselines, windows)
-    arrays = embedded(job, _Embedder, folder, run.where, "embedding clips")
-    recordings = [chosen.recordings[i] for i in arrays]
-    rows = next(iter(arrays.values()))
-    tables = {row: _table(recordings, windows, [found[row] for found in arrays.values()]) for row in rows}
-    complete = len(recordings) == wanted
-    return store(folder, tables, key if complete else None, {"checkpoint": run.checkpoint.name, "split": split})
+    stored, wanted, count = Tables(run, chosen, folder, per_scene), run.rows(baselines), len(chosen.recordings)
+    found = stored.kept()
+    missing = tuple(row for row in wanted if row not in found)
+    if missing:
+        windows = clip_windows(chosen, run.experiment.method.sampling(), per_scene)
+        chosen = on_features(run, chosen, batch)
+        job = _Job(chosen, run.experiment.data, batch, run.where.device, run, missing, windows)
+        arrays = embedded(job, _Embedder, folder, run.where, "embedding clips")
+        recordings = [chosen.recordings[i] for i in arrays]
+        tables = {row: _table(recordings, windows, [of[row] for of in arrays.values()]) for row in missing}
+        facts = {"checkpoint": run.checkpoint.name, "split": split}
+        found = stored.add(tables, facts, reusable=len(recordings) == count)
+    return {row: found[row] for row in wanted}
 
 
 def clip_windows(catalog: Catalog, sampling: Sampling, per_scene: int) -> dict[str, Windows]:
@@ -83,11 +79,12 @@ class _Embedder:
     def __init__(self, job: _Job) -> None:
         self.job, self.device, self.model = job, torch.device(job.device), job.run.trained
         self.sampling = job.run.experiment.method.sampling()
-        self.rows: dict[str, Callable[[Tensor], Tensor]] = {TRAINED: self.model.embed_clip}
-        if job.baselines:
-            for row, baseline in self.model.baselines().items():
-                self.rows[row] = lambda clips, baseline=baseline: baseline(clips).mean(1)  # type: ignore[misc]
-            self.rows[RANDOM_INIT] = job.run.random_init.embed_clip
+        known: dict[str, Callable[[Tensor], Tensor]] = {TRAINED: self.model.embed_clip}
+        for row, baseline in self.model.baselines().items():
+            known[row] = lambda clips, baseline=baseline: baseline(clips).mean(1)  # type: ignore[misc]
+        if RANDOM_INIT in job.rows:
+            known[RANDOM_INIT] = job.run.random_init.embed_clip
+        self.rows = {row: known[row] for row in job.rows}
 
     @torch.inference_mode()
     def __call__(self, index: int) -> Arrays:
@@ -167,7 +164,7 @@ def _frozen(model: Method, pixels: Tensor, batch: int, device: torch.device) -> 
 def _vectors(embedding: Tensor, row: str, recording: Recording, clips: int) -> np.ndarray:
     """float32 (K, D)."""
     if embedding.ndim != 2 or len(embedding) != clips:
-        raise UserError(
+        raise ValueError(
             f"row {row!r} of {recording.id}: clip embedding of shape {tuple(embedding.shape)}; it must be "
             f"({clips}, D), one vector per clip"
         )
@@ -177,6 +174,7 @@ def _vectors(embedding: Tensor, row: str, recording: Recording, clips: int) -> n
 def _table(recordings: list[Recording], windows: dict[str, Windows], vectors: list[np.ndarray]) -> pa.Table:
     """One row per clip."""
     of = np.repeat(np.arange(len(recordings)), [len(v) for v in vectors])
+    several = len({r.dataset for r in recordings}) > 1  # then scenes of one name are not the same scene
 
     def column(values: list[str]) -> np.ndarray:
         return np.asarray(values, np.str_)[of]
@@ -184,7 +182,7 @@ def _table(recordings: list[Recording], windows: dict[str, Windows], vectors: li
     clips = ClipTable(
         vectors=np.concatenate(vectors),
         recording=column([r.id for r in recordings]),
-        scene=column([r.scene for r in recordings]),
+        scene=column([f"{r.dataset}/{r.scene}" if several else r.scene for r in recordings]),
         view=column([r.view for r in recordings]),
         perspective=column([r.perspective for r in recordings]),
         subject=column([r.subject for r in recordings]),

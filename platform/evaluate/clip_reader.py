@@ -23,6 +23,8 @@ class ClipFiles:
     def __init__(self, run: OpenRun, catalog: Catalog, windows: dict[str, Windows]) -> None:
         self.run, self.catalog, self.windows = run, catalog, windows
         self.recordings = {r.id: r for r in catalog.recordings}
+        self.unreadable: set[str] = set()
+        """Ids of recordings that could not be read."""
         self._read: dict[tuple[str, int], Tensor] = {}
 
     def count(self, recording: str) -> int:
@@ -36,6 +38,7 @@ class ClipFiles:
             try:
                 found = self._decoded(recording, missing)
             except UnreadableVideo:
+                self.unreadable.add(recording)
                 return None
             self._read |= {(recording, clip): found[k] for k, clip in enumerate(missing)}
         return torch.stack([self._read[recording, clip] for clip in clips])

@@ -24,7 +24,6 @@ from crossview.platform.progress import Progress
 from crossview.platform.run_folder import write_json
 from crossview.storage.tables import write_table
 
-TRAINED, RANDOM_INIT = "trained", "random init"
 LABELS = "phase"
 """Frame labels that are written to the column "label"."""
 
@@ -45,7 +44,8 @@ class RunJob(Job):
     """The same for a run's models."""
 
     run: OpenRun
-    baselines: bool
+    rows: tuple[str, ...]
+    """Names of those to compute."""
 
 
 def embedded(job: Job, make: Callable[..., Work], folder: Path, where: Where, what: str) -> dict[int, Arrays]:
@@ -93,10 +93,9 @@ def on_features(run: OpenRun, catalog: Catalog, batch: int) -> Catalog:
     )
 
 
-def key_of(source: Path, catalog: Catalog, *more: object) -> str:
-    """Hash of all that determines the tables: checkpoint weights, recordings, their files, their labels, `more`."""
-    size, version = storage.state(source / checkpoint.MODEL)
-    digest = hashlib.blake2b(f"{source.name} {size} {version} {catalog.root}".encode(), digest_size=16)
+def data_key(catalog: Catalog, *more: object) -> str:
+    """Hash of recordings, their files, their labels, and `more`."""
+    digest = hashlib.blake2b(str(catalog.root).encode(), digest_size=16)
     for value in more:
         digest.update(repr(value).encode())
     for recording in catalog.recordings:
@@ -106,30 +105,44 @@ def key_of(source: Path, catalog: Catalog, *more: object) -> str:
     return digest.hexdigest()
 
 
-def store(folder: Path, tables: dict[str, pa.Table], key: str | None, facts: dict[str, str]) -> dict[str, Path]:
-    """Replace the folder's tables, one file per row; with key None they are never `kept`."""
-    for old in folder.glob("*.parquet"):
-        if old.name != "quarantine.parquet":
-            old.unlink()
-    files = {row: f"{row.replace(' ', '-')}.parquet" for row in tables}
-    for row, table in tables.items():
-        write(table, folder / files[row], {"row": row, **facts})
-    write_json(folder / "rows.json", {"key": key, "rows": files})
-    return {row: folder / file for row, file in files.items()}
+class Tables:
+    """A folder with a table per row, each kept as long as its checkpoint, recordings, files and labels are the same.
+
+    Tables of `OpenRun.fixed_rows` serve every checkpoint of the run.
+    """
+
+    def __init__(self, run: OpenRun, catalog: Catalog, folder: Path, *more: object) -> None:
+        """`catalog` and `more` are all that decides the tables besides the run and its checkpoint."""
+        self.run, self.folder, self._data = run, folder, data_key(catalog, *more)
+        size, version = storage.state(run.checkpoint / checkpoint.MODEL)
+        self._weights = f"{run.checkpoint.name} {size} {version}"
+
+    def _key(self, row: str) -> str:
+        return self._data if row in self.run.fixed_rows else f"{self._weights} {self._data}"
+
+    def kept(self) -> dict[str, Path]:
+        """The tables that are still right, by row."""
+        index = self.folder / "rows.json"
+        if not index.exists():
+            return {}
+        values = storage.read_json(index, "delete it: the embeddings are then computed again")
+        keys, files = values.get("keys", {}), {row: self.folder / file for row, file in values["rows"].items()}
+        return {row: file for row, file in files.items() if keys.get(row) == self._key(row) and file.exists()}
+
+    def add(self, tables: dict[str, pa.Table], facts: dict[str, str], *, reusable: bool) -> dict[str, Path]:
+        """Write tables and remove those that are no longer right; without `reusable` the new ones are never `kept`."""
+        before = self.kept()
+        files = before | {row: self.folder / f"{row.replace(' ', '-')}.parquet" for row in tables}
+        for row, table in tables.items():
+            write(table, files[row], {"row": row, **facts})
+        for old in self.folder.glob("*.parquet"):
+            if old not in files.values() and old.name != "quarantine.parquet":
+                old.unlink()
+        keys = {row: self._key(row) for row in files if row not in tables or reusable}
+        write_json(self.folder / "rows.json", {"keys": keys, "rows": {row: file.name for row, file in files.items()}})
+        return files
 
 
 def write(table: pa.Table, file: Path, facts: dict[str, str]) -> None:
     """One table with `facts` in its metadata."""
     write_table(table.replace_schema_metadata({"crossview": json.dumps(facts)}), file)
-
-
-def kept(folder: Path, key: str, baselines: bool) -> dict[str, Path]:
-    """The existing tables, if they are all that is requested."""
-    index = folder / "rows.json"
-    if not index.exists():
-        return {}
-    values = json.loads(index.read_text())
-    files = {row: folder / file for row, file in values["rows"].items()}
-    if values["key"] != key or not all(f.exists() for f in files.values()) or (baselines and RANDOM_INIT not in files):
-        return {}
-    return files if baselines else {TRAINED: files[TRAINED]}

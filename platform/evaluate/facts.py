@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.downstream.task import Facts, Recorded, Task
 from crossview.errors import UserError
-from crossview.methods.method import Method
+from crossview.methods.method import Method, model_class
 from crossview.platform.config import Data
 
 
@@ -31,13 +32,19 @@ def facts_of(method: str, data: Data, catalog: Catalog, split: str, fit_split: s
         train=recorded(ordered(catalog.select(fit_split))) if fitted else (),
         seen=frozenset(data.views or (r.view for r in catalog.select(data.split).recordings)),
         actions=frozenset(data.actions or (r.action for r in catalog.recordings)),
-        measures=_model_class(method).measures is not Method.measures,
+        measures=model_class(method).measures is not Method.measures,
     )
 
 
 def recorded(catalog: Catalog) -> tuple[Recorded, ...]:
     """The catalog's recordings, in their order."""
     return tuple(_one(r, catalog) for r in catalog.recordings)
+
+
+def wanted(task: Task[Any, Any], catalog: Catalog, facts: Facts) -> Catalog:
+    """The recordings that a task uses, in their order."""
+    known = {r.id: r for r in recorded(catalog)}
+    return replace(catalog, recordings=tuple(r for r in catalog.recordings if task.wants(known[r.id], facts)))
 
 
 def check_splits(tasks: Iterable[Task[Any, Any]], split: str, fit_split: str) -> bool:
@@ -62,10 +69,7 @@ def _one(r: Recording, catalog: Catalog) -> Recorded:
         action=r.action,
         start_s=r.start_offset_s,
         end_s=r.start_offset_s + (r.num_frames - 1) / r.fps,
-        frame_labels=frozenset(name for name, by in catalog.frame_labels.items() if r.id in by),
+        frame_labels={
+            name: frozenset(np.unique(by[r.id]).tolist()) for name, by in catalog.frame_labels.items() if r.id in by
+        },
     )
-
-
-def _model_class(method: str) -> type[Method]:
-    found: type[Method] = importlib.import_module(f"crossview.methods.{method}.model").Model
-    return found

@@ -11,49 +11,45 @@ import torch
 from torch import Tensor
 
 from crossview.datasets.catalog import Catalog, Recording
-from crossview.errors import UserError
 from crossview.platform.cluster.map_recordings import Arrays
 from crossview.platform.data.video_reader import model_input
 from crossview.platform.evaluate.embedding_store import (
     LABELS,
-    RANDOM_INIT,
-    TRAINED,
     RunJob,
+    Tables,
     embedded,
-    kept,
-    key_of,
     on_features,
-    store,
     write,
 )
 from crossview.platform.evaluate.facts import ordered
-from crossview.platform.evaluate.opened import OpenRun
+from crossview.platform.evaluate.opened import RANDOM_INIT, TRAINED, Baselines, OpenRun
 
 FACTS = ("dataset", "scene", "view", "subject", "action")
 
 
 def embed(
-    run: OpenRun, *, split: str, catalog: Catalog | None = None, baselines: bool = True, batch: int = 64
+    run: OpenRun, *, split: str, catalog: Catalog | None = None, baselines: Baselines = "all", batch: int = 64
 ) -> dict[str, Path]:
     """Tables of a split by row name in the run's `embeddings/<split>`; reused for the same checkpoint and data.
 
-    Rows: "trained", and with `baselines` the method's own and "random init" (the run's configuration and seed before
+    Rows: "trained", and of `baselines` the method's own and "random init" (the run's configuration and seed before
     its first step, with the same frozen parts). Ego recordings come first, each perspective sorted by path, as AE2
     orders them. `batch` is the number of frames per pass of a frozen part. Unreadable recordings are quarantined in
     that folder, and tables that lack one are computed again.
     """
     chosen = ordered((catalog or run.catalog).select(split))
     folder = run.path / "embeddings" / split
-    key, wanted = key_of(run.checkpoint, chosen), len(chosen.recordings)
-    found = kept(folder, key, baselines)
-    if found:
-        return found
-    if catalog is None:
-        chosen = on_features(run, chosen, batch)
-    tables = _tables(_job(run, chosen, batch, baselines=baselines), folder)
-    # What was too slow or unreachable may be readable next time: such tables are never reused.
-    complete = len(pc.unique(tables[TRAINED]["video"])) == wanted
-    return store(folder, tables, key if complete else None, {"checkpoint": run.checkpoint.name, "split": split})
+    stored, wanted, count = Tables(run, chosen, folder), run.rows(baselines), len(chosen.recordings)
+    found = stored.kept()
+    missing = tuple(row for row in wanted if row not in found)
+    if missing:
+        if catalog is None:
+            chosen = on_features(run, chosen, batch)
+        tables = _tables(RunJob(chosen, run.experiment.data, batch, run.where.device, run, missing), folder)
+        # What was too slow or unreachable may be readable next time: such tables are never reused.
+        complete = len(pc.unique(next(iter(tables.values()))["video"])) == count
+        found = stored.add(tables, {"checkpoint": run.checkpoint.name, "split": split}, reusable=complete)
+    return {row: found[row] for row in wanted}
 
 
 def export(run: OpenRun, catalog: Catalog, out: Path, *, batch: int = 64) -> Path:
@@ -62,13 +58,10 @@ def export(run: OpenRun, catalog: Catalog, out: Path, *, batch: int = 64) -> Pat
     "label" is null if the catalog has no phases; "scene", "view" and the like are columns, and so is "split", which is
     null if the catalog has several protocols.
     """
-    table = _tables(_job(run, ordered(catalog), batch, baselines=False), out.parent)[TRAINED]
+    job = RunJob(ordered(catalog), run.experiment.data, batch, run.where.device, run, (TRAINED,))
+    table = _tables(job, out.parent)[TRAINED]
     write(table, out, {"row": TRAINED, "checkpoint": run.checkpoint.name})
     return out
-
-
-def _job(run: OpenRun, catalog: Catalog, batch: int, *, baselines: bool) -> RunJob:
-    return RunJob(catalog, run.experiment.data, batch, run.where.device, run, baselines)
 
 
 class _Embedder:
@@ -77,10 +70,10 @@ class _Embedder:
     def __init__(self, job: RunJob) -> None:
         self.job, self.device, self.model = job, torch.device(job.device), job.run.trained
         self.sampling = job.run.experiment.method.sampling()
-        self.rows = {TRAINED: self.model.embed}
-        if job.baselines:
-            self.rows |= self.model.baselines()
-            self.rows[RANDOM_INIT] = job.run.random_init.embed
+        known = {TRAINED: self.model.embed} | self.model.baselines()
+        if RANDOM_INIT in job.rows:
+            known[RANDOM_INIT] = job.run.random_init.embed
+        self.rows = {row: known[row] for row in job.rows}
 
     @torch.inference_mode()
     def __call__(self, index: int) -> Arrays:
@@ -94,7 +87,7 @@ class _Embedder:
 def _vectors(embedding: Tensor, row: str, recording: Recording) -> np.ndarray:
     """float32 (T, D) from (1, T, D)."""
     if embedding.ndim != 3 or embedding.shape[:2] != (1, recording.num_frames):
-        raise UserError(
+        raise ValueError(
             f"row {row!r} of {recording.id}: embedding of shape {tuple(embedding.shape)}; "
             f"it must be (1, {recording.num_frames}, D), one vector per frame"
         )

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from crossview.datasets.catalog import Catalog
-from crossview.methods.method import Method, build
+from crossview.methods.method import Method, build, model_class
 from crossview.platform import checkpoint
 from crossview.platform.cluster.map_recordings import Where
 from crossview.platform.config import read
 from crossview.platform.data.plan_builder import load_catalog
 from crossview.platform.run_folder import require
+
+TRAINED, RANDOM_INIT = "trained", "random init"
+"""Rows of every result."""
+Baselines = Literal["all", "fixed", "none"]
+"""Rows beside the trained one: all, or those that training does not change, or none."""
 
 
 def device_name(device: str) -> str:
@@ -23,15 +28,15 @@ def device_name(device: str) -> str:
 
 
 class OpenRun:
-    """A run's configuration, catalog, latest checkpoint and models, and the device they run on.
+    """A run's configuration, catalog, one of its checkpoints and its models, and the device they run on.
 
     Pickling leaves out catalog and models; the receiving process builds its own, once.
     """
 
-    def __init__(self, path: Path, where: Where) -> None:
+    def __init__(self, path: Path, where: Where, which: str = "latest") -> None:
         self.path, self.where = require(path), where
         self.method, self.experiment = read(path)
-        self.checkpoint = checkpoint.resolve(path).resolve()
+        self.checkpoint = checkpoint.resolve(path, which).resolve()
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -69,10 +74,28 @@ class OpenRun:
         model.load_state_dict({n: frozen.get(n, value) for n, value in model.state_dict().items()})
         return model.to(self.device).eval()
 
+    @property
+    def fixed_rows(self) -> frozenset[str]:
+        """Baselines whose scores are those of every checkpoint of the run."""
+        return model_class(self.method).fixed_baselines | {RANDOM_INIT}
+
+    def rows(self, baselines: Baselines) -> list[str]:
+        """Names of the embedded rows: the trained one, the method's baselines, the random init."""
+        if baselines == "none":
+            return [TRAINED]
+        if self.where.in_process:
+            model = self.trained
+        else:  # its device may be another machine's
+            model = build(self.method, checkpoint.without_pretrained(self.experiment.method))
+        named = [TRAINED, *model.baselines(), RANDOM_INIT]
+        return [row for row in named if baselines == "all" or row in self.fixed_rows or row == TRAINED]
+
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if k not in ("catalog", "trained", "random_init")}
 
 
-def open_run(run: Path, *, in_process: bool = False, actors: int = 1, device: str = "auto") -> OpenRun:
-    """Raises ValueError if the folder has no run or no checkpoint."""
-    return OpenRun(run, Where(in_process, actors, device_name(device)))
+def open_run(
+    run: Path, *, checkpoint: str = "latest", in_process: bool = False, actors: int = 1, device: str = "auto"
+) -> OpenRun:
+    """The run at a checkpoint: "latest", "best" or a step; raises ValueError if the folder has no run or none such."""
+    return OpenRun(run, Where(in_process, actors, device_name(device)), checkpoint)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
+
+import pyarrow.compute as pc
 
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.catalog.labels import Labels
@@ -22,15 +24,14 @@ from crossview.downstream.task import (
     TablePart,
     Task,
 )
-from crossview.errors import UserError
 from crossview.methods.method import Batch, Method
 from crossview.platform.data.loader import Shard, Stream
 from crossview.platform.evaluate.clip_embeddings import clip_windows, embed_clips
 from crossview.platform.evaluate.clip_reader import ClipFiles
-from crossview.platform.evaluate.embedding_store import RANDOM_INIT, TRAINED, on_features
-from crossview.platform.evaluate.facts import ordered, recorded
+from crossview.platform.evaluate.embedding_store import data_key, on_features
+from crossview.platform.evaluate.facts import ordered, recorded, wanted
 from crossview.platform.evaluate.frame_embeddings import embed
-from crossview.platform.evaluate.opened import OpenRun
+from crossview.platform.evaluate.opened import RANDOM_INIT, TRAINED, Baselines, OpenRun
 from crossview.storage.tables import read_table
 
 SEED = 0
@@ -48,11 +49,20 @@ class Reader:
 
     run: OpenRun
     facts: Facts
-    baselines: bool
-    """Whether there are rows for the method's baselines and the random init."""
+    baselines: Baselines
+    """Which rows there are beside the trained one."""
 
-    def rows(self, task: Task[Any, Any]) -> Rows:
-        """The rows that the platform knows for the task."""
+    @cached_property
+    def data_keys(self) -> list[str]:
+        """Hashes of the recordings, files and labels of the evaluated split and of the one that is fitted on."""
+        splits = dict.fromkeys((self.facts.split, *([self.facts.fit_split] if self.facts.train else ())))
+        return [data_key(ordered(self.run.catalog.select(split))) for split in splits]
+
+    def rows(self, task: Task[Any, Any], known: Collection[str] = ()) -> Rows:
+        """The rows that the platform has for the task, without those whose scores are `known`."""
+        return {row: parts for row, parts in self._rows(task).items() if row not in known}
+
+    def _rows(self, task: Task[Any, Any]) -> Rows:
         options, splits = task.options, self._splits(task)
         if options.reads == "frames":
             return self._tables([embed(self.run, split=split, baselines=self.baselines) for split in splits], splits)
@@ -89,7 +99,7 @@ class Reader:
         for split in splits:
             whole = ordered(self.run.catalog.select(split))
             windows = clip_windows(whole, self.run.experiment.method.sampling(), task.options.clips_per_scene)
-            catalogs.append(on_features(self.run, self._wanted(task, whole), 64))
+            catalogs.append(on_features(self.run, wanted(task, whole, self.facts), 64))
             readers.append(ClipFiles(self.run, catalogs[-1], windows))
 
         def parts(encoder: Callable[[], Method]) -> Parts:
@@ -106,14 +116,14 @@ class Reader:
     def _samples(self, task: Task[Any, Any]) -> Rows:
         assert isinstance(task.options, SampleOptions)
         if task.options.fitted:
-            raise UserError("a task that reads samples fits nothing: the batch is from the evaluated split only")
-        wanted = self._wanted(task, self.run.catalog.select(self.facts.split))
-        batch = sample_batch(self.run, wanted, task.options.samples)
+            raise ValueError("a task that reads samples fits nothing: the batch is from the evaluated split only")
+        chosen = wanted(task, self.run.catalog.select(self.facts.split), self.facts)
+        batch = sample_batch(self.run, chosen, task.options.samples)
 
         def parts(encoder: Callable[[], Method]) -> Parts:
             part = SamplePart(
                 split=self.facts.split,
-                recordings=recorded(wanted),
+                recordings=recorded(chosen),
                 seen=self.facts.seen,
                 encoder=encoder(),
                 batch=batch,
@@ -124,17 +134,20 @@ class Reader:
 
     def _models(self, parts: Callable[[Callable[[], Method]], Parts]) -> Rows:
         rows: Rows = {TRAINED: lambda: parts(lambda: self.run.trained)}
-        if self.baselines:
+        if self.baselines != "none":
             rows[RANDOM_INIT] = lambda: parts(lambda: self.run.random_init)
         return rows
 
-    def _wanted(self, task: Task[Any, Any], catalog: Catalog) -> Catalog:
-        known = {r.id: r for r in recorded(catalog)}
-        kept = tuple(r for r in catalog.recordings if task.wants(known[r.id], self.facts))
-        return replace(catalog, recordings=kept)
-
     def _recordings(self, split: str) -> tuple[Recorded, ...]:
         return self.facts.test if split == self.facts.split else self.facts.train
+
+
+def is_whole(part: Part) -> bool:
+    """Whether every recording of the part could be read."""
+    if isinstance(part, TablePart):
+        column = "video" if "video" in part.table.column_names else "recording"
+        return len(pc.unique(part.table[column])) == len(part.recordings)
+    return not (isinstance(part, EncoderPart) and isinstance(part.clips, ClipFiles) and part.clips.unreadable)
 
 
 def sample_batch(run: OpenRun, catalog: Catalog, samples: int) -> Batch:

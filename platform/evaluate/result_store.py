@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from crossview import storage
 from crossview.downstream import results
 from crossview.platform.report import score_table
 from crossview.platform.run_folder import write_json
-from crossview.storage.tables import read_table, write_table
+from crossview.storage.tables import RESTORE, read_table, write_table
 
 FILE, FOLDER = "results.parquet", "evaluations"
 ONE_SEED = "One seed: the margins have no spread, so they are not evidence; crossview reproduce runs several seeds."
@@ -32,7 +31,7 @@ class Text:
 def read_results(run: Path) -> pa.Table | None:
     """All scores ever recorded; None if the run has not been evaluated."""
     file = run / FILE
-    return read_table(file) if storage.is_file(file) else None
+    return read_table(file, fix=f"{RESTORE} with `crossview evaluate {run}`") if storage.is_file(file) else None
 
 
 def append_results(run: Path, lines: pa.Table) -> pa.Table:
@@ -76,7 +75,7 @@ def read_texts(run: Path, split: str) -> dict[str, Text]:
     file = run / FOLDER / f"{split}.json"
     if not storage.is_file(file):
         return {}
-    values: dict[str, dict[str, Any]] = json.loads(storage.read_text(file))
+    values: dict[str, dict[str, Any]] = storage.read_json(file, f"delete it and evaluate split {split} again")
     return {task: Text(**value) for task, value in values.items()}
 
 

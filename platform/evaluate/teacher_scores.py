@@ -49,7 +49,7 @@ def scores_of_run(
         64,
         opened.where.device,
         opened,
-        baselines=False,
+        rows=(),
         windows=clip_windows(catalog, opened.experiment.method.sampling(), clips),
         kind=kind,
     )

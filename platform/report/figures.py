@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from crossview.platform import checkpoint
 from crossview.platform.config import read
 from crossview.platform.data.loader import Shard, Stream
 from crossview.platform.data.plan_builder import load_catalog, plan_for
-from crossview.platform.evaluate.embedding_store import RANDOM_INIT, TRAINED
+from crossview.platform.evaluate.opened import RANDOM_INIT, TRAINED
 from crossview.platform.progress import Progress, console
 from crossview.platform.report import plots
 from crossview.platform.report.contact_sheet import contact_sheet, thumbnails
@@ -93,7 +92,8 @@ def one_action(file: Path) -> tuple[str, FrameTable]:
 def _labelled(folder: Path, row: str) -> Path | None:
     """A row's table, if it is there and every frame has a phase."""
     index = folder / "rows.json"
-    files = json.loads(index.read_text())["rows"] if index.exists() else {}
+    fix = "delete it and embed the split again"
+    files = storage.read_json(index, fix)["rows"] if index.exists() else {}
     if row not in files or read_table(folder / files[row], columns=["label"])["label"].null_count:
         return None
     return folder / files[row]

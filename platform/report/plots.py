@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from PIL import Image
 
 from crossview import storage
 from crossview.errors import UserError
+from crossview.platform.train.metrics import SCORES
 
 COLOURS = ("#1f3b73", "#d1495b", "#3a8f85", "#e0a030", "#7a5195", "#6b7280")
 """For series without an order."""
@@ -24,6 +25,11 @@ NOT_LOSSES = frozenset(
     {"step", "time_s", "lr", "grad_norm", "samples_per_s", "peak_memory_gb", "data_wait", "quarantined"}
 )
 MAX_BYTES = 500_000
+
+
+def loss_names(row: Mapping[str, float]) -> list[str]:
+    """Which of the values of a row of `metrics.parquet` are losses."""
+    return [name for name in row if name not in NOT_LOSSES and not name.startswith(SCORES)]
 
 
 def save(figure: Figure, file: Path, max_bytes: int = MAX_BYTES) -> Path:
@@ -56,7 +62,7 @@ def loss_curves(rows: Sequence[dict[str, float]]) -> Figure:
     dot = "o" if len(rows) == 1 else None  # a line through one point is invisible
     figure = Figure(figsize=(9.2, 3.1), layout="constrained")
     losses, norm, rate = figure.subplots(1, 3, width_ratios=[2.2, 1, 1])
-    names = [name for name in rows[0] if name not in NOT_LOSSES]
+    names = loss_names(rows[0])
     for name, colour in zip(names, COLOURS * len(names), strict=False):
         total = name == "loss"
         values = [row[name] for row in rows]

@@ -10,12 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from crossview import storage
 from crossview.downstream import results
-from crossview.platform.config import read
-from crossview.platform.evaluate.embedding_store import TRAINED
+from crossview.platform.config import saved
+from crossview.platform.evaluate.opened import TRAINED
 from crossview.platform.evaluate.result_store import notes_of, read_results, read_texts, scored_by_an_earlier_version
 from crossview.platform.report import html, score_table
-from crossview.platform.report.plots import NOT_LOSSES
+from crossview.platform.report.plots import loss_names
 from crossview.platform.run_folder import require
 from crossview.platform.train.metrics import read_metrics
 from crossview.storage.tables import read_table
@@ -27,8 +28,8 @@ def report(run: Path) -> Path:
     It shows what is in the run's folder, and says how to get what is missing.
     """
     run = require(run)
-    facts = json.loads((run / "run.json").read_text())
-    method, experiment = read(run)
+    found = saved(run)
+    method, experiment, facts = found.method, found.experiment, found.info
     rows = read_metrics(run)
     return html.write(
         run / "report.html",
@@ -137,7 +138,7 @@ def _losses(rows: Sequence[dict[str, float]]) -> list[tuple[str, str, str]]:
     """(name, first value, last value) of each loss."""
     if not rows:
         return []
-    return [(n, f"{rows[0][n]:.4f}", f"{rows[-1][n]:.4f}") for n in rows[0] if n not in NOT_LOSSES]
+    return [(n, f"{rows[0][n]:.4f}", f"{rows[-1][n]:.4f}") for n in loss_names(rows[0])]
 
 
 def _figures(folder: Path) -> list[dict[str, str]]:
@@ -151,7 +152,8 @@ def _figures(folder: Path) -> list[dict[str, str]]:
 
 
 def _json(file: Path) -> dict[str, str]:
-    return json.loads(file.read_text()) if file.exists() else {}
+    found: dict[str, str] = storage.read_json(file, f"delete {file.parent} and report again") if file.exists() else {}
+    return found
 
 
 def _quarantine(run: Path) -> list[dict[str, str]]:

@@ -11,7 +11,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from crossview.downstream.baselines import Margin, margin
-from crossview.platform.evaluate.embedding_store import TRAINED
+from crossview.platform.evaluate.opened import TRAINED
 
 Scores = dict[str, dict[str, float]]
 """By row and metric; a row need not have every metric."""

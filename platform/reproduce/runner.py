@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crossview import storage
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.synthetic.ae2_layout import export_ae2, exported_catalog
 from crossview.datasets.synthetic.world import write
@@ -21,7 +22,7 @@ from crossview.platform import run_folder
 from crossview.platform.cli.prepare import ticking
 from crossview.platform.cluster.run_queue import Job, run_side_by_side
 from crossview.platform.config import Cadence, Compute, Data, Experiment, method_names
-from crossview.platform.evaluate.embedding_store import TRAINED
+from crossview.platform.evaluate.opened import TRAINED
 from crossview.platform.evaluate.result_store import has_scores, latest_scores
 from crossview.platform.evaluate.runner import evaluate
 from crossview.platform.progress import Progress, console
@@ -37,6 +38,8 @@ def reproduce(spec: str, out: Path | None, jobs: int | None, *, train_base: bool
     `train_base` trains the base even if the study ships its weights.
     """
     method, name, study = find(spec)
+    if jobs is not None and jobs < 1:
+        raise UserError(f"--jobs is {jobs}; it must be at least 1")
     out = (out or Path("runs") / f"{method}-{name}").resolve()
     _claim_folder(out, study)
     catalog = _data(study, out)
@@ -74,7 +77,7 @@ def _claim_folder(out: Path, study: Study) -> None:
     out.mkdir(parents=True, exist_ok=True)
     file = out / "study.json"
     content = json.loads(json.dumps(dataclasses.asdict(study), default=str))
-    if file.exists() and json.loads(file.read_text()) != content:
+    if file.exists() and storage.read_json(file, "choose another folder, or delete this one") != content:
         raise UserError(f"--out {out}: it holds another version of this study; choose another folder or delete it")
     run_folder.write_json(file, content)
 

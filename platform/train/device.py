@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
 from crossview.errors import UserError
+from crossview.platform import checkpoint
 from crossview.platform.cluster.resources import capacity, joined
 from crossview.platform.config import Compute
 
@@ -19,6 +23,21 @@ def device_of(compute: Compute) -> torch.device:
     if compute.precision == "float16" and not cuda:
         raise UserError("compute.precision float16 needs a GPU; pass --compute.precision bfloat16 or float32")
     return torch.device("cuda" if cuda else "cpu")
+
+
+@contextlib.contextmanager
+def within_memory(run: Path, method: str, compute: Compute) -> Iterator[None]:
+    """Say how a run needs less memory where the GPU's is full (ValueError)."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        micro = "a worker's whole share of the batch" if compute.micro_batch is None else str(compute.micro_batch)
+        begin = f" --init-from {run}" if checkpoint.latest(run) else ""
+        raise UserError(
+            f"{run}: {str(error).split('. ')[0]}; --compute.micro-batch (now {micro}) is too large for this GPU, and a "
+            f"run's options are fixed: start anew with `crossview train {method} --from {run}{begin} "
+            "--compute.micro-batch K`, K a divisor of that share; --compute.precision bfloat16 takes less memory too"
+        ) from error
 
 
 def wants_gpu(compute: Compute) -> bool:

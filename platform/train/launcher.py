@@ -10,13 +10,16 @@ from typing import Any
 from crossview.datasets.catalog import Catalog
 from crossview.platform import checkpoint, run_folder
 from crossview.platform.config import Experiment
+from crossview.platform.evaluate.runner import show
 from crossview.platform.progress import Progress, console
-from crossview.platform.train.device import device_of, set_threads, wants_gpu
+from crossview.platform.train.device import device_of, set_threads, wants_gpu, within_memory
 from crossview.platform.train.loop import train
 from crossview.platform.train.notice import TERMINATED, Notice, on_sigterm
 from crossview.platform.train.resolve import ResolvedRun, check_new, saved
+from crossview.platform.train.settings import Validation
 from crossview.platform.train.state import Worker
 from crossview.platform.train.status import Status, shown_on, status_writer
+from crossview.platform.train.validation import check, is_missing
 
 
 def start(
@@ -25,16 +28,20 @@ def start(
     experiment: Experiment[Any],
     *,
     in_process: bool,
+    validation: Validation | None = None,
     until: int | None = None,
     planned: bool = False,
 ) -> Path:
     """Train a new run in `folder`; what can be refused is refused before the folder exists.
 
-    `until` ends it after that step, for `resume` to continue; for `planned` see `driver.fit`. SIGTERM ends training
-    with a checkpoint of the current step, and then the process (SystemExit).
+    `validation` names the tasks that score it while it trains. `until` ends it after that step, for `resume` to
+    continue; for `planned` see `driver.fit`. SIGTERM ends training with a checkpoint of the current step, and then the
+    process (SystemExit).
     """
     run = check_new(method, experiment, console.print)
-    info = run_folder.create(folder, method, run.experiment)
+    scored = (validation or Validation()).saved(experiment.every.evaluate)
+    check(run, scored)
+    info = run_folder.create(folder, method, run.experiment, scored)
     try:
         return _train(replace(run, folder=folder.resolve(), info=info), in_process, until, planned)
     except Exception:
@@ -45,7 +52,9 @@ def start(
 
 def resume(folder: Path, *, in_process: bool, until: int | None = None, planned: bool = False) -> Path:
     """Resume a run from its latest checkpoint and train it to its end, or until after a step."""
-    return _train(saved(folder.resolve()), in_process, until, planned)
+    run = saved(folder.resolve())
+    check(run, run.info.get("validation"))
+    return _train(run, in_process, until, planned)
 
 
 def _train(run: ResolvedRun, in_process: bool, until: int | None, planned: bool) -> Path:
@@ -55,7 +64,7 @@ def _train(run: ResolvedRun, in_process: bool, until: int | None, planned: bool)
     total = run.total_steps
     begun = checkpoint.latest(run.folder)
     done = int(begun.name.removeprefix("step-")) if begun else 0
-    if done >= min(total, until or total):
+    if done >= min(total, until or total) and not is_missing(run, done):
         console.print(f"{run.folder}: all {min(total, until or total)} steps are done already")
         return run.folder
     with on_sigterm() as notice, Progress(f"training {run.method}", total, "steps", done) as line:
@@ -71,6 +80,9 @@ def _train(run: ResolvedRun, in_process: bool, until: int | None, planned: bool)
             f"`crossview resume {run.folder}`"
         )
         raise SystemExit(TERMINATED)
+    if "validation" in run.info and until is None:
+        validation = run.info["validation"]
+        show(run.folder, validation["split"], next(iter(run.catalogs[0].protocols)), validation["tasks"])
     return run.folder
 
 
@@ -82,7 +94,8 @@ def _in_this_process(run: ResolvedRun, line: Progress, until: int | None, notice
         show(status)
         write(status)
 
-    train(run, Worker(device_of(compute), in_process=True), tell, until, leave=lambda: notice.given)
+    with within_memory(run.folder, run.method, compute):
+        train(run, Worker(device_of(compute), in_process=True), tell, until, leave=lambda: notice.given)
 
 
 def _on_features(run: ResolvedRun, in_process: bool) -> ResolvedRun:

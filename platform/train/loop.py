@@ -17,6 +17,7 @@ from crossview.platform.train.resolve import ResolvedRun
 from crossview.platform.train.state import Training, Worker
 from crossview.platform.train.status import Status
 from crossview.platform.train.trackers import open_trackers
+from crossview.platform.train.validation import Validator, is_due
 
 
 def training_of(run: ResolvedRun, worker: Worker) -> Training:
@@ -51,6 +52,8 @@ def train(
     with checkpoint.needs_space(folder / "tensorboard", folder):
         trackers = open_trackers(folder, run.info, training.step, warnings.append) if worker.rank == 0 else []
         metrics = Metrics(folder, training.step, trackers) if worker.rank == 0 else None
+    validate = Validator(run, worker)
+    validate(training.step, metrics)
     stop = total if until is None else min(until, total)
     shard = Shard(
         start_step=training.step,
@@ -78,8 +81,8 @@ def train(
             values = training.optimise(batches, forward, passes, total)
             if profile:
                 profile.step()
-            last = training.step == stop
-            if training.step % every.log == 0 or last:
+            last, due = training.step == stop, is_due(run, training.step)
+            if training.step % every.log == 0 or last or due:
                 row = interval.row(values, training.step, optim.batch)
                 if metrics:
                     wait = stream.wait_s / max(time.monotonic() - started, 1e-9)
@@ -87,17 +90,31 @@ def train(
                     row |= {"lr": rate, "data_wait": wait, "quarantined": bad}
                     with checkpoint.needs_space(folder / "tensorboard", folder):
                         metrics.log(training.step, row)
-                    speed = row["samples_per_s"]
-                    status = Status(training.step, total, row["loss"], wait, bad, speed, tuple(warnings))
+                    status = Status(
+                        training.step,
+                        total,
+                        row["loss"],
+                        wait,
+                        bad,
+                        row["samples_per_s"],
+                        "scoring the checkpoint" if due else "",
+                        tuple(warnings),
+                    )
                     on_step(status)
             leaving = leave is not None and not last and leave()
-            if training.step % every.checkpoint == 0 or last or leaving:
+            if training.step % every.checkpoint == 0 or last or due or leaving:
                 if metrics:  # first: a checkpoint must not exist without the rows before it
                     with checkpoint.needs_space(folder / "metrics.parquet", folder):
                         metrics.flush()
                 writer.write(training)
-            if leaving:
+            if leaving:  # what is due then is scored when training goes on
                 break
+            if due:
+                writer.wait()
+                began = time.monotonic()
+                validate(training.step, metrics)
+                spent = time.monotonic() - began
+                started, interval.started = started + spent, interval.started + spent
     if metrics:
         with checkpoint.needs_space(folder / "metrics.parquet", folder):
             metrics.close()

@@ -16,11 +16,15 @@ from crossview import storage
 from crossview.platform.train.trackers import Tracker
 from crossview.storage.tables import read_table, write_table
 
+SCORES = "val/"
+"""Begins the names of downstream metrics, which only some rows have."""
+
 
 def read_metrics(run: Path) -> list[dict[str, float]]:
     """The rows logged so far, oldest first, each with what it has; empty where nothing was logged."""
     file = run / "metrics.parquet"
-    rows = read_table(file).to_pylist() if storage.is_file(file) else []
+    fix = "delete it: the run goes on without the rows so far"
+    rows = read_table(file, fix=fix).to_pylist() if storage.is_file(file) else []
     return [{name: value for name, value in row.items() if value is not None} for row in rows]
 
 
@@ -37,6 +41,20 @@ class Metrics:
     def log(self, step: int, values: dict[str, float]) -> None:
         """Add one row; `time_s` counts training time over all resumptions."""
         self._rows.append({"step": step, "time_s": self._before_s + time.monotonic() - self._started, **values})
+        for tracker in self._trackers:
+            tracker.log(step, values)
+
+    @property
+    def rows(self) -> list[dict[str, float]]:
+        """All that were logged."""
+        return self._rows
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        """More values of the step that was logged last."""
+        if not self._rows or self._rows[-1]["step"] != step:
+            self.log(step, values)
+            return
+        self._rows[-1] |= values
         for tracker in self._trackers:
             tracker.log(step, values)
 

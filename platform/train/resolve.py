@@ -18,9 +18,9 @@ from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.plan import Plan
 from crossview.errors import UserError
 from crossview.methods.method import Method, build
-from crossview.platform import checkpoint, run_folder
+from crossview.platform import checkpoint, config, run_folder
 from crossview.platform.cluster.resources import joined
-from crossview.platform.config import Data, Experiment, from_dict
+from crossview.platform.config import Data, Experiment
 from crossview.platform.data.plan_builder import build_plan, load_catalogs
 from crossview.platform.progress import warn
 from crossview.platform.train.batch_layout import Reach, shares
@@ -128,10 +128,10 @@ def check_new(method: str, experiment: Experiment[Any], tell: Callable[[str], No
 
 def saved(folder: Path) -> ResolvedRun:
     """The run in a folder, as its run.json says."""
-    info = run_folder.read_info(folder)
-    method, experiment = from_dict(info["experiment"])
-    catalogs = load_catalogs(experiment.data)
-    return ResolvedRun(folder, method, experiment, catalogs, build_plan(experiment, catalogs), info)
+    found = config.saved(run_folder.require(folder))
+    catalogs = load_catalogs(found.experiment.data)
+    plan = build_plan(found.experiment, catalogs)
+    return ResolvedRun(folder, found.method, found.experiment, catalogs, plan, found.info)
 
 
 def initialised(method: str, experiment: Experiment[Any], tell: Callable[[str], None] | None = None) -> Initial:

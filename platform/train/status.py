@@ -26,6 +26,8 @@ class Status:
     quarantined: int
     samples_per_s: float
     """Over all workers, since the last logged row."""
+    doing: str = ""
+    """What it does now in place of training."""
     warnings: tuple[str, ...] = ()
     pid: int = field(default_factory=os.getpid)
 
@@ -33,7 +35,8 @@ class Status:
         """One short text for the end of the progress line."""
         bad = f", {self.quarantined} files quarantined" if self.quarantined else ""
         rate = f"{self.samples_per_s:.3g}" if self.samples_per_s < 100 else f"{self.samples_per_s:.0f}"
-        return f"loss {self.loss:.4f}, {rate} samples/s, data wait {self.data_wait:.0%}{bad}"
+        doing = f", {self.doing}" if self.doing else ""
+        return f"loss {self.loss:.4f}, {rate} samples/s, data wait {self.data_wait:.0%}{bad}{doing}"
 
 
 def shown_on(line: Progress) -> Callable[[Status], None]:
@@ -59,7 +62,7 @@ def status_writer(run: Path) -> Callable[[Status], None]:
 
     def write(status: Status) -> None:
         nonlocal last
-        if time.monotonic() - last > pause_s or status.step == status.total:
+        if time.monotonic() - last > pause_s or status.step == status.total or status.doing:
             last = time.monotonic()
             with contextlib.suppress(OSError):  # only informative; a full disk is reported where training must write
                 run_folder.write_json(run / "progress.json", asdict(status), patience_s=0)

@@ -15,12 +15,13 @@ from crossview.errors import UserError
 from crossview.platform import checkpoint
 from crossview.platform.cluster import resources
 from crossview.platform.cluster.connect import ray_storage
-from crossview.platform.train.device import set_threads
+from crossview.platform.train.device import set_threads, within_memory
 from crossview.platform.train.loop import train
 from crossview.platform.train.notice import Looks
 from crossview.platform.train.resolve import ResolvedRun
 from crossview.platform.train.state import Worker
 from crossview.platform.train.status import status_writer
+from crossview.platform.train.validation import is_missing
 from crossview.platform.train.verdict import Verdict
 
 
@@ -52,10 +53,11 @@ class Job:
         )
 
     def finished(self) -> bool:
-        """Whether its last checkpoint is there."""
+        """Whether its last checkpoint is there, and scored if it is to be."""
         last = min(self.run.total_steps, self.until or self.run.total_steps)
         newest = checkpoint.latest(self.run.folder)
-        return newest is not None and newest.name >= checkpoint.folder(self.run.folder, last).name
+        reached = newest is not None and newest.name >= checkpoint.folder(self.run.folder, last).name
+        return reached and not is_missing(self.run, last)
 
     def room(self, counts: list[int], running: int = 0) -> int:
         """The first of `counts` workers for which the cluster has room now, beside a group of `running` ones."""
@@ -80,7 +82,8 @@ def _worker_loop(config: dict[str, Any]) -> None:
         return
     try:
         looks = Looks(_asked(worker, verdict), device)
-        train(run, worker, status_writer(run.folder), config["until"], leave=looks.leave)
+        with within_memory(run.folder, run.method, run.experiment.compute):
+            train(run, worker, status_writer(run.folder), config["until"], leave=looks.leave)
     except (UserError, OSError) as error:
         verdict.give(str(error))
         if worker.world > 1:  # the other ranks wait for this one: end the group

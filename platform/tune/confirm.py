@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from crossview import storage
 from crossview.downstream.baselines import margin
 from crossview.errors import UserError
 from crossview.platform.cluster.run_queue import Job, run_side_by_side
-from crossview.platform.evaluate.embedding_store import TRAINED
+from crossview.platform.evaluate.opened import TRAINED
 from crossview.platform.progress import Progress
 from crossview.platform.run_folder import write_json
 from crossview.platform.tune.capacity import Room, claimed_by_trial
@@ -81,7 +80,7 @@ def confirmed(search: Search, journal: Journal, split: str) -> Confirmed | None:
     for variant in (PRESET, WINNER):
         files = [_file(journal, variant, seed, split) for seed in _seeds(search)]
         if files and all(storage.is_file(file) for file in files):
-            found = [json.loads(storage.read_text(file)) for file in files]
+            found = [storage.read_json(file, "delete it and resume the search") for file in files]
             failures += [f"{variant}: {of[FAILED]}" for of in found if FAILED in of]
             scores[variant] = [of for of in found if FAILED not in of]
     return Confirmed(split, scores, failures) if PRESET in scores else None

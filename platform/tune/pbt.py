@@ -7,7 +7,6 @@ journal alone determines what is copied: an interrupted round is repeated exactl
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from ray.tune.search.sample import Categorical, Domain
 
+from crossview import storage
 from crossview.platform import checkpoint, run_folder
 from crossview.platform.config import Experiment, to_dict
 from crossview.platform.tune.overrides import Options, plain, with_options
@@ -125,5 +125,5 @@ def _fork(source: Path, run: Path, step: int, method: str, experiment: Experimen
     """Let a run continue from another run's checkpoint of a step, with its history."""
     checkpoint.copy(checkpoint.folder(source, step), run)
     write_table(read_table(source / "metrics.parquet"), run / "metrics.parquet")
-    info = json.loads((run / "run.json").read_text())
+    info = storage.read_json(run / "run.json", "restore it from a copy, or start a new search")
     run_folder.write_json(run / "run.json", {**info, "experiment": to_dict(method, experiment)})

@@ -13,7 +13,7 @@ from rich.table import Table
 from crossview import storage
 from crossview.downstream.table import cell
 from crossview.errors import UserError
-from crossview.platform.evaluate.embedding_store import TRAINED
+from crossview.platform.evaluate.opened import TRAINED
 from crossview.platform.progress import console
 from crossview.platform.report.plots import save
 from crossview.platform.report.run_report import html
@@ -142,7 +142,7 @@ def _page(folder: Path, search: Search, trials: list[Trial], best: Trial, said: 
     pictures = []
     for title, (figure, caption) in figures(search, trials, best).items():
         pictures.append({"uri": html.picture(save(figure, drawn / f"{title}.png")), "caption": caption})
-    facts = json.loads((folder / spec.FILE).read_text())
+    facts = storage.read_json(folder / spec.FILE, "restore it from a copy")
     return html.write(
         folder / "report.html",
         "tune/search.html.j2",

@@ -80,8 +80,8 @@ def load(space: str, method: str) -> Space:
     """
     module = _module(space)
     raw = getattr(module, "SPACE", None)
-    if not isinstance(raw, dict) or not raw:
-        raise UserError(f"space {space}: it must define SPACE, a dict of option path to a domain of ray.tune")
+    if not isinstance(raw, dict) or not raw or not all(isinstance(path, str) for path in raw):
+        raise UserError(f"space {space}: it must define SPACE, a dict of option path, a text, to a domain of ray.tune")
     domains = {path: _domain(space, path, value) for path, value in raw.items()}
     own = module if hasattr(module, "METRIC") else _module(method)
     for name in ("METRIC", "MODE", "TASKS"):
@@ -89,6 +89,8 @@ def load(space: str, method: str) -> Space:
             raise UserError(f"space {own.__name__.rpartition('.')[2]}: it must define {name} beside SPACE")
     if own.MODE not in ("max", "min"):
         raise UserError(f"space {space}: MODE is {own.MODE!r}; it must be 'max' or 'min'")
+    if not isinstance(own.TASKS, tuple | list):
+        raise UserError(f"space {space}: TASKS is {own.TASKS!r}; it must be a tuple of names of tasks")
     unknown = [task for task in own.TASKS if task not in task_names()]
     if unknown:
         raise UserError(f"space {space}: TASKS names {unknown[0]!r}; choose from {', '.join(task_names())}")
@@ -131,6 +133,14 @@ def _module(space: str) -> ModuleType:
 
 def _domain(space: str, path: str, value: Any) -> Domain:
     if isinstance(value, Domain):
+        if isinstance(value, Categorical):
+            fine = bool(value.categories)
+        else:
+            fine = getattr(value, "lower", 0) <= getattr(value, "upper", 0)
+        if not fine:
+            raise UserError(
+                f"space {space}: {path} is {describe(value)}, which holds no value; give a choice or a range"
+            )
         return value
     if isinstance(value, dict) and set(value) == {"grid_search"} and value["grid_search"]:
         return Categorical(list(value["grid_search"])).uniform()

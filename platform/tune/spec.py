@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -86,7 +85,10 @@ def read(folder: Path) -> Search:
     file = folder / FILE
     if not storage.is_file(file):
         raise UserError(f"{folder}: not a search ({FILE} is missing); pass one that `crossview tune` made")
-    values = json.loads(storage.read_text(file))
-    method, experiment = from_dict(values["experiment"])
-    found = values["search"]
-    return Search(method=method, experiment=experiment, **{"options": {}, **found, "tasks": tuple(found["tasks"])})
+    values = storage.read_json(file, "restore it from a copy, or start a new search")
+    try:
+        method, experiment = from_dict(values["experiment"])
+        found = {"options": {}, **values["search"]}
+        return Search(method=method, experiment=experiment, **found | {"tasks": tuple(found["tasks"])})
+    except (KeyError, TypeError, UserError) as error:
+        raise UserError(f"{file}: not a search ({error}); restore it from a copy, or start a new search") from error

@@ -16,10 +16,10 @@ from crossview.errors import UserError
 from crossview.platform import run_folder
 from crossview.platform.config import Experiment
 from crossview.platform.data.plan_builder import plan_for
-from crossview.platform.evaluate.embedding_store import TRAINED
+from crossview.platform.evaluate.opened import TRAINED
 from crossview.platform.evaluate.runner import evaluate
 from crossview.platform.evaluate.tasks import options_from
-from crossview.platform.report.plots import NOT_LOSSES
+from crossview.platform.report.plots import loss_names
 from crossview.platform.train import launcher
 from crossview.platform.train.lr_schedule import total_steps
 from crossview.platform.train.metrics import read_metrics
@@ -80,7 +80,8 @@ def _advance(journal: Journal, search: Search, trial: Trial) -> Report:
         run = journal.run(trial.number, seed)
         train_part(run, search, replace(experiment, seed=seed), until if evaluation < search.evaluations else None)
         scores.append(score(run, search, search.split, baselines=first))
-        losses.append({k: v for k, v in read_metrics(run)[-1].items() if k not in NOT_LOSSES})
+        last = read_metrics(run)[-1]
+        losses.append({name: last[name] for name in loss_names(last)})
     means = mean_scores(scores)
     trained = means.pop(TRAINED)
     if search.metric not in trained:

@@ -9,7 +9,6 @@ NAME/trials/0007/NAME-0007-seed0/    its runs, one per seed
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -113,6 +112,6 @@ class Journal:
 
 def _read(file: Path, missing: Any) -> Any:
     try:
-        return json.loads(storage.read_text(file))
+        return storage.read_json(file, f"delete {file.parent}: the trial then starts anew", type(missing))
     except FileNotFoundError:
         return missing

@@ -5,14 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
-from crossview.datasets.catalog import Catalog
-from crossview.downstream.task import Facts, Mode, SamplePart, Task
+from crossview.downstream.task import Task
 from crossview.errors import UserError
-from crossview.methods.example_batch import example_batch
-from crossview.methods.method import build
-from crossview.platform import checkpoint
 from crossview.platform.config import Experiment
-from crossview.platform.evaluate.facts import check_splits, facts_of
+from crossview.platform.evaluate.preflight import modes, preflight
 from crossview.platform.evaluate.tasks import given_options, make
 from crossview.platform.progress import console
 from crossview.platform.train.device import wants_gpu
@@ -29,6 +25,11 @@ FIXED = ("data.", "compute.", "optim.batch", "optim.steps", "optim.epochs", "see
 
 def settle(method: str, experiment: Experiment[Any], settings: Settings) -> tuple[Search, Space]:
     """The whole search; raises ValueError naming the option or file that is wrong."""
+    if experiment.every.evaluate:
+        raise UserError(
+            f"every.evaluate is {experiment.every.evaluate}; a search scores its trials itself (--evaluations): pass "
+            "--every.evaluate 0 --every.best None"
+        )
     checked = check_new(method, experiment, console.print)
     experiment = checked.experiment
     space = spaces.load(settings.space or method, method)
@@ -61,15 +62,11 @@ def settle(method: str, experiment: Experiment[Any], settings: Settings) -> tupl
         search = replace(search, trials=len(Grid(search, space).points) + 1)
     _check_scheduler(search, space)
     _check_evaluations(search, checked.total_steps)
-    metrics = _metrics(search, tasks)
-    if search.metric not in metrics:
-        raise UserError(
-            f"metric {search.metric!r}: no task of {', '.join(search.tasks)} reports it; they report "
-            f"{', '.join(metrics)}: choose one with --metric, or other --tasks"
-        )
+    catalog, fit_split = checked.catalogs[0], search.fit_split
+    for split in (search.split, *(("test",) if search.test else ())):
+        preflight(tasks, method, experiment, catalog, split, fit_split, search.metric)
     if settings.metric and settings.mode is None:
-        search = replace(search, mode=metrics[search.metric])
-    _check_data(search, tasks, checked.catalogs[0])
+        search = replace(search, mode=modes(search.metric, tasks, method, experiment)[search.metric])
     return search, space
 
 
@@ -122,43 +119,3 @@ def _check_scheduler(search: Search, space: Space) -> None:
         )
     if search.evaluations < 2:
         raise UserError("--evaluations is 1 with --scheduler pbt; it copies the better trials between evaluations")
-
-
-def _metrics(search: Search, tasks: dict[str, Task[Any, Any]]) -> dict[str, Mode]:
-    """What the tasks report; for an unknown metric, tasks without a fixed list are run on noise."""
-    known: dict[str, Mode] = {}
-    for task in tasks.values():
-        known |= task.options.metrics()
-    if search.metric not in known:
-        for task in tasks.values():
-            if task.options.reads == "samples" and not task.options.metrics():
-                known |= dict.fromkeys(metrics_on_noise(task, search.method, search.experiment), "max")
-    return known
-
-
-def metrics_on_noise(task: Task[Any, Any], method: str, experiment: Experiment[Any]) -> list[str]:
-    """What a task that reads samples reports of an untrained network and a batch of noise."""
-    model = build(method, checkpoint.without_pretrained(experiment.method)).eval()
-    batch = example_batch(experiment.method.sampling(), 4)
-    part = SamplePart(split="", recordings=(), seen=frozenset(), encoder=model, batch=batch)
-    return list(task.score(task.predict(None, part), part))
-
-
-def _check_data(search: Search, tasks: dict[str, Task[Any, Any]], catalog: Catalog) -> None:
-    """The splits and what the tasks need of them."""
-    data, fit_split = search.experiment.data, search.fit_split
-    for split in (search.split, *(("test",) if search.test else ())):
-        fitted = check_splits(tasks.values(), split, fit_split)
-        facts = facts_of(search.method, data, catalog, split, fit_split, fitted=fitted)
-        if split == search.split:
-            _check_cameras(search.metric, facts)
-        for task in tasks.values():
-            task.check(facts)
-
-
-def _check_cameras(metric: str, facts: Facts) -> None:
-    if metric.endswith("/held_out") and all(r.view in facts.seen for r in facts.test):
-        raise UserError(
-            f"metric {metric!r}: split {facts.split!r} has no held-out camera; hold one out with "
-            "--data.views, or optimise the metric that ends in /seen"
-        )

@@ -1,0 +1,116 @@
+"""What an evaluation needs and the catalog lacks, found before anything is embedded or trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from crossview.datasets.catalog import Catalog
+from crossview.datasets.catalog.labels import Labels
+from crossview.datasets.sampling.plan import Plan
+from crossview.downstream.task import Facts, Mode, SamplePart, Task
+from crossview.errors import UserError
+from crossview.methods.example_batch import example_batch
+from crossview.methods.method import build
+from crossview.platform import checkpoint
+from crossview.platform.config import Experiment
+from crossview.platform.evaluate.facts import check_splits, facts_of, wanted
+
+Tasks = Mapping[str, Task[Any, Any]]
+"""By name."""
+
+
+def preflight(
+    tasks: Tasks,
+    method: str,
+    experiment: Experiment[Any],
+    catalog: Catalog,
+    split: str,
+    fit_split: str,
+    metric: str | None = None,
+) -> Facts:
+    """The facts of an evaluation; `catalog` holds all splits of the run's protocol.
+
+    Raises ValueError that lists everything that any of the tasks lacks, and for a split that one of them cannot use.
+    `metric` is one that checkpoints or trials are compared by.
+    """
+    fitted = check_splits(tasks.values(), split, fit_split)
+    problems = [
+        text for name in dict.fromkeys((split, *([fit_split] if fitted else ()))) for text in _absent(catalog, name)
+    ]
+    _refuse(problems)
+    facts = facts_of(method, experiment.data, catalog, split, fit_split, fitted=fitted)
+    if metric is not None:
+        problems += _unreported(metric, modes(metric, tasks, method, experiment), facts, tasks)
+    for task in tasks.values():
+        found = list(task.check(facts))
+        problems += found or _undrawable(task, experiment, catalog, facts)
+    _refuse(problems)
+    return facts
+
+
+def modes(metric: str, tasks: Tasks, method: str, experiment: Experiment[Any]) -> dict[str, Mode]:
+    """Which end of each metric of the tasks is better; of tasks without a fixed list only if `metric` is no other's."""
+    known: dict[str, Mode] = {}
+    for task in tasks.values():
+        known |= task.options.metrics()
+    if metric not in known:
+        for task in tasks.values():
+            if task.options.reads == "samples" and not task.options.metrics():
+                known |= dict.fromkeys(metrics_on_noise(task, method, experiment), "max")
+    return known
+
+
+def metrics_on_noise(task: Task[Any, Any], method: str, experiment: Experiment[Any]) -> list[str]:
+    """What a task that reads samples reports of an untrained network and a batch of noise."""
+    model = build(method, checkpoint.without_pretrained(experiment.method)).eval()
+    batch = example_batch(experiment.method.sampling(), 4)
+    part = SamplePart(split="", recordings=(), seen=frozenset(), encoder=model, batch=batch)
+    return list(task.score(task.predict(None, part), part))
+
+
+def _unreported(metric: str, known: Mapping[str, Mode], facts: Facts, tasks: Tasks) -> Iterator[str]:
+    if metric not in known:
+        yield (
+            f"metric {metric!r}: no task of {', '.join(tasks)} reports it; they report {', '.join(known)}: choose one "
+            "of these, or other --tasks"
+        )
+    elif metric.endswith("/held_out") and all(r.view in facts.seen for r in facts.test):
+        yield (
+            f"metric {metric!r}: split {facts.split!r} has no held-out camera; hold one out with --data.views, or "
+            "choose the metric that ends in /seen"
+        )
+    elif metric.endswith("/seen") and not any(r.view in facts.seen for r in facts.test):
+        yield (
+            f"metric {metric!r}: split {facts.split!r} has no camera that was trained on; choose the metric that ends "
+            "in /held_out"
+        )
+
+
+def _absent(catalog: Catalog, split: str) -> Iterator[str]:
+    try:
+        catalog.select(split)
+    except UserError as error:
+        yield str(error)
+
+
+def _undrawable(task: Task[Any, Any], experiment: Experiment[Any], catalog: Catalog, facts: Facts) -> list[str]:
+    """The problem where a task that reads samples would find none to draw."""
+    if task.options.reads != "samples":
+        return []
+    sampling = experiment.method.sampling()
+    try:
+        labels = Labels(catalog, sampling.labels)  # of all splits, as in training
+        Plan(wanted(task, catalog.select(facts.split), facts), sampling, 0, labels)
+    except UserError as error:
+        return [f"no samples can be drawn from split {facts.split!r} as in training: {error}"]
+    return []
+
+
+def _refuse(problems: list[str]) -> None:
+    """Raise ValueError for these; several are numbered, a line each."""
+    if len(problems) == 1:
+        raise UserError(problems[0])
+    if problems:
+        lines = "".join(f"\n{k}. {problem}" for k, problem in enumerate(problems, 1))
+        raise UserError(f"{len(problems)} things are missing for this evaluation:{lines}")
