@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import av
@@ -45,8 +46,14 @@ MEMORY_BYTES = 6 * 1024**3
 Mutation = Callable[[bytearray, np.random.Generator], bytes | bytearray]
 
 
-def original(path: Path) -> bytes:
-    """A small file with pictures, sound and a title; its ending chooses container and codec."""
+@cache
+def original(kind: str) -> bytes:
+    """A small file with pictures, sound and a title, the same for all files of a process."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _encoded(Path(folder) / f"original.{kind}")
+
+
+def _encoded(path: Path) -> bytes:
     y, x = np.mgrid[:64, :96]
     with av.open(str(path), "w", options={"fflags": "bitexact"}) as container:  # no random identifiers
         container.metadata["title"] = TITLE.decode()
@@ -135,7 +142,7 @@ MUTATIONS: tuple[Mutation, ...] = (
 
 def write_damaged(folder: Path, files: int, seed: int) -> list[Path]:
     """Damaged files of all containers in turn; the k-th depends on `seed` and k alone."""
-    sources = {kind: original(folder / f"original.{kind}") for kind in CODECS}
+    sources = {kind: original(kind) for kind in CODECS}
     written = []
     for k in range(files):
         rng = np.random.default_rng((seed, k))

@@ -25,7 +25,7 @@ from torch._dynamo.utils import counters
 from crossview.methods.example_batch import example_batch
 from crossview.methods.method import Method, build
 from crossview.platform import run_folder
-from crossview.platform.config import Compute, Data, Experiment, method_names, preset
+from crossview.platform.config import Compute, Data, Experiment, method_names, preset, saved
 from crossview.platform.train.blocks import check_blocks, compiled_blocks, recomputed_blocks, set_up_blocks
 from crossview.platform.train.launcher import resume, start
 from crossview.platform.train.loop import training_of
@@ -178,7 +178,7 @@ def test_a_run_with_both_is_resumed_without_them_and_the_other_way_round(
     on = {"compute__compile": True, "compute__activation_checkpointing": True}
     for first, second in ((on, {}), ({}, on)):
         run = start(tmp_path / f"run{len(first)}", "byov", experiment(features, **first), in_process=True, until=8)
-        info = run_folder.read_info(run)
+        info = saved(run).info
         info["experiment"]["compute"] |= {option.removeprefix("compute__"): option in second for option in on}
         run_folder.write_json(run / "run.json", info)
         resume(run, in_process=True)

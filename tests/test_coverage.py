@@ -6,6 +6,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import videos
@@ -152,6 +153,7 @@ def test_prepare_and_train_print_them(
     data = Data(catalog=tmp_path / "catalog", views=("head", "[c]"))
     experiment = Experiment(method=Config(), data=data, optim=Optim(steps=1, batch=1), compute=Compute(device="cpu"))
     with monkeypatch.context() as patched:
-        patched.setattr("crossview.platform.train.resolve.initialised", lambda *_: None)
+        patched.setattr("crossview.platform.train.resolve.initialised", lambda *_: SimpleNamespace(model=None))
+        patched.setattr("crossview.platform.train.resolve.check_blocks", lambda *_: None)
         check_new("mv2mae", experiment, print)
     assert "97% of the take is never drawn" in capsys.readouterr().out

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from crossview.errors import UserError
 from crossview.platform.cluster.run_queue import Job, run_side_by_side
 
 pytestmark = pytest.mark.ray
@@ -65,7 +66,7 @@ def test_a_job_whose_process_dies_is_started_again(tmp_path: Path, ray_cluster: 
 
 
 def test_an_error_of_the_input_comes_back_as_itself_and_one_of_storage_says_how_to_resume(ray_cluster: None) -> None:
-    jobs = [Job("a", (ValueError("data.split is 'x'"),))]
+    jobs = [Job("a", (UserError("data.split is 'x'"),))]
     with pytest.raises(ValueError, match=r"^data.split is 'x'$"):
         run_side_by_side(failing(), jobs, 1, cpus=0.5, tell=lambda ended: None, resume="again")
     jobs = [Job("a", (OSError("the disk is full"),))]

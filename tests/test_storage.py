@@ -228,18 +228,23 @@ def on_first_retry(mend: Callable[[], object]) -> Iterator[list[str]]:
         log.removeHandler(handler)
 
 
+def at_once(whole: Experiment[Any]) -> Experiment[Any]:
+    """Checkpoints are written at their step, so that nothing else meets the failing storage first."""
+    return replace(whole, compute=replace(whole.compute, async_checkpoint=False))
+
+
 def break_before(step: int, action: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
     """Do it just before the checkpoint after `step` steps is written."""
     from crossview.platform.train.state import Training
 
-    save = Training.save
+    saving = Training.saving
 
-    def broken(training: Training) -> None:
+    def broken(training: Training, **options: bool) -> Callable[[], None]:
         if training.step == step:
             action()
-        save(training)
+        return saving(training, **options)
 
-    monkeypatch.setattr(Training, "save", broken)
+    monkeypatch.setattr(Training, "saving", broken)
     monkeypatch.setenv("CROSSVIEW_PATIENCE_S", "120")
 
 
@@ -248,7 +253,7 @@ def test_a_store_that_is_away_for_a_moment_changes_nothing(
 ) -> None:
     break_before(4, s3_server.stop, monkeypatch)
     with on_first_retry(s3_server.start) as said:
-        run = start(s3 / "run", "byov", experiment(there), in_process=True)
+        run = start(s3 / "run", "byov", at_once(experiment(there)), in_process=True)
     assert any("step-00000004: the storage fails" in line and "next try in" in line for line in said)
     assert_equal(run, straight)
 
@@ -284,7 +289,7 @@ def test_a_disk_that_is_full_for_a_moment_changes_nothing(
     break_before(4, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard)), monkeypatch)
     try:
         with on_first_retry(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))) as said:
-            run = start(tmp_path / "run", "byov", experiment(here), in_process=True)
+            run = start(tmp_path / "run", "byov", at_once(experiment(here)), in_process=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert any("step-00000004: the storage fails" in line for line in said)

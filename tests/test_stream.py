@@ -16,6 +16,7 @@ from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.sampling.plan import Plan
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.datasets.video.decode import decode, probe
+from crossview.errors import UserError
 from crossview.platform.config import Data
 from crossview.platform.data import unreadable
 from crossview.platform.data.loader import Shard, Stream
@@ -295,7 +296,7 @@ def test_an_input_error_comes_back_from_an_actor_as_itself(root: Path, ray_clust
     shard = Shard(**ONE)
     with pytest.raises(ValueError, match="decoder 'decord' may return wrong frames") as caught:
         collect(stream(plan, shard, in_process=False, decoder="decord"))
-    assert type(caught.value) is ValueError
+    assert type(caught.value) is UserError
 
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:
