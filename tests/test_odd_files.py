@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import barcode_videos
+import clock_videos
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -21,8 +21,8 @@ from crossview.platform.data.row_decoder import RowDecoder, Shard
 
 def test_cameras_of_other_rates_and_offsets_show_the_same_instants(tmp_path: Path) -> None:
     """Within half a frame of the slower, 0.02 s, and a barcode's 0.01 s on either side."""
-    barcode_videos.write(tmp_path / "ego.mp4", np.arange(240) / 25, rate=25, scene_start_s=0.4)
-    barcode_videos.write(tmp_path / "exo.mp4", np.arange(300) * 1001 / 30000)
+    clock_videos.write(tmp_path / "ego.mp4", np.arange(240) / 25, rate=25, scene_start_s=0.4)
+    clock_videos.write(tmp_path / "exo.mp4", np.arange(300) * 1001 / 30000)
     (tmp_path / "v.csv").write_text(
         "path,split,scene,view,perspective,start_offset_s\nego.mp4,train,s,ego,ego,0.4\nexo.mp4,train,s,exo,exo,0\n"
     )
@@ -36,7 +36,7 @@ def test_cameras_of_other_rates_and_offsets_show_the_same_instants(tmp_path: Pat
     shard = Shard(start_step=0, stop_step=40, batch=1, micro_batch=1)
     out = RowDecoder(plan, Data(catalog=tmp_path / "catalog"), shard).decode(np.arange(40))
     assert not any(out["quarantine"])
-    read = barcode_videos.read
+    read = clock_videos.read
     ego, exo = (np.array([[read(f[:96]) for f in clips] for clips in out[name][:, 0]]) for name in ("ego", "exo"))
     assert len(np.unique(ego)) > 50
     assert np.abs(ego - exo).max() <= 4

@@ -179,7 +179,7 @@ def relative_path(root: Path, text: str) -> Path:
     found = root / text
     if not exists(found):
         slashes = "; write '/' between folders, not '\\'" if "\\" in text else ""
-        raise UserError(f"{root / _short(text)[1:-1]} is missing; paths are relative to {root}{slashes}")
+        raise UserError(f"{_short(text)[1:-1]} is missing; paths are relative to {root}{slashes}")
     return found
 
 
