@@ -15,6 +15,7 @@ from crossview import storage
 from crossview.datasets.catalog import Perspective
 from crossview.datasets.video.conversion import yuv420_of_rgb
 from crossview.datasets.video.decode import probe
+from crossview.datasets.video.framing import Framing
 from crossview.errors import UserError
 from crossview.methods.method import Method
 from crossview.platform import checkpoint as checkpoints
@@ -83,5 +84,5 @@ def _of_frames(frames: Tensor, size: int) -> Iterable[Tensor]:
         if chunk.shape[-2:] == (size, size):
             yield chunk
         else:
-            planes = [yuv420_of_rgb(picture.permute(1, 2, 0).numpy(), (size, size)) for picture in chunk]
+            planes = [yuv420_of_rgb(picture.permute(1, 2, 0).numpy(), Framing(size=(size, size))) for picture in chunk]
             yield yuv420_to_rgb(torch.from_numpy(np.stack(planes)))

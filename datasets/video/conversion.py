@@ -8,6 +8,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
+from crossview.datasets.video.framing import Framing
 from crossview.datasets.video.orientation import displayed_size, orientation
 
 Pixels = Literal["rgb", "yuv420"]
@@ -16,14 +17,14 @@ _BT709, _BT2020 = 1, (9, 10)  # AVCOL_SPC_BT709, _BT2020_NCL, _BT2020_CL
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 
 
-def rgb(frame: VideoFrame, size: tuple[int, int] | None) -> np.ndarray:
+def rgb(frame: VideoFrame, framing: Framing) -> np.ndarray:
     """One frame as displayed: uint8 (H, W, 3)."""
-    return orientation(frame).apply(_reformat(frame, size, "rgb24").to_ndarray())
+    return orientation(frame).apply(_reformat(frame, framing.size, "rgb24").to_ndarray())
 
 
-def yuv420(frame: VideoFrame, size: tuple[int, int] | None) -> np.ndarray:
+def yuv420(frame: VideoFrame, framing: Framing) -> np.ndarray:
     """I420 planes of one frame as displayed, BT.601 limited range: uint8 (H * 3 // 2, W), H and W cut to even."""
-    picture = _reformat(frame, size, "yuv420p")
+    picture = _reformat(frame, framing.size, "yuv420p")
     height, width = picture.height // 2 * 2, picture.width // 2 * 2
     shown = orientation(frame)
     planes = []
@@ -33,10 +34,10 @@ def yuv420(frame: VideoFrame, size: tuple[int, int] | None) -> np.ndarray:
     return np.concatenate(planes).reshape(-1, width if shown.turns % 2 == 0 else height)
 
 
-def yuv420_of_rgb(picture: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+def yuv420_of_rgb(picture: np.ndarray, framing: Framing) -> np.ndarray:
     """What `yuv420` gives of a file whose displayed frame this is: uint8 RGB (H, W, 3) -> (H * 3 // 2, W)."""
     frame = VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-    return yuv420(frame, size)
+    return yuv420(frame, framing)
 
 
 def _reformat(frame: VideoFrame, size: tuple[int, int] | None, pixel_format: str) -> VideoFrame:

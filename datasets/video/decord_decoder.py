@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from crossview.datasets.video.conversion import Pixels
 from crossview.datasets.video.frames import UnreadableVideo, as_unreadable, on_this_node, opened, printable
 from crossview.datasets.video.orientation import Orientation, orientation
+from crossview.datasets.video.source import Source, Wanted, frames_in_file
 from crossview.errors import UserError
 
 
@@ -22,10 +24,24 @@ class Decord:
     without B-frames that starts at zero, such as `prepare` writes.
     """
 
-    def decode(
+    def read(
+        self, source: Source, wanted: Sequence[Wanted], *, pixels: Pixels, time_limit_s: float
+    ) -> list[np.ndarray]:
+        """See `read_clips`; a file that decord would misnumber raises ValueError."""
+        frames = frames_in_file(source, wanted)
+        framings = {w.framing for w in wanted}
+        out: list[np.ndarray] = [np.empty(0, np.uint8)] * len(wanted)
+        for framing in framings:
+            size_px = framing.size[0] if framing.size else None
+            pictures = self._decode(source.path, frames, size_px=size_px, pixels=pixels, time_limit_s=time_limit_s)
+            for k, w in enumerate(wanted):
+                if w.framing == framing:
+                    out[k] = pictures[np.searchsorted(frames, w.frames + source.first_frame)]
+        return out
+
+    def _decode(
         self, path: Path, frames: np.ndarray, *, size_px: int | None, pixels: Pixels, time_limit_s: float
     ) -> np.ndarray:
-        """See `decode`; a file that decord would misnumber raises ValueError."""
         if pixels != "rgb":
             raise UserError(f"decoder 'decord' yields 'rgb', not {pixels!r}; take decoder 'pyav'")
         _check_decord_can(path, time_limit_s)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import av
 from av.container import InputContainer
+from av.packet import Packet
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -19,6 +20,8 @@ from crossview.errors import UserError
 
 MAX_PIXELS = 2**27
 """Of one picture, which is more than 16K video has (15360 x 8640): a damaged header may claim any size."""
+FRAMES_PER_LIMIT = 1800
+"""Frames that a time limit is meant for: about a minute of video. Reading more may take longer in proportion."""
 _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails
 
 
@@ -27,6 +30,10 @@ class UnreadableVideo(UserError):  # noqa: N818 - it says what the file is
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
+
+
+class TooSlow(UnreadableVideo):
+    """Reading took longer than its limit."""
 
 
 def printable(text: str) -> str:
@@ -92,35 +99,64 @@ def _video_stream(path: Path, container: InputContainer) -> VideoStream:
     return stream
 
 
-def _too_slow(path: Path, time_limit_s: float) -> UnreadableVideo:
-    return UnreadableVideo(f"{path}: decoding took longer than the limit of {time_limit_s:g} s")
+def _too_slow(path: Path, time_limit_s: float) -> TooSlow:
+    return TooSlow(f"{path}: decoding took longer than the limit of {time_limit_s:g} s per {FRAMES_PER_LIMIT} frames")
 
 
-def sequential(path: Path, time_limit_s: float) -> Iterator[tuple[VideoFrame, VideoStream]]:
+class Limit:
+    """Seconds that reading up to `FRAMES_PER_LIMIT` frames may take, and in proportion for more; it can be paused."""
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        self.path, self.seconds = path, seconds
+        self._left_s, self._resumed_s = seconds, time.monotonic()
+        self._frames = 0
+
+    def check(self) -> None:
+        """Raise UnreadableVideo once the time is used up."""
+        if time.monotonic() - self._resumed_s > self._left_s:
+            raise _too_slow(self.path, self.seconds)
+
+    def frame_read(self) -> None:
+        """Count a frame, and pause."""
+        self.check()
+        self._left_s -= time.monotonic() - self._resumed_s
+        self._frames += 1
+        if self._frames > FRAMES_PER_LIMIT:
+            self._left_s += self.seconds / FRAMES_PER_LIMIT
+
+    def resume(self) -> None:
+        """Reading goes on."""
+        self._resumed_s = time.monotonic()
+
+
+def sequential(
+    path: Path, time_limit_s: float, packet_seen: Callable[[Packet], None] | None = None
+) -> Iterator[tuple[VideoFrame, VideoStream]]:
     """Every frame in presentation order, on one thread; damage and delay raise UnreadableVideo.
 
-    `time_limit_s` counts the time spent here, not what the caller does with a frame. It is checked at every packet of
-    any stream, with frames or without; see `opened` for what it cannot interrupt.
+    `time_limit_s` is a `Limit` on the time spent here, not on what the caller does with a frame. It is checked at every
+    packet of any stream, with frames or without; see `opened` for what it cannot interrupt. `packet_seen` gets the packets of the
+    video that are not empty.
     """
+    limit = Limit(path, time_limit_s)
     with opened(path, time_limit_s) as (container, stream):
-        left_s, resumed_s = time_limit_s, time.monotonic()
         packets = 0
         for packet in container.demux():
-            if time.monotonic() - resumed_s > left_s:
-                raise _too_slow(path, time_limit_s)
+            limit.check()
             if packet.stream is not stream:
                 continue
-            packets += packet.size > 0
+            if packet.size:
+                packets += 1
+                if packet_seen:
+                    packet_seen(packet)
             if packet.is_corrupt:
                 raise UnreadableVideo(f"{path}: it is cut off or damaged in packet {packets - 1}")
             for frame in stream.decode(packet):
                 if frame.is_corrupt:
                     raise UnreadableVideo(f"{path}: the picture at {frame.time} s is damaged")
-                left_s -= time.monotonic() - resumed_s
-                if left_s < 0:
-                    raise _too_slow(path, time_limit_s)
+                limit.frame_read()
                 yield frame, stream
-                resumed_s = time.monotonic()
+                limit.resume()
         if packets < len(stream.index_entries):  # an index may list key frames only, so never demand equality
             raise UnreadableVideo(f"{path}: its index lists {len(stream.index_entries)} packets, {packets} are there")
 

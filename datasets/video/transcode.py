@@ -19,6 +19,7 @@ from crossview.datasets.catalog.probing import Tick, check_broken
 from crossview.datasets.video.conversion import yuv420
 from crossview.datasets.video.decode import probe
 from crossview.datasets.video.frames import UnreadableVideo, as_unreadable, opened, sequential
+from crossview.datasets.video.framing import Framing
 from crossview.datasets.video.orientation import displayed_size
 from crossview.errors import UserError
 
@@ -152,7 +153,7 @@ def _encode(file: Path, partial: Path, source: Recording, encoding: Encoding, st
                 if size is None:
                     size = _small(displayed_size(frame), encoding.size_px)
                     stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
-                picture = av.VideoFrame.from_ndarray(yuv420(frame, size), format="yuv420p")
+                picture = av.VideoFrame.from_ndarray(yuv420(frame, Framing(size=size)), format="yuv420p")
             picture.pts, picture.time_base = count, 1 / rate
             picture.colorspace, picture.color_range = 6, 1
             container.mux(stream.encode(picture))

@@ -13,6 +13,7 @@ from crossview.datasets.catalog import Recording
 from crossview.datasets.video.conversion import yuv420
 from crossview.datasets.video.decode import decode
 from crossview.datasets.video.frames import UnreadableVideo, as_unreadable, sequential
+from crossview.datasets.video.framing import Framing
 from crossview.errors import UserError
 from crossview.methods.method import Method
 from crossview.platform.config import Data
@@ -38,7 +39,7 @@ def video(file: Path, num_frames: int, size: int, data: Data, frames: int) -> It
     count = 0
     for frame, _ in sequential(file, limit_s):
         with as_unreadable(file):
-            planes.append(yuv420(frame, (size, size)))
+            planes.append(yuv420(frame, Framing(size=(size, size))))
         count += 1
         if len(planes) == frames or count == num_frames:
             yield yuv420_to_rgb(torch.from_numpy(np.stack(planes)))

@@ -1,0 +1,163 @@
+"""Making a file's frame index, in the one decode pass that cataloguing takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from crossview.datasets.video.frame_index import FrameIndex, checksum, fingerprint
+from crossview.datasets.video.frames import UnreadableVideo, as_unreadable, opened, sequential
+from crossview.datasets.video.orientation import displayed_size
+
+MIN_FPS, MAX_FPS = 1e-3, 1e5
+"""Frame rates outside are errors of the file: of its time base, mostly."""
+_TRIED = 6
+"""Entry points at which pictures are compared with those of the sequential decode."""
+_COMPARED = 3
+"""Pictures that are compared at each."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a full decode finds, as displayed (after the file's rotation)."""
+
+    fps: float
+    """Of a constant rate; the average where the rate varies."""
+    num_frames: int
+    """Frames that a sequential decode yields; never the container's own count."""
+    height_px: int
+    width_px: int
+    first_s: float
+    """Presentation time of the first frame from the start of the file's clock, as where the sound starts earlier."""
+    constant_rate: bool
+    """Whether frame k is shown at ``first_s + k / fps``, to the precision of the file's time stamps."""
+
+
+def scan(path: Path, *, time_limit_s: float) -> tuple[VideoInfo, FrameIndex]:
+    """Decode the whole file once, without keeping pixels; raises UnreadableVideo.
+
+    `time_limit_s` is for 1800 frames, a minute of video; a longer file has more.
+    """
+    before = fingerprint(path)
+    keys: list[int] = []
+    pts: list[int | None] = []
+    checks: list[int] = []
+    stated, size, time_base, clock_start_s = 0.0, (0, 0), Fraction(1), 0.0
+
+    def packet_seen(packet: Packet) -> None:
+        if packet.is_keyframe and packet.pts is not None:
+            keys.append(packet.pts)
+
+    for frame, stream in sequential(path, time_limit_s, packet_seen):
+        with as_unreadable(path):
+            if not pts:
+                size, time_base = displayed_size(frame), Fraction(frame.time_base or stream.time_base or 1)
+                stated = float(stream.average_rate or stream.guessed_rate or 0)
+                clock_start_s = _clock_start_s(stream, float((frame.pts or 0) * time_base))
+            pts.append(frame.pts)
+            checks.append(checksum(frame))
+    if not pts:
+        raise UnreadableVideo(f"{path}: it holds no frame")
+    stamps = _stamps(pts)
+    index = FrameIndex(
+        stamps if stamps is not None else np.zeros(len(pts), np.int64), time_base, clock_start_s,
+        np.array(checks, np.uint32), np.empty(0, np.int64), np.empty(0, np.int64), before,
+    )  # fmt: skip
+    fps, constant = _rate(path, stamps, time_base, stated)
+    first_s = max(0.0, float(index.times_s[0])) if stamps is not None else 0.0
+    info = VideoInfo(fps, len(pts), *size, first_s, constant)
+    if fingerprint(path) != before:
+        raise UnreadableVideo(f"{path}: it changed while it was read; try again once it is written")
+    if stamps is None:
+        return info, index
+    entries = _entries(path, index, np.unique(keys), time_limit_s)
+    return info, FrameIndex(stamps, time_base, clock_start_s, index.checks, *entries, before)
+
+
+def _clock_start_s(stream: VideoStream, first_s: float) -> float:
+    """Start of the file's clock: the first time stamp of the stream that starts first.
+
+    Sound that starts before 0 beside a picture that does not is what its encoder put before the first sample.
+    """
+    starts = [float(s.start_time * s.time_base) for s in stream.container.streams.audio
+              if s.start_time is not None and s.time_base is not None]  # fmt: skip
+    return min([first_s, *(max(start, min(0.0, first_s)) for start in starts)])
+
+
+def _stamps(pts: list[int | None]) -> np.ndarray | None:
+    """Time stamps as int64 (n,), if every frame has one and they increase."""
+    if any(stamp is None for stamp in pts):
+        return None
+    stamps = np.array(pts, np.int64)
+    return stamps if bool(np.all(np.diff(stamps) > 0)) else None
+
+
+def _rate(path: Path, stamps: np.ndarray | None, time_base: Fraction, stated: float) -> tuple[float, bool]:
+    """Frames per second, and whether every frame is shown in its multiple; raises UnreadableVideo for no valid rate."""
+    fps, constant = stated, True
+    if stamps is not None and len(stamps) > 1:
+        times_s = (stamps - stamps[0]) * float(time_base)
+        measured = float((len(stamps) - 1) / times_s[-1])
+        nearby = float(Fraction(measured).limit_denominator(1001))
+        precision_s = max(float(time_base), 1e-3)
+        for rate in (stated, nearby, measured):
+            if rate > 0 and np.abs(times_s - np.arange(len(stamps)) / rate).max() <= precision_s:
+                fps = rate
+                break
+        else:
+            fps, constant = measured, False
+    if fps <= 0:
+        raise UnreadableVideo(f"{path}: it states no frame rate; re-encode it with one")
+    if not MIN_FPS <= fps <= MAX_FPS:  # or not a number
+        raise UnreadableVideo(
+            f"{path}: its frame rate is {fps:g} per s, not {MIN_FPS:g} to {MAX_FPS:g}; re-encode it with its true rate"
+        )
+    return fps, constant
+
+
+def _entries(path: Path, index: FrameIndex, keys: np.ndarray, time_limit_s: float) -> tuple[np.ndarray, np.ndarray]:
+    """Frames that decoding can start from and their time stamps: those of key frames that a seek leads to exactly.
+
+    None at all where one of those tried gives other pictures than a sequential decode.
+    """
+    nothing = np.empty(0, np.int64), np.empty(0, np.int64)
+    at = np.searchsorted(index.pts, keys)
+    at, keys = at[at < len(index.pts)], keys[at < len(index.pts)]
+    shown = index.pts[at] == keys  # an edit list hides the others
+    frames, keys = at[shown], keys[shown]
+    try:
+        with opened(path, time_limit_s) as (container, stream), as_unreadable(path):
+            exact = np.array([_leads_to(container, stream, int(pts)) for pts in keys], bool)
+            frames, keys = frames[exact], keys[exact]
+            for k in np.unique(np.linspace(0, len(keys) - 1, _TRIED).astype(int)) if len(keys) else ():
+                if not _same_pictures(container, stream, index, int(frames[k])):
+                    return nothing
+    except UnreadableVideo:
+        return nothing
+    return frames, keys
+
+
+def _leads_to(container: InputContainer, stream: VideoStream, pts: int) -> bool:
+    container.seek(pts, stream=stream)
+    landed = next((packet for packet in container.demux(stream) if packet.size), None)
+    return landed is not None and landed.pts == pts
+
+
+def _same_pictures(container: InputContainer, stream: VideoStream, index: FrameIndex, first: int) -> bool:
+    container.seek(int(index.pts[first]), stream=stream)
+    number = first
+    for frame in container.decode(stream):
+        if frame.pts is None or frame.pts < index.pts[first]:
+            continue
+        if frame.is_corrupt or not index.shows(number, frame):
+            return False
+        number += 1
+        if number == min(first + _COMPARED, len(index.pts)):
+            return True
+    return False

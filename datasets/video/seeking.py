@@ -1,0 +1,92 @@
+"""Which parts of a file are decoded for the frames that are wanted, and reading these parts exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from av.video.frame import VideoFrame
+
+from crossview.datasets.video.frame_index import FrameIndex
+from crossview.datasets.video.frames import Limit, UnreadableVideo, opened
+from crossview.datasets.video.source import Source
+
+SEEK_FRAMES = 3
+"""Frames whose decoding takes as long as a seek."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """Frames that are decoded one after the other."""
+
+    entry_pts: int | None
+    """The time stamp that is sought; None starts where the file does."""
+    first_frame: int
+    """The first frame that is decoded."""
+    frames: np.ndarray
+    """int64 (n,), those that are wanted, sorted."""
+
+
+class Misplaced(UnreadableVideo):
+    """A seek has not led to the frames that the index promises."""
+
+    def __init__(self, path: Path, frame: int) -> None:
+        super().__init__(f"{path}: seeking to frame {frame} gives another picture than a sequential decode did")
+
+
+def passes(frames: np.ndarray, index: FrameIndex) -> list[Pass]:
+    """The cheapest way to frames int64 (n,), sorted and unique: each from its entry, or on from the one before."""
+    entry = np.searchsorted(index.entry_frames, frames, side="right") - 1  # (n,), -1: the start of the file
+    starts = np.where(entry >= 0, index.entry_frames[entry], 0) if len(index.entry_frames) else np.zeros_like(frames)
+    decoded_to = np.concatenate([[0], frames[:-1] + 1])  # where the decoder stands
+    seek = starts > decoded_to + SEEK_FRAMES
+    seek[0] = starts[0] > SEEK_FRAMES  # a new reader stands at the start
+    cuts = np.flatnonzero(seek[1:]) + 1
+    out = []
+    for part in np.split(np.arange(len(frames)), cuts):
+        first = int(part[0])
+        pts = int(index.entry_pts[entry[first]]) if seek[first] else None
+        out.append(Pass(pts, int(starts[first]) if seek[first] else 0, frames[part]))
+    return out
+
+
+def decoded(parts: list[Pass]) -> int:
+    """Frames that have to be decoded for these passes."""
+    return sum(int(part.frames[-1]) + 1 - part.first_frame for part in parts)
+
+
+def pictures(
+    source: Source, parts: list[Pass], index: FrameIndex, time_limit_s: float
+) -> Iterator[tuple[int, VideoFrame]]:
+    """The wanted frames with their numbers, each checked against the index.
+
+    Raises Misplaced where a frame is not the one that a sequential decode gives, and UnreadableVideo.
+    """
+    limit = Limit(source.path, time_limit_s)
+    with opened(source.path, time_limit_s) as (container, stream):
+        for part in parts:
+            if part.entry_pts is not None:
+                container.seek(part.entry_pts, stream=stream)
+            wanted = iter(part.frames.tolist())
+            number = next(wanted)
+            limit.resume()
+            for packet in container.demux(stream):
+                limit.check()
+                for frame in stream.decode(packet):
+                    limit.frame_read()
+                    if frame.pts is not None and frame.pts < index.pts[number]:
+                        limit.resume()
+                        continue
+                    if frame.is_corrupt or packet.is_corrupt or not index.shows(number, frame):
+                        raise Misplaced(source.path, number)
+                    yield number, frame
+                    limit.resume()
+                    number = next(wanted, -1)
+                    if number < 0:
+                        break
+                if number < 0:
+                    break
+            else:
+                raise Misplaced(source.path, number)
