@@ -17,7 +17,7 @@ import numpy as np
 from crossview.datasets.catalog import Catalog, Perspective, Quarantined, Recording, one_protocol, safe_pickle
 from crossview.datasets.catalog.frame_labels import check_length, whole_numbers
 from crossview.datasets.catalog.listing import Problems, cells, first_of, relative_path, text_lines
-from crossview.datasets.catalog.probing import Tick, check_splits, probe_all
+from crossview.datasets.catalog.probing import Prober, check_splits
 from crossview.datasets.catalog.protocols import DEFAULT
 from crossview.errors import UserError
 
@@ -43,7 +43,7 @@ class Options:
     """Name of the set, e.g. break_eggs."""
 
 
-def catalog(options: Options, *, tick: Tick | None = None) -> Catalog:
+def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
     """The set's recordings, per split sorted by path with ego before exo, and their "phase" labels.
 
     Raises ValueError, before any video is opened, for a missing root, an empty split, broken lists, broken labels, and
@@ -58,7 +58,7 @@ def catalog(options: Options, *, tick: Tick | None = None) -> Catalog:
     _check_names(listed, label_file)
     names = _phase_names(base)
     labels = _labels(root, listed, label_file, names)
-    infos, unreadable = probe_all(root, [path for *_, path in listed], tick=tick)
+    infos, unreadable = (prober or Prober()).probe(root, (path for *_, path in listed))
     quarantined = list(unreadable)
     members: list[tuple[Recording, str]] = []
     phases = {}
@@ -73,8 +73,7 @@ def catalog(options: Options, *, tick: Tick | None = None) -> Catalog:
             continue
         recording = Recording(
             dataset=f"ae2-{name}", scene=stem, view=perspective, perspective=perspective,
-            subject=stem.split("_")[0], action=name, path=path, kind="video", fps=info.fps,
-            num_frames=info.num_frames, height_px=info.height_px, width_px=info.width_px,
+            subject=stem.split("_")[0], action=name, path=path, kind="video", **info.columns(),
         )  # fmt: skip
         members.append((recording, split))
         phases[recording.id] = labels[stem]

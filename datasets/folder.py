@@ -15,7 +15,7 @@ import numpy as np
 from crossview.datasets.catalog import Catalog, Perspective, Quarantined, Recording, one_protocol
 from crossview.datasets.catalog.frame_labels import check_length, read_labels
 from crossview.datasets.catalog.listing import Problems, Row, one_of, relative_path, seconds, table
-from crossview.datasets.catalog.probing import Tick, probe_all, split_conflicts
+from crossview.datasets.catalog.probing import Prober, split_conflicts
 from crossview.datasets.catalog.protocols import DEFAULT
 from crossview.datasets.video.decode import VideoInfo
 from crossview.errors import UserError
@@ -50,7 +50,7 @@ class Options:
     """One line per video under a header that names its columns."""
 
 
-def catalog(options: Options, *, tick: Tick | None = None) -> Catalog:
+def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
     """The recordings that the CSV lists.
 
     Its header names the columns path, split, scene, view, perspective (ego or exo), and any of subject, action,
@@ -63,7 +63,7 @@ def catalog(options: Options, *, tick: Tick | None = None) -> Catalog:
     if not root.is_dir():
         raise UserError(f"{root}: the folder is missing; pass the folder that the paths in {csv_file} are relative to")
     lines = _read(root, csv_file)
-    infos, unreadable = probe_all(root, [line.values["path"] for line in lines], tick=tick)
+    infos, unreadable = (prober or Prober()).probe(root, (line.values["path"] for line in lines))
     quarantined = list(unreadable)
     members: list[tuple[Recording, str]] = []
     phases = {}
@@ -165,6 +165,5 @@ def _recording(csv_file: Path, line: _Line, info: VideoInfo) -> Recording:
     return Recording(
         dataset=csv_file.stem, scene=values["scene"], view=values["view"],
         perspective=line.perspective, subject=values.get("subject", ""), action=values.get("action", ""),
-        path=values["path"], kind="video", fps=info.fps, num_frames=info.num_frames, height_px=info.height_px,
-        width_px=info.width_px, start_offset_s=line.start_offset_s,
+        path=values["path"], kind="video", start_offset_s=line.start_offset_s, **info.columns(),
     )  # fmt: skip

@@ -18,10 +18,6 @@ from crossview.storage import Location, as_path
 M = TypeVar("M", bound=MethodConfig)
 
 
-FRAMES_PER_LIMIT = 1800
-"""Frames that `Data.time_limit_s` is meant for, one minute of video."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """A further catalog to train on."""
@@ -64,7 +60,7 @@ class Data:
     decode_actors: int = 1
     """Ray actors that decode, per training worker."""
     time_limit_s: float = 60.0
-    """A file that takes longer to decode is quarantined."""
+    """Seconds for decoding up to 1800 frames (a minute of video), more in proportion; above, a file is quarantined."""
     max_quarantined: float = 0.05
     """Largest share of recordings that may be unreadable before the run stops."""
 
@@ -83,10 +79,6 @@ class Data:
             )
         if not 0 <= self.max_quarantined <= 1:
             raise UserError(f"data.max_quarantined is {self.max_quarantined}; it is a share and must be in [0, 1]")
-
-    def limit_s(self, num_frames: int) -> float:
-        """Seconds that reading all of a recording may take; a longer one has more."""
-        return self.time_limit_s * max(1.0, num_frames / FRAMES_PER_LIMIT)
 
 
 @dataclass(frozen=True, kw_only=True)

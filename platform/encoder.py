@@ -16,6 +16,7 @@ from crossview.datasets.catalog import Perspective
 from crossview.datasets.video.conversion import yuv420_of_rgb
 from crossview.datasets.video.decode import probe
 from crossview.datasets.video.framing import Framing
+from crossview.datasets.video.source import Source
 from crossview.errors import UserError
 from crossview.methods.method import Method
 from crossview.platform import checkpoint as checkpoints
@@ -75,7 +76,7 @@ def load(
 
 def _of_file(file: Path, size: int, experiment: Experiment[Any]) -> Iterable[Tensor]:
     """All frames of a video file, which is decoded once to count them, in chunks."""
-    return video(file, probe(file).num_frames, size, experiment.data, BATCH)
+    return video(Source(file), probe(file).num_frames, size, experiment.data, BATCH)
 
 
 def _of_frames(frames: Tensor, size: int) -> Iterable[Tensor]:

@@ -33,7 +33,7 @@ def test_features_are_the_backbones_of_every_frame(catalog: Catalog, features: C
     recording, kept = catalog.recordings[3], features.recordings[3]
     data = Data(catalog=catalog.root / "catalog")
     base = backbone("resnet10t", "random", 64)
-    frames = torch.cat(list(video(catalog.file(recording), recording.num_frames, 64, data, 7)))
+    frames = torch.cat(list(video(catalog.source(recording), recording.num_frames, 64, data, 7)))
     with torch.inference_mode():
         expected = Pooled(base)(frames[None])[0]
     found = np.load(features.file(kept))

@@ -52,50 +52,54 @@ def both(**facts) -> dict:
     return {"ego": view, "exo": view}
 
 
+def of(*recordings) -> Catalog:
+    return Catalog(Path(), recordings)
+
+
 def test_clips_start_evenly_and_show_the_same_time_from_every_camera() -> None:
     # exo starts 0.5 s later at half the rate: both show 0.5 s to 59/30 s.
     pair = [camera("ego"), camera("exo", fps=15.0, num_frames=30, start_offset_s=0.5)]
-    ego, exo = evaluation_clips(pair, both(frames=4, fps=7.5), 3)
+    ego, exo = evaluation_clips(of(*pair), both(frames=4, fps=7.5), 3)
     assert ego.start_s.tolist() == pytest.approx([0.5, 0.5 + 8 / 15, 0.5 + 16 / 15])  # the last ends at 58/30 s
     assert ego.frames.tolist() == [[15, 19, 23, 27], [31, 35, 39, 43], [47, 51, 55, 59]]
     assert exo.frames.tolist() == [[0, 2, 4, 6], [8, 10, 12, 14], [16, 18, 20, 22]]
     assert ego.instant.tolist() == exo.instant.tolist() == [0, 1, 2]
     for a, b in zip(ego.frames, exo.frames, strict=True):
         assert a / 30 == pytest.approx(0.5 + b / 15, abs=1 / 30)
-    again = evaluation_clips(pair[::-1], both(frames=4, fps=7.5), 3)
+    again = evaluation_clips(of(*pair[::-1]), both(frames=4, fps=7.5), 3)
     assert np.array_equal(again[1].frames, ego.frames)
 
 
 def test_a_short_scene_repeats_its_last_frame_and_has_no_equal_clips() -> None:
-    (alone,) = evaluation_clips([camera("ego", num_frames=5)], both(frames=8, fps=30.0), 4)
+    (alone,) = evaluation_clips(of(camera("ego", num_frames=5)), both(frames=8, fps=30.0), 4)
     assert alone.frames.tolist() == [[0, 1, 2, 3, 4, 4, 4, 4]]
-    (tight,) = evaluation_clips([camera("ego", num_frames=6)], both(frames=4, fps=30.0), 8)
+    (tight,) = evaluation_clips(of(camera("ego", num_frames=6)), both(frames=4, fps=30.0), 8)
     assert tight.frames.tolist() == [[0, 1, 2, 3], [1, 2, 3, 4], [2, 3, 4, 5]]
     assert tight.instant.tolist() == [0, 1, 2]
     # What the shorter camera does not show is shown from neither.
     pair = [camera("ego", num_frames=60), camera("exo", num_frames=3)]
-    assert [w.frames.tolist() for w in evaluation_clips(pair, both(frames=4, fps=30.0), 4)] == [[[0, 1, 2, 2]]] * 2
+    assert [w.frames.tolist() for w in evaluation_clips(of(*pair), both(frames=4, fps=30.0), 4)] == [[[0, 1, 2, 2]]] * 2
 
 
 def test_views_without_a_rate_take_equal_parts_of_the_span() -> None:
-    (alone,) = evaluation_clips([camera("ego", num_frames=61)], both(frames=3), 3)
+    (alone,) = evaluation_clips(of(camera("ego", num_frames=61)), both(frames=3), 3)
     assert alone.frames.tolist() == [[0, 10, 20], [20, 30, 40], [40, 50, 60]]
 
 
 def test_cameras_that_never_run_together_share_no_instant() -> None:
     scene = [camera("a"), camera("b", start_offset_s=9.0), camera("c"), camera("d", start_offset_s=9.0)]
     other = camera("a", scene="t")
-    a, b, c, d, t = (w.instant.tolist() for w in evaluation_clips([*scene, other], both(frames=4, fps=30.0), 2))
+    a, b, c, d, t = (w.instant.tolist() for w in evaluation_clips(of(*scene, other), both(frames=4, fps=30.0), 2))
     assert a == c == t == [0, 1]
     assert b == d == [2, 3]
     with pytest.raises(ValueError, match="clips per scene is 0"):
-        evaluation_clips(scene, both(frames=4), 0)
+        evaluation_clips(of(*scene), both(frames=4), 0)
 
 
 def test_scenes_of_one_name_in_two_datasets_share_no_instant() -> None:
     recordings = [camera("ego"), camera("exo1", dataset="other", num_frames=30)]
-    found = evaluation_clips(recordings, both(frames=4, fps=30.0), 2)
-    alone = evaluation_clips(recordings[:1], both(frames=4, fps=30.0), 2)
+    found = evaluation_clips(of(*recordings), both(frames=4, fps=30.0), 2)
+    alone = evaluation_clips(of(*recordings[:1]), both(frames=4, fps=30.0), 2)
     assert found[0].frames.tolist() == alone[0].frames.tolist()
     assert found[0].frames.max() > 30
 
@@ -157,7 +161,7 @@ def test_every_row_holds_every_clip_and_the_trained_one_is_the_loaded_methods(ru
     model = checkpoint.load(run)
     recording = catalog.recordings[2]
     windows = clip_windows(catalog, model.config.sampling(), 2)[recording.id]
-    pixels = next(video(catalog.file(recording), recording.num_frames, 32, Data(catalog=root), 64))
+    pixels = next(video(catalog.source(recording), recording.num_frames, 32, Data(catalog=root), 64))
     with torch.no_grad():
         frozen = model.frozen_features(pixels[None])[0]
         expected = model.embed_clip(frozen[torch.from_numpy(windows.frames)])

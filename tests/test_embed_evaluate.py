@@ -222,15 +222,15 @@ def test_a_recording_is_read_in_chunks_and_its_time_limit_grows_with_it(
 
     monkeypatch.setattr(recording, "sequential", opened)
     data = Data(catalog=root, decoder=decoder, time_limit_s=20.0)
-    chunks = list(recording.video(catalog.file(one), one.num_frames, 64, data, 4))
+    chunks = list(recording.video(catalog.source(one), one.num_frames, 64, data, 4))
     assert [len(c) for c in chunks] == [4, 4, 4, 2]
     assert [videos.barcode(p.permute(1, 2, 0).numpy()) for p in torch.cat(chunks)] == list(range(14))
     monkeypatch.setattr(config, "FRAMES_PER_LIMIT", 7)
-    list(recording.video(catalog.file(one), one.num_frames, 64, data, 4))
+    list(recording.video(catalog.source(one), one.num_frames, 64, data, 4))
     assert limits == ([20.0, 40.0] if decoder == "pyav" else [])  # one opening of the file each
     longer = dataclasses.replace(one, num_frames=20)
     with pytest.raises(UnreadableVideo, match=r"14 (of the 20 )?frames"):
-        list(recording.video(catalog.file(one), longer.num_frames, 64, data, 4))
+        list(recording.video(catalog.source(one), longer.num_frames, 64, data, 4))
 
 
 def test_features_are_computed_once_and_a_cut_file_is_rebuilt(

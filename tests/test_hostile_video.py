@@ -20,10 +20,11 @@ import videos
 from PIL import Image
 
 from crossview.datasets.catalog import Catalog, Recording
-from crossview.datasets.catalog.probing import probe_all
+from crossview.datasets.catalog.probing import Prober
 from crossview.datasets.video import frames as reading
 from crossview.datasets.video.decode import decode, probe
 from crossview.datasets.video.frames import UnreadableVideo
+from crossview.datasets.video.source import Source
 from crossview.datasets.video.transcode import prepare
 
 
@@ -147,7 +148,7 @@ def test_text_that_is_not_utf8_does_not_matter(tmp_path: Path) -> None:
 
 def test_frames_without_times_are_counted(tmp_path: Path) -> None:
     info = probe(videos.write(tmp_path / "x.h264", frames=7))
-    assert (info.num_frames, info.start_s) == (7, 0.0)
+    assert (info.num_frames, info.first_s) == (7, 0.0)
     assert 1 <= info.fps <= 100
 
 
@@ -252,13 +253,13 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     assert str(raised.value).encode().startswith(f"{tmp_path}/caf\\udce9.mp4".encode())  # can be printed
     with pytest.raises(ValueError, match=r"a name that is not UTF-8"):
         decode(tmp_path / name, np.array([0]), decoder="decord")
-    found, (broken,) = probe_all(tmp_path, ["good.mp4", name])
+    found, (broken,) = Prober().probe(tmp_path, ["good.mp4", name])
     assert list(found) == ["good.mp4"]
     assert "its name is not UTF-8" in broken.reason
     Catalog(tmp_path, (recording(good),), quarantined=(broken,)).save(tmp_path / "catalog")
     assert Catalog.load(tmp_path / "catalog").quarantined == (broken,)
     with pytest.raises(ValueError, match=r"rot\\udce9: the folder's name is not UTF-8") as refused:
-        probe_all(Path(os.fsdecode(b"rot\xe9")), ["good.mp4"])
+        Prober().probe(Path(os.fsdecode(b"rot\xe9")), ["good.mp4"])
     assert str(refused.value).isascii()
 
 
@@ -274,4 +275,4 @@ def test_contact_sheets_and_encoders_name_an_unreadable_file(tmp_path: Path, dam
     with pytest.raises(UnreadableVideo, match=r"x\.mp4: "):
         contact_sheet(Catalog(tmp_path, (recording(file),)), "s", tmp_path / "sheet.png")
     with pytest.raises(UnreadableVideo, match=r"x\.mp4: "):
-        list(video(file, 3, 32, Data(catalog=tmp_path), 8))
+        list(video(Source(file), 3, 32, Data(catalog=tmp_path), 8))

@@ -24,7 +24,7 @@ CATALOG = Catalog(Path("root"), (ONE, TWO), SEGMENTS)
 
 
 def verbs(first: int, last: int) -> list[int]:
-    return Labels(CATALOG, {"verb": 3}).of(ONE, "verb", np.arange(first, last + 1)).tolist()
+    return Labels(CATALOG, {"verb": 3}).of(ONE, "verb", first / ONE.fps, last / ONE.fps).tolist()
 
 
 def test_classes_are_those_of_every_split_in_natural_order() -> None:
@@ -43,33 +43,33 @@ def test_a_clip_has_every_class_that_its_span_shows() -> None:
 
 def test_empty_segments_label_nothing() -> None:
     assert verbs(55, 65) == [0, 0, 0]
-    assert Labels(CATALOG, {"verb": 3}).of(TWO, "verb", np.arange(3)).tolist() == [0, 1, 0]
+    assert Labels(CATALOG, {"verb": 3}).of(TWO, "verb", 0.0, 2 / TWO.fps).tolist() == [0, 1, 0]
 
 
 def test_actions_and_perspectives_come_from_the_recording() -> None:
     labels = Labels(CATALOG, {"action": 2, "perspective": 2})
-    assert labels.of(ONE, "action", np.arange(3)).tolist() == [0, 1]
-    assert labels.of(ONE, "perspective", np.arange(3)).tolist() == [0, 1]
-    assert labels.of(TWO, "perspective", np.arange(3)).tolist() == [1, 0]
+    assert labels.of(ONE, "action", 0.0, 2 / ONE.fps).tolist() == [0, 1]
+    assert labels.of(ONE, "perspective", 0.0, 2 / ONE.fps).tolist() == [0, 1]
+    assert labels.of(TWO, "perspective", 0.0, 2 / TWO.fps).tolist() == [1, 0]
 
 
 def test_a_part_numbers_classes_as_the_whole_does() -> None:
     part = CATALOG.keep(lambda r: r == TWO)
     assert classes_of(part, "verb") == ("c2", "c7", "c10")
-    assert Labels(part, {"verb": 3}).of(TWO, "verb", np.arange(3)).tolist() == [0, 1, 0]
-    assert Labels(part, {"action": 2}).of(TWO, "action", np.arange(3)).tolist() == [1, 0]
+    assert Labels(part, {"verb": 3}).of(TWO, "verb", 0.0, 2 / TWO.fps).tolist() == [0, 1, 0]
+    assert Labels(part, {"action": 2}).of(TWO, "action", 0.0, 2 / TWO.fps).tolist() == [1, 0]
 
 
 def test_declared_classes_count_where_no_recording_shows_them() -> None:
     declared = replace(CATALOG, classes={"verb": ("c10", "c9", "c7", "c2"), "action": ("jump", "stir", "wave")})
-    assert Labels(declared, {"verb": 4}).of(ONE, "verb", np.arange(6)).tolist() == [1, 0, 0, 0]
-    assert Labels(declared, {"action": 3}).of(TWO, "action", np.arange(6)).tolist() == [0, 1, 0]
+    assert Labels(declared, {"verb": 4}).of(ONE, "verb", 0.0, 5 / ONE.fps).tolist() == [1, 0, 0, 0]
+    assert Labels(declared, {"action": 3}).of(TWO, "action", 0.0, 5 / TWO.fps).tolist() == [0, 1, 0]
     with pytest.raises(ValueError, match=r"kind 'verb' have 4 classes .*configured for 3; set .* to 4"):
         Labels(declared, {"verb": 3})
     withheld = replace(declared, recordings=(ONE, replace(TWO, action="")))
-    assert Labels(withheld, {"action": 3}).of(withheld.recordings[1], "action", np.arange(6)).tolist() == [0, 0, 0]
+    assert Labels(withheld, {"action": 3}).of(withheld.recordings[1], "action", 0.0, 5 / 30).tolist() == [0, 0, 0]
     unseen = replace(CATALOG, segments=(), classes={"verb": ("c1",)})
-    assert Labels(unseen, {"verb": 1}).of(ONE, "verb", np.arange(6)).tolist() == [0]
+    assert Labels(unseen, {"verb": 1}).of(ONE, "verb", 0.0, 5 / ONE.fps).tolist() == [0]
 
 
 def test_labels_outside_the_class_list_are_refused() -> None:

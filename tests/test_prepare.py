@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossview.datasets.catalog import Catalog, Recording
-from crossview.datasets.catalog.probing import probe_all
+from crossview.datasets.catalog.probing import Prober
 
 PROTOCOLS = ("x-sub", "x-view")
 
@@ -51,17 +51,16 @@ class Options:
     """Frames above which a take is left out."""
 
 
-def catalog(options, *, tick=None):
+def catalog(options, *, prober=None):
     paths = sorted(p.name for p in options.root.glob("*.mp4"))
-    infos, broken = probe_all(options.root, paths, tick=tick)
+    infos, broken = prober.probe(options.root, paths)
     found = []
     for path, info in infos.items():
         scene, view = path.removesuffix(".mp4").split("_")
         if info.num_frames <= options.longest:
             found.append(Recording(
                 dataset="toy", scene=scene, view=view, perspective="ego" if view == "head" else "exo", subject=scene,
-                action="wave", path=path, kind="video", fps=info.fps, num_frames=info.num_frames,
-                height_px=info.height_px, width_px=info.width_px,
+                action="wave", path=path, kind="video", **info.columns(),
             ))
     by_subject = {r.id: "train" if r.scene == "a" else "val" for r in found}
     by_view = {r.id: "train" if r.view == "head" else "val" for r in found}

@@ -15,7 +15,6 @@ from PIL import Image
 from tiny_run import train, write_catalog
 
 from crossview.datasets.catalog import Catalog
-from crossview.datasets.sampling.windows import frames_at
 from crossview.downstream.frame_table import FrameTable
 from crossview.platform.data import unreadable
 from crossview.platform.evaluate.runner import evaluate
@@ -138,11 +137,11 @@ def test_the_sheet_shows_each_camera_at_the_same_instants(tmp_path: Path) -> Non
     catalog = write_catalog(tmp_path)
     first, second = (r for r in catalog.select("train").recordings if r.scene == "wave1")
     late = dataclasses.replace(second, start_offset_s=4 / 30)
-    times = common_instants([first, late], 5)
+    times = common_instants(catalog, [first, late], 5)
     assert times[0] == pytest.approx(4 / 30)
     assert times[-1] == pytest.approx((first.num_frames - 1) / 30)
     shown = [
-        [videos.barcode(p) for p in thumbnails(catalog.file(r), frames_at(r, times), height_px=64)]
+        [videos.barcode(p) for p in thumbnails(catalog.source(r), catalog.frames_at(r, times), height_px=64)]
         for r in (first, late)
     ]
     assert [a - b for a, b in zip(*shown, strict=True)] == [4] * 5
@@ -154,9 +153,10 @@ def test_the_sheet_shows_each_camera_at_the_same_instants(tmp_path: Path) -> Non
 
 
 def test_recordings_that_never_overlap_are_named(root: Path) -> None:
-    first, second = Catalog.load(root / "catalog").recordings[:2]
+    catalog = Catalog.load(root / "catalog")
+    first, second = catalog.recordings[:2]
     with pytest.raises(ValueError, match=r"never overlap in time \(ego 0\.00-0\.43 s, exo 9\.00-9\.43 s\)"):
-        common_instants([first, dataclasses.replace(second, start_offset_s=9.0)], 4)
+        common_instants(catalog, [first, dataclasses.replace(second, start_offset_s=9.0)], 4)
 
 
 def test_a_scene_of_that_name_in_another_dataset_is_not_on_the_sheet(root: Path, tmp_path: Path) -> None:

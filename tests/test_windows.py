@@ -61,7 +61,7 @@ def test_the_grid_reaches_the_last_start_that_fits_the_longest_window() -> None:
 
 def test_proportional_frames_are_the_nearest_ones() -> None:
     source, target = recording(0, "e1", 4), recording(0, "v1", 3)
-    assert proportional(np.arange(4), source, target, 4).tolist() == [0, 1, 1, 2]
+    assert proportional(Catalog(Path(), (source, target)), np.arange(4), source, target, 4).tolist() == [0, 1, 1, 2]
 
 
 def test_the_longest_window_counts_its_last_partial_frame() -> None:

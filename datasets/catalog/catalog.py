@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from crossview import storage
 from crossview.datasets.catalog.classes import (
@@ -25,6 +26,7 @@ from crossview.datasets.catalog.recording import Quarantined, Recording, Segment
 from crossview.datasets.catalog.tables import (
     CLASSES,
     FRAME_LABELS,
+    OLD_RECORDINGS,
     PROTOCOLS,
     QUARANTINED,
     RECORDINGS,
@@ -32,10 +34,14 @@ from crossview.datasets.catalog.tables import (
     read_rows,
     write_rows,
 )
+from crossview.datasets.video.frame_index import cached_index
+from crossview.datasets.video.source import Source
 from crossview.errors import UserError
 
-FORMAT = 2
-"""Of the tables, in catalog.json; format 1 is that of Crossview 0.1 to 0.3."""
+FORMAT = 3
+"""Of the tables, in catalog.json; format 1 is that of Crossview 0.1 to 0.3, format 2 of 0.4 and 0.5."""
+INDICES = "frame_index"
+"""Folder of the files' frame indices, in the catalog's."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,8 @@ class Catalog:
     """By name, the split of each recording that takes part; the first is the dataset's own default."""
     classes: Classes = field(default_factory=dict)
     """The names of each kind that the dataset declares, by their number; see `all_classes`."""
+    folder: Path | None = None
+    """Where the tables are, which the paths of frame indices are relative to; None before they are written."""
 
     def __post_init__(self) -> None:
         seen: dict[str, str] = {}
@@ -85,6 +93,51 @@ class Catalog:
     def file(self, recording: Recording) -> Path:
         """Path of the recording's file."""
         return storage.as_path(recording.path) if "://" in recording.path else self.root / recording.path
+
+    def source(self, recording: Recording) -> Source:
+        """Where its frames are; raises ValueError for features."""
+        if recording.kind == "features":
+            raise UserError(f"{self.file(recording)}: it holds features, which have no pictures")
+        return Source(self.file(recording), recording.kind, self._index(recording), recording.first_frame)
+
+    def instants(self, recording: Recording, frames: np.ndarray) -> np.ndarray:
+        """When frames int64 (n,) of a recording are shown, in s on its scene's clock: float64 (n,).
+
+        Raises ValueError if its rate varies and its frame index is missing.
+        """
+        if recording.constant_rate:
+            return recording.start_s + frames / recording.fps
+        return self._times_s(recording)[frames]
+
+    def frames_at(self, recording: Recording, instants: np.ndarray) -> np.ndarray:
+        """The frame shown nearest to each instant in s, of two the later one or, at a constant rate, the even one.
+
+        float64 (n,) -> int64 (n,); raises as `instants` does.
+        """
+        last = recording.num_frames - 1
+        if recording.constant_rate:
+            return np.clip(np.rint((instants - recording.start_s) * recording.fps).astype(np.int64), 0, last)
+        times_s = self._times_s(recording)
+        after = np.clip(np.searchsorted(times_s, instants), 1, max(1, last))
+        before = after - 1
+        nearer = np.abs(times_s[np.minimum(after, last)] - instants) <= np.abs(times_s[before] - instants)
+        return np.minimum(np.where(nearer, after, before), last)
+
+    def _times_s(self, recording: Recording) -> np.ndarray:
+        """Instants of all frames, from the index: float64 (L,)."""
+        index = self._index(recording)
+        if index is None:
+            raise UserError(
+                f"{self.file(recording)}: its rate varies, and the catalog has no frame index of it; make the catalog "
+                "again with `crossview prepare`"
+            )
+        start = recording.first_frame
+        times_s = cached_index(index).times_s[start : start + recording.num_frames]
+        return recording.start_s + (times_s - times_s[0])
+
+    def _index(self, recording: Recording) -> Path | None:
+        """The file of its frame index."""
+        return (self.folder or Path()) / recording.index if recording.index else None
 
     def all_classes(self) -> Classes:
         """Names by kind: what the dataset declares, and of other kinds what this catalog shows, in natural order."""
@@ -128,7 +181,7 @@ class Catalog:
         labels = {n: {k: v for k, v in by.items() if k in ids} for n, by in self.frame_labels.items()}
         segments = tuple(s for s in self.segments if s.recording in ids)
         splits = {n: {k: v for k, v in of.items() if k in ids} for n, of in self.protocols.items()}
-        return Catalog(self.root, kept, segments, labels, self.quarantined, splits, self.all_classes())
+        return Catalog(self.root, kept, segments, labels, self.quarantined, splits, self.all_classes(), self.folder)
 
     def save(self, folder: Path) -> None:
         """Write the tables to `folder` and, last, catalog.json.
@@ -142,7 +195,8 @@ class Catalog:
             for recording, values in by_recording.items()
         ]
         storage.make_folder(folder)
-        write_rows(folder / "recordings.parquet", [asdict(r) for r in self.recordings], RECORDINGS)
+        rows = [asdict(r) | {"index": self._index_in(folder, r)} for r in self.recordings]
+        write_rows(folder / "recordings.parquet", rows, RECORDINGS)
         write_rows(folder / "segments.parquet", [asdict(s) for s in self.segments], SEGMENTS)
         write_rows(folder / "frame_labels.parquet", labels, FRAME_LABELS)
         write_rows(folder / "protocols.parquet", protocol_rows(self.protocols, self.recordings), PROTOCOLS)
@@ -150,6 +204,17 @@ class Catalog:
         write_rows(folder / "quarantine.parquet", [asdict(q) for q in self.quarantined], QUARANTINED)
         facts = {"format": FORMAT, "root": str(self.root.resolve())}
         storage.write_text(folder / "catalog.json", json.dumps(facts, indent=2) + "\n")
+
+    def _index_in(self, folder: Path, recording: Recording) -> str:
+        """Its index relative to `folder`, to which it is copied if it is elsewhere; "" for none."""
+        index = self._index(recording)
+        if index is None:
+            return ""
+        kept = folder / INDICES / index.name
+        if kept != index and not storage.is_file(kept):
+            storage.make_folder(kept.parent)
+            storage.write(kept, lambda partial: partial.write_bytes(storage.local(index).read_bytes()))
+        return f"{INDICES}/{index.name}"
 
     @staticmethod
     def load(folder: Path, root: Path | None = None) -> Catalog:
@@ -175,11 +240,13 @@ class Catalog:
                 f"{folder}: the catalog's files were under {root}, which is missing; put them back there or make the "
                 "catalog again with `crossview prepare`; only a new run or search can look elsewhere, with --data.root"
             )
-        return _read_1(folder, root) if version == 1 else _read(folder, root)
+        if version == 1:
+            return _read_1(folder, root)
+        return _read(folder, root, RECORDINGS if version == FORMAT else OLD_RECORDINGS)
 
 
-def _read(folder: Path, root: Path) -> Catalog:
-    recordings = tuple(Recording(**row) for row in read_rows(folder / "recordings.parquet", RECORDINGS))
+def _read(folder: Path, root: Path, columns: pa.Schema) -> Catalog:
+    recordings = tuple(Recording(**row) for row in read_rows(folder / "recordings.parquet", columns))
     segments = tuple(Segment(**row) for row in read_rows(folder / "segments.parquet", SEGMENTS))
     quarantined = tuple(Quarantined(**row) for row in read_rows(folder / "quarantine.parquet", QUARANTINED))
     labels: dict[str, dict[str, np.ndarray]] = {}
@@ -189,7 +256,7 @@ def _read(folder: Path, root: Path) -> Catalog:
     splits = protocols_from(read_rows(file, PROTOCOLS), file)
     file = folder / "classes.parquet"
     names = classes_from(read_rows(file, CLASSES), file)
-    return Catalog(root, recordings, segments, labels, quarantined, splits, names)
+    return Catalog(root, recordings, segments, labels, quarantined, splits, names, folder.resolve())
 
 
 def _read_1(folder: Path, root: Path) -> Catalog:

@@ -8,10 +8,10 @@ import pyarrow as pa
 
 from crossview.datasets.catalog.protocols import Protocols, one_protocol
 from crossview.datasets.catalog.recording import Recording
-from crossview.datasets.catalog.tables import RECORDINGS, read_rows
+from crossview.datasets.catalog.tables import OLD_RECORDINGS, read_rows
 from crossview.errors import UserError
 
-_COLUMNS = pa.schema([RECORDINGS.field("dataset"), ("split", pa.string()), *list(RECORDINGS)[1:]])
+_COLUMNS = pa.schema([OLD_RECORDINGS.field("dataset"), ("split", pa.string()), *list(OLD_RECORDINGS)[1:]])
 
 
 def read_recordings(folder: Path, root: Path) -> tuple[tuple[Recording, ...], dict[str, str], Protocols]:

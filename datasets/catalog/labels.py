@@ -43,8 +43,8 @@ class Labels:
         if self._by_recording:
             check_actions(self.classes, catalog.recordings, f"catalog {catalog.root}")
 
-    def of(self, recording: Recording, kind: str, frames: np.ndarray) -> np.ndarray:
-        """1 for every class that is shown between the first and the last of the frames: uint8 (C,)."""
+    def of(self, recording: Recording, kind: str, first_s: float, last_s: float) -> np.ndarray:
+        """1 for every class that is shown from one frame to another, by their times in the file in s: uint8 (C,)."""
         out = np.zeros(len(self.classes[kind]), np.uint8)
         if kind == "perspective":
             out[PERSPECTIVES.index(recording.perspective)] = 1
@@ -52,9 +52,9 @@ class Labels:
             if recording.action in self._numbers[kind]:  # else it is unlabelled, as withheld test labels are
                 out[self._numbers[kind][recording.action]] = 1
         else:
-            start_s, end_s = frames[0] / recording.fps, (frames[-1] + 1) / recording.fps
+            end_s = last_s + 1 / recording.fps
             for begin_s, stop_s, number in self._spans.get((kind, recording.id), ()):
-                if begin_s < end_s and stop_s > start_s:
+                if begin_s < end_s and stop_s > first_s:
                     out[number] = 1
         return out
 

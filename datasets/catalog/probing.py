@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-from crossview.datasets.catalog.catalog import Catalog
+from crossview import storage
+from crossview.datasets.catalog.catalog import INDICES, Catalog
 from crossview.datasets.catalog.listing import Problems, first_of
 from crossview.datasets.catalog.recording import Quarantined
-from crossview.datasets.video.decode import VideoInfo, probe
-from crossview.datasets.video.frames import UnreadableVideo, printable
+from crossview.datasets.video.frames import TIME_LIMIT_S, UnreadableVideo, printable
+from crossview.datasets.video.indexing import VideoInfo, index_of
 from crossview.errors import UserError
 
 Tick = Callable[[int, int], None]
@@ -44,35 +46,45 @@ def split_conflicts(root: Path, listed: Iterable[tuple[str, str]]) -> Iterator[t
             )
 
 
-def probe_all(
-    root: Path, paths: Sequence[str], *, tick: Tick | None = None
-) -> tuple[dict[str, VideoInfo], tuple[Quarantined, ...]]:
-    """What is in each file, by path relative to `root`, and which files are unreadable.
+@dataclass(frozen=True)
+class Prober:
+    """Decodes files once, to count their frames and to index them; what is indexed already is not decoded again."""
 
-    Raises ValueError if the root's own name is not UTF-8.
-    """
-    if printable(str(root)) != str(root):
-        raise UserError(f"{printable(str(root))}: the folder's name is not UTF-8, which a catalog needs; rename it")
-    found: dict[str, VideoInfo] = {}
-    broken: list[Quarantined] = []
+    indices: Path | None = None
+    """Folder for frame indices; None is one in this machine's cache, from which `Catalog.save` copies them."""
+    tick: Tick | None = None
+    time_limit_s: float = TIME_LIMIT_S
+    """Per 1800 frames; a file that takes longer is unreadable."""
 
-    def attempt(path: str) -> VideoInfo | Quarantined:
+    def probe(self, root: Path, paths: Iterable[str]) -> tuple[dict[str, VideoInfo], tuple[Quarantined, ...]]:
+        """What is in each file, by path relative to `root`, and which files are unreadable.
+
+        A path that is named several times is read once. Raises ValueError if the root's own name is not UTF-8.
+        """
+        if printable(str(root)) != str(root):
+            raise UserError(f"{printable(str(root))}: the folder's name is not UTF-8, which a catalog needs; rename it")
+        files = list(dict.fromkeys(paths))
+        found: dict[str, VideoInfo] = {}
+        broken: list[Quarantined] = []
+        indices = self.indices or storage.cache_folder() / INDICES
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # decoding runs outside the interpreter's lock
+            outcomes = pool.map(lambda path: self._attempt(root, path, indices), files)
+            for done, (path, result) in enumerate(zip(files, outcomes, strict=True), 1):
+                if isinstance(result, Quarantined):
+                    broken.append(result)
+                else:
+                    found[path] = result
+                if self.tick:
+                    self.tick(done, len(files))
+        return found, tuple(broken)
+
+    def _attempt(self, root: Path, path: str, indices: Path) -> VideoInfo | Quarantined:
         try:
             if printable(path) != path:
                 raise UnreadableVideo(f"{root / path}: its name is not UTF-8, which a catalog needs; rename the file")
-            return probe(root / path)
+            return index_of(root / path, indices, self.time_limit_s)
         except UnreadableVideo as error:
             return Quarantined(printable(path), str(error))
-
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # decoding runs outside the interpreter's lock
-        for done, (path, result) in enumerate(zip(paths, pool.map(attempt, paths), strict=True), 1):
-            if isinstance(result, Quarantined):
-                broken.append(result)
-            else:
-                found[path] = result
-            if tick:
-                tick(done, len(paths))
-    return found, tuple(broken)
 
 
 def check_share(catalog: Catalog, max_quarantined: float) -> None:

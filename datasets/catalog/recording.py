@@ -8,15 +8,17 @@ from typing import Literal
 from crossview.errors import UserError
 
 Perspective = Literal["ego", "exo"]
-Kind = Literal["video", "features"]
+Kind = Literal["video", "frames", "features"]
+"""A video file, a folder of images, or an array of features per frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
     """One camera's file of one scene.
 
-    Recordings of one `scene` with equal `kind` share a clock once `start_offset_s` is added: the instant of frame k is
-    ``start_offset_s + k / fps``. Raises ValueError if a part of its id holds a "/".
+    Recordings of one `scene` with equal `kind` share a clock: the instant of frame k is `start_offset_s` plus the time
+    at which the file shows it, which is ``first_s + k / fps`` at a constant rate, and in its frame index at any other.
+    Raises ValueError if a part of its id holds a "/".
     """
 
     dataset: str
@@ -31,11 +33,29 @@ class Recording:
     """The file, relative to the catalog's root."""
     kind: Kind
     fps: float
+    """The constant rate, or the average of one that varies."""
     num_frames: int
-    """Frames that a sequential decode of the file yields."""
+    """Frames that a sequential decode of the file, or of this span of it, yields."""
     height_px: int
     width_px: int
     start_offset_s: float = 0.0
+    first_frame: int = 0
+    """Frame 0 of the recording is this frame of the file, which may hold several recordings."""
+    first_s: float = 0.0
+    """When the file shows frame 0, from the start of its clock: above 0 where the sound starts earlier."""
+    constant_rate: bool = True
+    index: str = ""
+    """The file of its frame index, relative to the catalog's folder; none where it is empty."""
+
+    @property
+    def start_s(self) -> float:
+        """The instant of the first frame, on the scene's clock."""
+        return self.start_offset_s + self.first_s
+
+    @property
+    def end_s(self) -> float:
+        """The instant of the last frame, on the scene's clock."""
+        return self.start_s + (self.num_frames - 1) / self.fps
 
     def __post_init__(self) -> None:
         for part in ("dataset", "scene", "view"):

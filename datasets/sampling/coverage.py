@@ -11,7 +11,7 @@ from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.pairing import clock_error, fits
 from crossview.datasets.sampling.plan import Plan
 from crossview.datasets.sampling.spec import Sampling
-from crossview.datasets.sampling.windows import end_s, overlap, run_together
+from crossview.datasets.sampling.windows import overlap, run_together
 
 TOLERATED = 0.2
 """Share of a take that may be outside the instants of all its cameras without a warning."""
@@ -113,7 +113,7 @@ def _loners(cameras: list[Recording]) -> list[Recording]:
 
 def _lost(cameras: list[Recording], shown_s: list[tuple[float, float]]) -> list[_Finding]:
     """The share of a take outside the spans that are drawn, and the camera that is the cause; none if it is small."""
-    take_s = max(end_s(r) for r in cameras) - min(r.start_offset_s for r in cameras)
+    take_s = max(r.end_s for r in cameras) - min(r.start_s for r in cameras)
     covered_s, until_s = 0.0, float("-inf")
     for first_s, last_s in sorted(shown_s):
         covered_s += max(0.0, last_s - max(first_s, until_s))
@@ -128,8 +128,8 @@ def _lost(cameras: list[Recording], shown_s: list[tuple[float, float]]) -> list[
 
     cause = max(cameras, key=without)
     others = overlap([r for r in cameras if r is not cause])
-    late_s, early_s = cause.start_offset_s - others[0], others[1] - end_s(cause)
-    what = f"starts at {cause.start_offset_s:.1f} s" if late_s > early_s else f"ends at {end_s(cause):.1f} s"
+    late_s, early_s = cause.start_s - others[0], others[1] - cause.end_s
+    what = f"starts at {cause.start_s:.1f} s" if late_s > early_s else f"ends at {cause.end_s:.1f} s"
     return [
         _Finding(
             f"scene {cause.scene!r}: camera {cause.view} ({cause.path}) {what} of a take of {take_s:.1f} s: "
@@ -144,12 +144,10 @@ def _group_spans(cameras: list[Recording], sampling: Sampling) -> list[tuple[flo
     views = list(sampling.views.values())
     filled = [next(v for v, view in enumerate(views) if fits(r, view)) for r in cameras]
     wanted = [min(view.count, filled.count(v)) for v, view in enumerate(views)]
-    bounds = sorted({instant for r in cameras for instant in (r.start_offset_s, end_s(r))})
+    bounds = sorted({instant for r in cameras for instant in (r.start_s, r.end_s)})
 
     def drawn(first_s: float, last_s: float) -> bool:
-        running = [
-            v for v, r in zip(filled, cameras, strict=True) if r.start_offset_s <= first_s and last_s <= end_s(r)
-        ]
+        running = [v for v, r in zip(filled, cameras, strict=True) if r.start_s <= first_s and last_s <= r.end_s]
         return all(running.count(v) >= count for v, count in enumerate(wanted))
 
     return [span for span in itertools.pairwise(bounds) if drawn(*span)]

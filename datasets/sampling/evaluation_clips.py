@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crossview.datasets.catalog import Perspective, Recording
+from crossview.datasets.catalog import Catalog, Perspective, Recording
 from crossview.datasets.sampling.spec import View
-from crossview.datasets.sampling.windows import frames_at, overlap, run_together
+from crossview.datasets.sampling.windows import overlap, run_together
 from crossview.errors import UserError
 
 
@@ -25,9 +25,7 @@ class Windows:
     """float64 (K,), on the scene's clock."""
 
 
-def evaluation_clips(
-    recordings: Sequence[Recording], views: Mapping[Perspective, View], per_scene: int
-) -> list[Windows]:
+def evaluation_clips(catalog: Catalog, views: Mapping[Perspective, View], per_scene: int) -> list[Windows]:
     """Windows of one split's recordings: up to `per_scene` with evenly spaced starts over the span that a scene shows.
 
     `views` gives the T frames and the rate of each perspective's clips. A view without a rate takes T frames evenly
@@ -37,6 +35,7 @@ def evaluation_clips(
     """
     if per_scene < 1:
         raise UserError(f"clips per scene is {per_scene}; it must be at least 1")
+    recordings = catalog.recordings
     scenes: dict[tuple[str, str, str], list[int]] = {}
     for i, r in enumerate(recordings):
         scenes.setdefault((r.dataset, r.kind, r.scene), []).append(i)
@@ -44,7 +43,7 @@ def evaluation_clips(
     for cameras in scenes.values():
         first = 0
         for together in _contemporaries(sorted(cameras, key=lambda i: recordings[i].view), recordings):
-            windows = _windows([recordings[i] for i in together], views, per_scene, first)
+            windows = _windows(catalog, [recordings[i] for i in together], views, per_scene, first)
             found |= dict(zip(together, windows, strict=True))
             first += len(windows[0].instant)
     return [found[i] for i in range(len(recordings))]
@@ -64,7 +63,7 @@ def _contemporaries(cameras: list[int], recordings: Sequence[Recording]) -> list
 
 
 def _windows(
-    recordings: list[Recording], views: Mapping[Perspective, View], per_scene: int, first: int
+    catalog: Catalog, recordings: list[Recording], views: Mapping[Perspective, View], per_scene: int, first: int
 ) -> list[Windows]:
     """The windows of cameras that run together, at instants numbered from `first`."""
     start_s, end_s = overlap(recordings)
@@ -76,7 +75,7 @@ def _windows(
     frames = []
     for r in recordings:
         instants = starts_s[:, None] + _steps_s(views[r.perspective], part_s)  # (K, T)
-        frames.append(frames_at(r, np.minimum(instants, end_s)))
+        frames.append(catalog.frames_at(r, np.minimum(instants, end_s).ravel()).reshape(instants.shape))
     _, kept = np.unique(np.concatenate(frames, axis=1), axis=0, return_index=True)  # equal windows add nothing
     kept = np.sort(kept)
     instants = first + np.arange(len(kept))

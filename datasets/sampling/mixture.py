@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import floor
+from pathlib import Path
 
 import numpy as np
 
-from crossview.datasets.catalog import Catalog
+from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.sampling.plan import Clip, Plan, Row
 from crossview.errors import UserError
 
@@ -64,7 +65,14 @@ def _joined(catalogs: Sequence[Catalog]) -> Catalog:
     first = catalogs[0]
     recordings = list(first.recordings)
     for catalog in catalogs[1:]:
-        recordings += [replace(r, path=str(catalog.file(r).resolve())) for r in catalog.recordings]
+        recordings += [_absolute(catalog, r) for r in catalog.recordings]
     segments = tuple(segment for catalog in catalogs for segment in catalog.segments)
     splits = {r.id: split for c in catalogs for r in c.recordings if (split := c.split_of(r)) is not None}
-    return Catalog(first.root, tuple(recordings), segments, protocols={"mixture": splits} if splits else {})
+    protocols = {"mixture": splits} if splits else {}
+    return Catalog(first.root, tuple(recordings), segments, protocols=protocols, folder=first.folder)
+
+
+def _absolute(catalog: Catalog, recording: Recording) -> Recording:
+    """With paths that another catalog's root and folder change nothing of."""
+    index = str((catalog.folder or Path()) / recording.index) if recording.index else ""
+    return replace(recording, path=str(catalog.file(recording).resolve()), index=index)

@@ -10,7 +10,7 @@ import numpy as np
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.catalog.listing import Problems
 from crossview.datasets.sampling.spec import Sampling, View
-from crossview.datasets.sampling.windows import end_s, overlap, run_together
+from crossview.datasets.sampling.windows import overlap, run_together
 from crossview.errors import UserError
 
 MISSING = -1
@@ -179,10 +179,10 @@ def _check_clock(catalog: Catalog, cameras: list[int], problems: Problems) -> No
 
 def clock_error(camera: Recording, others: Sequence[Recording]) -> str:
     """That a camera never runs while others of its scene do, and what may be wrong with its start_offset_s."""
-    first_s, last_s = min(r.start_offset_s for r in others), max(end_s(r) for r in others)
+    first_s, last_s = min(r.start_s for r in others), max(r.end_s for r in others)
     return (
-        f"scene {camera.scene!r}: camera {camera.view} ({camera.path}) runs from {camera.start_offset_s:.1f} to "
-        f"{end_s(camera):.1f} s, {', '.join(r.view for r in others[:3])}{', ...' if len(others) > 3 else ''} from "
+        f"scene {camera.scene!r}: camera {camera.view} ({camera.path}) runs from {camera.start_s:.1f} to "
+        f"{camera.end_s:.1f} s, {', '.join(r.view for r in others[:3])}{', ...' if len(others) > 3 else ''} from "
         f"{first_s:.1f} to {last_s:.1f} s{_milliseconds(camera, others)}"
     )
 

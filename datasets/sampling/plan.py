@@ -114,13 +114,13 @@ class Plan:
         cut = Cut.draw(self.sampling, views[0], starts, rng)
         counts = [self.sampling.max_frames(view) for view in views]
         if self.sampling.pairing in ("synchronized", "group"):
-            frames = common_frames(found, views[0], cut, counts[0])
+            frames = common_frames(self.catalog, found, views[0], cut, counts[0])
         elif self.sampling.pairing == "paired":
-            anchor = frames_of(found[0], views[0], cut, counts[0], rng)
-            frames = [anchor, proportional(anchor, found[0], found[1], counts[1])]
+            anchor = frames_of(self.catalog, found[0], views[0], cut, counts[0], rng)
+            frames = [anchor, proportional(self.catalog, anchor, found[0], found[1], counts[1])]
         else:
             facts = zip(found, views, counts, strict=True)
-            frames = [frames_of(recording, view, cut, count, rng) for recording, view, count in facts]
+            frames = [frames_of(self.catalog, recording, view, cut, count, rng) for recording, view, count in facts]
         drawn = iter(zip(present, frames, strict=True))
         return tuple(
             None if i == MISSING else Clip(slot, *next(drawn), cut.length)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crossview.datasets.catalog import Recording
+from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.sampling.spec import Sampling, View
 
 
@@ -58,11 +58,14 @@ class Cut:
         return Cut(starts, factor, None, high)
 
 
-def frames_of(recording: Recording, view: View, cut: Cut, frames: int, rng: np.random.Generator) -> np.ndarray:
+def frames_of(
+    catalog: Catalog, recording: Recording, view: View, cut: Cut, frames: int, rng: np.random.Generator
+) -> np.ndarray:
     """One clip of one recording by itself: int64 (frames,), sorted; a short recording repeats its last frame."""
     last = recording.num_frames - 1
     if view.fps is not None:
-        return _window(0, last, view.frames, frames, recording.fps / view.fps, cut)
+        distance = recording.fps / view.fps
+        return _shown(catalog, recording, _window(0, last, view.frames, frames, distance, cut))
     if view.spread == "even":
         return _even(0, last, view.frames)
     if recording.num_frames <= view.frames:
@@ -70,39 +73,45 @@ def frames_of(recording: Recording, view: View, cut: Cut, frames: int, rng: np.r
     return np.sort(rng.choice(recording.num_frames, view.frames, replace=False))
 
 
-def proportional(frames: np.ndarray, source: Recording, target: Recording, count: int) -> np.ndarray:
+def proportional(catalog: Catalog, frames: np.ndarray, source: Recording, target: Recording, count: int) -> np.ndarray:
     """The same share of the way through `target`: int64 (T,) -> (count,)."""
-    share = frames / max(source.num_frames - 1, 1)
+    steps = frames
+    if not source.constant_rate:
+        steps = (catalog.instants(source, frames) - source.start_s) * source.fps
+    share = steps / max(source.num_frames - 1, 1)
     if count != len(share):
         share = np.interp(np.linspace(0, len(share) - 1, count), np.arange(len(share)), share)
-    return np.rint(share * (target.num_frames - 1)).astype(np.int64)
+    return _shown(catalog, target, np.rint(share * (target.num_frames - 1)).astype(np.int64))
 
 
-def common_frames(recordings: list[Recording], view: View, cut: Cut, count: int) -> list[np.ndarray]:
+def common_frames(catalog: Catalog, recordings: list[Recording], view: View, cut: Cut, count: int) -> list[np.ndarray]:
     """One clip per recording, all at the same instants of the scene's clock: int64 (count,) each.
 
-    Instants are frames of the slowest recording, drawn where all recordings run. The other recordings' frames are at
-    the very same instants where rates are multiples and offsets whole frames, else within half a frame.
+    Instants are frames of the recording with the fewest (`_anchor`), drawn while all recordings run. The other
+    recordings' frames are those shown nearest to them: at the very same instants where rates are multiples and offsets
+    whole frames.
     """
-    slowest, first, last = _shared(recordings)
+    anchor, first, last = _shared(recordings)
     if view.fps is None:
         frames = _even(first, last, view.frames)
     else:
-        frames = _window(first, last, view.frames, count, slowest.fps / view.fps, cut)
-    instants = slowest.start_offset_s + frames / slowest.fps
-    return [frames if r is slowest else frames_at(r, instants) for r in recordings]
+        frames = _window(first, last, view.frames, count, anchor.fps / view.fps, cut)
+    frames = _shown(catalog, anchor, frames)
+    instants = catalog.instants(anchor, frames)
+    return [frames if r is anchor else catalog.frames_at(r, instants) for r in recordings]
 
 
-def common_instants(recordings: list[Recording], count: int) -> np.ndarray:
-    """Instants in s, evenly over the span that all recordings show, at frames of the slowest: float (count,)."""
-    slowest, first, last = _shared(recordings)
-    return slowest.start_offset_s + _even(first, last, count) / slowest.fps
+def common_instants(catalog: Catalog, recordings: list[Recording], count: int) -> np.ndarray:
+    """Instants in s, evenly over the span that all recordings show, at frames of their anchor: float (count,)."""
+    anchor, first, last = _shared(recordings)
+    return catalog.instants(anchor, _shown(catalog, anchor, _even(first, last, count)))
 
 
-def frames_at(recording: Recording, instants: np.ndarray) -> np.ndarray:
-    """Index of the frame nearest to each instant in s: float (n,) -> int64 (n,)."""
-    index = np.rint((instants - recording.start_offset_s) * recording.fps).astype(np.int64)
-    return np.clip(index, 0, recording.num_frames - 1)
+def _shown(catalog: Catalog, recording: Recording, frames: np.ndarray) -> np.ndarray:
+    """Frames counted at the average rate -> the frames shown nearest to their instants: int64 (n,)."""
+    if recording.constant_rate:
+        return frames
+    return catalog.frames_at(recording, recording.start_s + frames / recording.fps)
 
 
 def run_together(recordings: list[Recording]) -> bool:
@@ -113,23 +122,22 @@ def run_together(recordings: list[Recording]) -> bool:
 
 def overlap(recordings: list[Recording]) -> tuple[float, float]:
     """First and last instant, in s on the scene's clock, that every recording shows; reversed where there is none."""
-    start_s = max(r.start_offset_s for r in recordings)
-    return start_s, min(end_s(r) for r in recordings)
-
-
-def end_s(recording: Recording) -> float:
-    """The instant of its last frame, in s on the scene's clock."""
-    return recording.start_offset_s + (recording.num_frames - 1) / recording.fps
+    return max(r.start_s for r in recordings), min(r.end_s for r in recordings)
 
 
 def _shared(recordings: list[Recording]) -> tuple[Recording, int, int]:
-    """The slowest recording, and its first and last frame that all the others show too."""
+    """The anchor, and its first and last frame that all the others show too, counted at its average rate."""
     first_s, last_s = overlap(recordings)
-    slowest = min(recordings, key=lambda r: r.fps)
-    first = int(np.ceil((first_s - slowest.start_offset_s) * slowest.fps - 1e-6))
-    last = int(np.floor((last_s - slowest.start_offset_s) * slowest.fps + 1e-6))
-    first = max(0, min(first, slowest.num_frames - 1))
-    return slowest, first, max(first, min(last, slowest.num_frames - 1))  # the overlap may fall between two frames
+    anchor = _anchor(recordings)
+    first = int(np.ceil((first_s - anchor.start_s) * anchor.fps - 1e-6))
+    last = int(np.floor((last_s - anchor.start_s) * anchor.fps + 1e-6))
+    first = max(0, min(first, anchor.num_frames - 1))
+    return anchor, first, max(first, min(last, anchor.num_frames - 1))  # the overlap may fall between two frames
+
+
+def _anchor(recordings: list[Recording]) -> Recording:
+    """Whose frames the instants of a clip are: one with gaps, for which the others have frames, else the slowest."""
+    return min(recordings, key=lambda r: (r.constant_rate, r.fps))
 
 
 def _even(first: int, last: int, count: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from crossview.datasets import ae2
 from crossview.datasets.catalog import Catalog
-from crossview.datasets.catalog.probing import check_share
+from crossview.datasets.catalog.probing import Prober, check_share
 from crossview.errors import UserError
 
 from .cameras import EGO_VIEWS
@@ -80,8 +80,8 @@ def export_ae2(
     return out
 
 
-def exported_catalog(out: Path, action: str) -> Catalog:
+def exported_catalog(out: Path, action: str, prober: Prober | None = None) -> Catalog:
     """The catalog of one action of an export, as AE2's own adapter reads it."""
-    made = ae2.catalog(ae2.Options(root=out, set=action))
+    made = ae2.catalog(ae2.Options(root=out, set=action), prober=prober)
     check_share(made, 0.05)
     return made

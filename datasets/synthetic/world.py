@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,7 +17,9 @@ import pyarrow.parquet as pq
 
 from crossview import storage
 from crossview.datasets.catalog import Catalog, Classes, Recording, Segment, one_protocol
+from crossview.datasets.catalog.catalog import INDICES
 from crossview.datasets.catalog.classes import natural_order
+from crossview.datasets.catalog.probing import Prober
 from crossview.errors import UserError
 
 from .cameras import is_ego, view_names
@@ -205,4 +207,13 @@ def write(config: WorldConfig, out: Path, progress: Progress | None = None) -> C
         for name in take_names(config)
     ]
     run(jobs, config.workers, progress)
-    return gather(jobs, out, lambda job, view: recording_of(job, view, out))
+    paths = [file.relative_to(out).as_posix() for job in jobs for file in job.files.values()]
+    infos, unreadable = Prober(out / INDICES).probe(out, paths)
+    if unreadable:
+        raise UserError(f"{unreadable[0].reason}; remove the file and run the same command again")
+
+    def row(job: Job, view: str) -> Recording:
+        recording = recording_of(job, view, out)
+        return replace(recording, **infos[recording.path].columns())
+
+    return gather(jobs, out, row)

@@ -11,13 +11,12 @@ import numpy as np
 from crossview import storage
 from crossview.datasets.video.conversion import Pixels
 from crossview.datasets.video.decord_decoder import Decord
+from crossview.datasets.video.frames import TIME_LIMIT_S
 from crossview.datasets.video.framing import Framing
 from crossview.datasets.video.indexing import VideoInfo, scan
 from crossview.datasets.video.pyav_decoder import PyAV
 from crossview.datasets.video.source import Source, Wanted
 from crossview.errors import UserError
-
-TIME_LIMIT_S = 60.0
 
 
 def probe(path: Path, *, time_limit_s: float = TIME_LIMIT_S) -> VideoInfo:

@@ -9,6 +9,7 @@ import os
 import zlib
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,12 @@ class FrameIndex:
     def shows(self, number: int, frame: VideoFrame) -> bool:
         """Whether a decoded frame is frame `number`: by its time stamp and its picture."""
         return bool(frame.pts == self.pts[number] and checksum(frame) == self.checks[number])
+
+
+@lru_cache(maxsize=64)
+def cached_index(file: Path) -> FrameIndex:
+    """`FrameIndex.read`; an index is never rewritten, since its file's name holds the video's fingerprint."""
+    return FrameIndex.read(file)
 
 
 def _write_bytes(file: Path, content: bytes) -> None:

@@ -20,6 +20,8 @@ from crossview.errors import UserError
 
 MAX_PIXELS = 2**27
 """Of one picture, which is more than 16K video has (15360 x 8640): a damaged header may claim any size."""
+TIME_LIMIT_S = 60.0
+"""Seconds that reading `FRAMES_PER_LIMIT` frames may take, unless the caller says otherwise."""
 FRAMES_PER_LIMIT = 1800
 """Frames that a time limit is meant for: about a minute of video. Reading more may take longer in proportion."""
 _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails
@@ -135,8 +137,8 @@ def sequential(
     """Every frame in presentation order, on one thread; damage and delay raise UnreadableVideo.
 
     `time_limit_s` is a `Limit` on the time spent here, not on what the caller does with a frame. It is checked at every
-    packet of any stream, with frames or without; see `opened` for what it cannot interrupt. `packet_seen` gets the packets of the
-    video that are not empty.
+    packet of any stream, with frames or without; see `opened` for what it cannot interrupt. `packet_seen` gets the
+    packets of the video that are not empty.
     """
     limit = Limit(path, time_limit_s)
     with opened(path, time_limit_s) as (container, stream):

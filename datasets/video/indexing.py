@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import hashlib
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from crossview import storage
 from crossview.datasets.video.frame_index import FrameIndex, checksum, fingerprint
 from crossview.datasets.video.frames import UnreadableVideo, as_unreadable, opened, sequential
 from crossview.datasets.video.orientation import displayed_size
+from crossview.errors import UserError
 
 MIN_FPS, MAX_FPS = 1e-3, 1e5
 """Frame rates outside are errors of the file: of its time base, mostly."""
@@ -37,6 +42,26 @@ class VideoInfo:
     """Presentation time of the first frame from the start of the file's clock, as where the sound starts earlier."""
     constant_rate: bool
     """Whether frame k is shown at ``first_s + k / fps``, to the precision of the file's time stamps."""
+    index: str = ""
+    """The file of the frame index, where one was written."""
+
+    def columns(self) -> dict[str, Any]:
+        """The fields of a `Recording` that is the whole file."""
+        return asdict(self)
+
+
+def index_of(path: Path, folder: Path, time_limit_s: float) -> VideoInfo:
+    """`scan` that keeps the frame index in `folder`; a file that is indexed there is not decoded. UnreadableVideo."""
+    state = fingerprint(path)
+    name = hashlib.blake2b(f"{path.absolute()} {state}".encode(), digest_size=12).hexdigest()
+    kept = folder / f"{name}.npz"
+    if storage.is_file(kept):
+        with contextlib.suppress(UserError):  # else it is made again
+            return VideoInfo(**FrameIndex.read(kept).facts, index=str(kept))
+    info, index = scan(path, time_limit_s=time_limit_s)
+    facts = {name: value for name, value in asdict(info).items() if name != "index"}
+    replace(index, facts=facts).write(kept)
+    return replace(info, index=str(kept))
 
 
 def scan(path: Path, *, time_limit_s: float) -> tuple[VideoInfo, FrameIndex]:

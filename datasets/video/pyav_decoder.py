@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from av.video.frame import VideoFrame
 
 from crossview.datasets.video.conversion import Pixels, rgb, yuv420
-from crossview.datasets.video.frame_index import FrameIndex
+from crossview.datasets.video.frame_index import cached_index
 from crossview.datasets.video.frames import TooSlow, UnreadableVideo, as_unreadable, sequential
 from crossview.datasets.video.framing import Framing
 from crossview.datasets.video.seeking import passes, pictures
@@ -29,7 +28,7 @@ class PyAV:
     ) -> list[np.ndarray]:
         """See `read_clips`."""
         frames = frames_in_file(source, wanted)
-        index = _index(source)
+        index = None if source.index is None else cached_index(source.index)
         if index is not None:
             index.check_current(source.path)
             if frames[-1] >= len(index.pts):
@@ -43,16 +42,6 @@ class PyAV:
                 except UnreadableVideo as error:
                     warnings.warn(f"{error}; the file is read from its start", stacklevel=2)
         return _placed(source, wanted, pixels, _forward(source.path, frames, time_limit_s))
-
-
-def _index(source: Source) -> FrameIndex | None:
-    return None if source.index is None else _cached(source.index)
-
-
-@lru_cache(maxsize=64)
-def _cached(file: Path) -> FrameIndex:
-    """An index is never rewritten: its file's name holds the video's fingerprint."""
-    return FrameIndex.read(file)
 
 
 def _forward(path: Path, frames: np.ndarray, time_limit_s: float) -> Iterator[tuple[int, VideoFrame]]:

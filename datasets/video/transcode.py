@@ -15,11 +15,13 @@ import av
 
 from crossview import storage
 from crossview.datasets.catalog import Catalog, Quarantined, Recording
+from crossview.datasets.catalog.catalog import INDICES
 from crossview.datasets.catalog.probing import Tick, check_broken
 from crossview.datasets.video.conversion import yuv420
 from crossview.datasets.video.decode import probe
 from crossview.datasets.video.frames import UnreadableVideo, as_unreadable, opened, sequential
 from crossview.datasets.video.framing import Framing
+from crossview.datasets.video.indexing import index_of
 from crossview.datasets.video.orientation import displayed_size
 from crossview.errors import UserError
 
@@ -89,7 +91,8 @@ def _catalog_of(catalog: Catalog, out: Path, copies: dict[str, Recording], broke
     for source in catalog.recordings:
         if source.path in copies:
             copy = copies[source.path]
-            recordings.append(replace(source, path=copy.path, height_px=copy.height_px, width_px=copy.width_px))
+            size = {"height_px": copy.height_px, "width_px": copy.width_px}
+            recordings.append(replace(source, path=copy.path, index=copy.index, **size))
     ids = {r.id for r in recordings}
     kept = catalog.keep(lambda r: r.id in ids)
     return replace(kept, root=out, recordings=tuple(recordings), quarantined=(*catalog.quarantined, *broken))
@@ -122,8 +125,8 @@ def _copy(catalog: Catalog, source: Recording, out: Path, encoding: Encoding, ti
                 raise UnreadableVideo(f"{file}: its copy has {found} frames instead of {source.num_frames}")
 
         storage.write(target, build, once=True)
-    with opened(storage.local(target), time_limit_s) as (_, picture):
-        return replace(source, path=str(relative), height_px=picture.height, width_px=picture.width)
+    info = index_of(target, out / INDICES, time_limit_s)
+    return replace(source, path=str(relative), height_px=info.height_px, width_px=info.width_px, index=info.index)
 
 
 def _stamp(target: Path, time_limit_s: float) -> str | None:

@@ -10,7 +10,7 @@ import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -19,7 +19,8 @@ import tyro
 import crossview.datasets
 from crossview import storage
 from crossview.datasets.catalog import Catalog
-from crossview.datasets.catalog.probing import check_share, check_splits
+from crossview.datasets.catalog.catalog import INDICES
+from crossview.datasets.catalog.probing import Prober, check_share, check_splits
 from crossview.datasets.sampling.coverage import clock_warnings
 from crossview.errors import UserError
 from crossview.platform.cli.options import parse
@@ -54,7 +55,7 @@ def dataset_names() -> list[str]:
 
 
 def dataset(name: str, args: Sequence[str]) -> None:
-    """Catalog a dataset by its module: `Options`, `PROTOCOLS` and `catalog(options, tick=...)`."""
+    """Catalog a dataset by its module: `Options`, `PROTOCOLS` and `catalog(options, prober=...)`."""
     module = importlib.import_module(f"crossview.datasets.{name}")
     request = parse(
         Request[module.Options],  # type: ignore[name-defined]
@@ -64,7 +65,7 @@ def dataset(name: str, args: Sequence[str]) -> None:
     )
     _reach(request.out)
     with ticking("reading") as tick:
-        made = module.catalog(request.options, tick=tick)
+        made = module.catalog(request.options, prober=Prober(request.out / INDICES, tick))
     check_share(made, request.max_quarantined)
     _check_protocols(made, module.PROTOCOLS, f"dataset {name}")
     _save(made, request.out)
@@ -173,14 +174,15 @@ def synthetic(
         else:
             export_ae2(config, here, layout="csv" if layout == "ae2-csv" else "folders", progress=tick)
     if layout == "synchronized":
-        made = replace(made, root=out)
+        made = Catalog.load(out, out)
         made.save(out)
         _save(made, out / "catalog")
         if teachers:
             truth.write(made, out, out / "catalog")
         return
     for action in config.actions:
-        _save(exported_catalog(out, action), out / f"catalog-{action}")
+        folder = out / f"catalog-{action}"
+        _save(exported_catalog(out, action, Prober(folder / INDICES)), folder)
 
 
 def copies(catalog: Path, out: Path, size_px: int = 256, gop: int = 8, max_quarantined: float = 0.05) -> None:

@@ -94,7 +94,7 @@ class _Writer:
     def __call__(self, index: int) -> Arrays:
         job, recording = self.job, self.job.todo.recordings[index]
         source = job.todo.file(recording)
-        chunks = video(source, recording.num_frames, job.base.size_px, job.data, job.base.chunk)
+        chunks = video(job.todo.source(recording), recording.num_frames, job.base.size_px, job.data, job.base.chunk)
         write_file(job.files[index], recording, source, (self._features(chunk) for chunk in chunks))
         return {}
 

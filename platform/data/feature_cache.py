@@ -56,14 +56,14 @@ def cache(
     else from the config; this process uses `model`, where it has them built already.
     """
     data = data or Data(catalog=out)
-    nothing = Catalog(catalog.root, ())
+    nothing = Catalog(catalog.root, (), folder=catalog.folder)
     job = _Job(method_name, method_config, nothing, [], data, batch, seed, weights)
     folder = out.resolve() / _key(method_name, method_config, model or job.model(torch.device("cpu")), data)
     storage.make_folder(folder)
     kept = [replace(r, kind="features", path=_file_name(catalog.file(r), r)) for r in catalog.recordings]
     missing = [i for i, r in enumerate(kept) if not is_complete(folder / r.path, r)]
     if missing:
-        todo = Catalog(catalog.root, tuple(catalog.recordings[i] for i in missing))
+        todo = replace(nothing, recordings=tuple(catalog.recordings[i] for i in missing))
         files = [folder / kept[i].path for i in missing]
         options = {"job": replace(job, todo=todo, files=files), "device": device}
         if in_process and model is not None:
@@ -131,7 +131,8 @@ class _Writer:
     def __call__(self, index: int) -> Arrays:
         job, recording = self.job, self.job.todo.recordings[index]
         source, size = job.todo.file(recording), job.config.sampling().view_for(recording.perspective).size_px
-        parts = clips(self.model, source, recording, size, job.data, batch=job.batch, device=self.device)
+        where, count = job.todo.source(recording), recording.num_frames
+        parts = clips(self.model, where, count, size, job.data, batch=job.batch, device=self.device)
         write_file(job.files[index], recording, source, (self._checked(part) for part in parts))
         return {}
 

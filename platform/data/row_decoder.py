@@ -6,7 +6,7 @@ import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -15,8 +15,10 @@ from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.plan import Clip, Plan, Row
 from crossview.datasets.teachers.store import FOLDER, Teachers
 from crossview.datasets.video.conversion import Pixels
-from crossview.datasets.video.decode import decode
+from crossview.datasets.video.decode import read_clips
 from crossview.datasets.video.frames import UnreadableVideo
+from crossview.datasets.video.framing import Framing
+from crossview.datasets.video.source import Wanted
 from crossview.errors import UserError
 from crossview.platform.config import Data
 from crossview.platform.data.feature_files import feature_shape, read_features
@@ -92,9 +94,9 @@ class RowDecoder:
 
     Each file of a row is opened once and read forward once for all of the row's windows. A row with an unreadable file
     is replaced by the first readable one of a sequence of the same epoch's rows that is a pure function of (plan, row);
-    the failure is reported in the column "quarantine" (JSON). It remembers, per recording, up to which frame reading
-    was tried and failed, and every later read must get as far to succeed: so what is replaced does not depend on what
-    was read before, and is the same in every worker and after a resume.
+    the failure is reported in the column "quarantine" (JSON). Whether a row is readable follows from its own frames, so
+    what is replaced does not depend on what was read before, and is the same in every worker and after a resume. A
+    forward pass that failed once is not tried again up to the same frame or beyond.
     """
 
     def __init__(self, plan: Plan | Mixture, data: Data, shard: Shard) -> None:
@@ -194,7 +196,7 @@ class RowDecoder:
         first = sample - sample % self.plan.rows_per_epoch
         while True:
             try:
-                files = self._files(row, reports)
+                pictures = self._pictures(row, reports)
                 break
             except UnreadableVideo:
                 tried += 1
@@ -204,24 +206,24 @@ class RowDecoder:
         for window, clips in enumerate(row.clips):
             for place, (slot, clip) in enumerate(zip(self.slots, clips, strict=True)):
                 if clip is not None:
-                    self._place(out, slot, clip, (k, window, place) if self.group else (k, window), files)
+                    at = (k, window, place) if self.group else (k, window)
+                    out[slot.name][at] = pictures[window, place]
+                    self._place_facts(out, slot.name, clip, at)
         return reports
-
-    def _place(self, out: Arrays, slot: Slot, clip: Clip, at: tuple[int, ...], files: dict[Any, Any]) -> None:
-        frames, pictures = files[clip.recording, slot.size_px]
-        np.take(pictures, np.searchsorted(frames, clip.frames), axis=0, out=out[slot.name][at], mode="clip")
-        out[f"{slot.name}/frames"][at] = clip.frames
-        out[f"{slot.name}/num_frames"][at] = self.plan.catalog.recordings[clip.recording].num_frames
-        if self.group:
-            out["video/mask"][at] = 1
-        self._place_facts(out, slot.name, clip, at[:2])
 
     def _place_facts(self, out: Arrays, name: str, clip: Clip, at: tuple[int, ...]) -> None:
         sampling, recording = self.plan.sampling, self.plan.catalog.recordings[clip.recording]
+        out[f"{name}/frames"][at] = clip.frames
+        out[f"{name}/num_frames"][at] = recording.num_frames
+        if self.group:
+            out["video/mask"][at] = 1
+            at = at[:2]
         if clip.length is not None:
             out[f"{name}/length"][at] = clip.length
-        for kind in sampling.labels:
-            out[f"{name}/label/{kind}"][at] = self.plan.labels.of(recording, kind, clip.frames)
+        if sampling.labels:
+            shown_s = self.plan.catalog.instants(recording, clip.frames[[0, -1]]) - recording.start_offset_s
+            for kind in sampling.labels:
+                out[f"{name}/label/{kind}"][at] = self.plan.labels.of(recording, kind, *shown_s.tolist())
         for task, count in sampling.scores.items():
             logits = self.teachers.scores(recording.id, task) if self.teachers else None
             if logits is not None:
@@ -238,21 +240,21 @@ class RowDecoder:
                 out[f"{name}/boxes"][at] = boxes
                 out[f"{name}/boxes/mask"][at] = 1
 
-    def _files(self, row: Row, reports: list[dict[str, Any]]) -> dict[Any, Any]:
-        """(recording, size) -> (frame indices, frames) of everything that the row needs."""
-        wanted: dict[tuple[int, int], list[np.ndarray]] = {}
-        for clips in row.clips:
-            for slot, clip in zip(self.slots, clips, strict=True):
+    def _pictures(self, row: Row, reports: list[dict[str, Any]]) -> dict[tuple[int, int], np.ndarray]:
+        """The row's clips by window and slot; each file is opened once."""
+        places: dict[int, list[tuple[int, int]]] = {}
+        for window, clips in enumerate(row.clips):
+            for slot, clip in enumerate(clips):
                 if clip is not None:
-                    wanted.setdefault((clip.recording, slot.size_px), []).append(clip.frames)
-        found = {}
-        for (recording, size_px), parts in wanted.items():
-            frames = np.unique(np.concatenate(parts))
-            last = int(frames[-1])
+                    places.setdefault(clip.recording, []).append((window, slot))
+        found: dict[tuple[int, int], np.ndarray] = {}
+        for recording, at in places.items():
+            of_file = [cast(Clip, row.clips[window][slot]) for window, slot in at]
+            last = max(int(clip.frames[-1]) for clip in of_file)
             try:
-                if recording in self._failed and last >= self._failed[recording]:
+                if self._fails(recording, last):
                     raise UnreadableVideo(f"{recording}: it failed before")
-                found[recording, size_px] = frames, self._read(recording, frames, size_px)
+                found |= zip(at, self._read(recording, of_file, [self.slots[slot] for _, slot in at]), strict=True)
             except UnreadableVideo as error:
                 if recording not in self._failed:
                     reports.append(self._report(recording, str(error)))
@@ -260,31 +262,42 @@ class RowDecoder:
                 raise
         return found
 
+    def _fails(self, recording: int, last: int) -> bool:
+        """Whether a forward pass up to frame `last` is known to fail; seeking may pass over what is damaged."""
+        sought = self.plan.catalog.recordings[recording].index and self.data.decoder == "pyav"
+        return not sought and recording in self._failed and last >= self._failed[recording]
+
     def _report(self, recording: int, reason: str) -> dict[str, Any]:
         facts = self.plan.catalog.recordings[recording]
         return {"recording": facts.id, "path": str(self.plan.catalog.file(facts)), "reason": reason}
 
-    def _read(self, recording: int, frames: np.ndarray, size_px: int) -> np.ndarray:
-        facts = self.plan.catalog.recordings[recording]
-        path = self.plan.catalog.file(facts)
+    def _read(self, recording: int, clips: list[Clip], slots: list[Slot]) -> list[np.ndarray]:
+        catalog, data = self.plan.catalog, self.data
+        facts = catalog.recordings[recording]
         if facts.kind == "features":
-            return _feature_rows(path, facts, frames, self.slots[0].shape)
-        if self.data.cache_frames:
+            array = _features(catalog.file(facts), facts, slots[0].shape)
+            return [array[clip.frames] for clip in clips]
+        if data.cache_frames:
             # A file that cannot be read to its end gives what can be read of it below.
             with contextlib.suppress(UnreadableVideo):
-                return frame_cache(path, facts, size_px, self.pixels, self.data)[frames]
-        return decode(
-            path,
-            frames,
-            size_px=size_px,
+                source, sizes = catalog.source(facts), {slot.size_px for slot in slots}
+                cached = {size: frame_cache(source, facts, size, self.pixels, data) for size in sizes}
+                return [cached[slot.size_px][clip.frames] for clip, slot in zip(clips, slots, strict=True)]
+        wanted = [
+            Wanted(clip.frames, Framing(size=(slot.size_px, slot.size_px)))
+            for clip, slot in zip(clips, slots, strict=True)
+        ]
+        return read_clips(
+            catalog.source(facts),
+            wanted,
             pixels=self.pixels,
-            decoder=self.data.decoder,
-            time_limit_s=self.data.limit_s(facts.num_frames),
+            decoder=data.decoder,
+            time_limit_s=data.time_limit_s,
         )
 
 
-def _feature_rows(path: Path, recording: Recording, frames: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _features(path: Path, recording: Recording, shape: tuple[int, ...]) -> np.ndarray:
     array = read_features(path, recording)
     if array.shape[1:] != shape:
         raise UnreadableVideo(f"{path}: features of shape {array.shape[1:]} per frame; the others here have {shape}")
-    return array[frames]
+    return array

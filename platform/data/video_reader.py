@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from crossview.datasets.catalog import Recording
+from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.video.conversion import yuv420
-from crossview.datasets.video.decode import decode
+from crossview.datasets.video.decode import read_clips
+from crossview.datasets.video.frame_index import cached_index
 from crossview.datasets.video.frames import UnreadableVideo, as_unreadable, sequential
 from crossview.datasets.video.framing import Framing
+from crossview.datasets.video.source import Source, Wanted
 from crossview.errors import UserError
 from crossview.methods.method import Method
 from crossview.platform.config import Data
@@ -24,20 +25,21 @@ MAX_DECODED_BYTES = 512 * 1024**2
 """Pictures of a pass of decord, which holds them all."""
 
 
-def video(file: Path, num_frames: int, size: int, data: Data, frames: int) -> Iterator[Tensor]:
+def video(source: Source, num_frames: int, size: int, data: Data, frames: int) -> Iterator[Tensor]:
     """The first `num_frames` frames in chunks of `frames`, as in training: uint8 (n, 3, H, W); raises UnreadableVideo.
 
-    PyAV reads the file forward once, decord in passes of MAX_DECODED_BYTES; `data.limit_s` says how
-    long that may take.
+    PyAV reads the file forward once, decord in passes of MAX_DECODED_BYTES.
     """
-    limit_s = data.limit_s(num_frames)
+    file = source.path
+    if source.index is not None:
+        cached_index(source.index).check_current(file)
     if data.decoder == "decord":
-        for pixels in _by_decord(file, num_frames, size, frames, limit_s):
+        for pixels in _by_decord(source, num_frames, size, frames, data.time_limit_s):
             yield torch.from_numpy(pixels).permute(0, 3, 1, 2)
         return
     planes: list[np.ndarray] = []
     count = 0
-    for frame, _ in sequential(file, limit_s):
+    for frame, _ in sequential(file, data.time_limit_s):
         with as_unreadable(file):
             planes.append(yuv420(frame, Framing(size=(size, size))))
         count += 1
@@ -49,12 +51,12 @@ def video(file: Path, num_frames: int, size: int, data: Data, frames: int) -> It
     raise UnreadableVideo(f"{file}: a sequential decode finds {count} of the {num_frames} frames expected")
 
 
-def _by_decord(file: Path, num_frames: int, size: int, frames: int, limit_s: float) -> Iterator[np.ndarray]:
+def _by_decord(source: Source, num_frames: int, size: int, frames: int, limit_s: float) -> Iterator[np.ndarray]:
     """uint8 (n, H, W, 3): its child process is started once per pass, which holds many chunks."""
     per_pass = max(frames, MAX_DECODED_BYTES // (size * size * 3) // frames * frames)
     for first in range(0, num_frames, per_pass):
-        wanted = np.arange(first, min(first + per_pass, num_frames))
-        pixels = decode(file, wanted, size_px=size, pixels="rgb", decoder="decord", time_limit_s=limit_s)
+        wanted = Wanted(np.arange(first, min(first + per_pass, num_frames)), Framing(size=(size, size)))
+        (pixels,) = read_clips(source, [wanted], pixels="rgb", decoder="decord", time_limit_s=limit_s)
         pixels = np.array(pixels)  # torch wants memory that could be written
         yield from (pixels[k : k + frames] for k in range(0, len(pixels), frames))
 
@@ -79,13 +81,13 @@ def frozen_parts(model: Method, chunks: Iterable[Tensor], device: torch.device) 
 
 
 def clips(
-    model: Method, file: Path, recording: Recording, size: int, data: Data, *, batch: int, device: torch.device
+    model: Method, source: Source, num_frames: int, size: int, data: Data, *, batch: int, device: torch.device
 ) -> Iterator[Tensor]:
     """`frozen_parts` of all frames in order.
 
     Chunks of `batch` frames are cut from frame 0 on, so that they do not depend on who computes them.
     """
-    return frozen_parts(model, video(file, recording.num_frames, size, data, batch), device)
+    return frozen_parts(model, video(source, num_frames, size, data, batch), device)
 
 
 def whole_input(model: Method, chunks: Callable[[], Iterable[Tensor]], device: torch.device) -> Tensor:
@@ -101,9 +103,10 @@ def whole_input(model: Method, chunks: Callable[[], Iterable[Tensor]], device: t
 
 
 def model_input(
-    model: Method, file: Path, recording: Recording, size: int, data: Data, *, batch: int, device: torch.device
+    model: Method, catalog: Catalog, recording: Recording, size: int, data: Data, *, batch: int, device: torch.device
 ) -> Tensor:
     """`whole_input` of a recording of a catalog; cached features are read."""
     if recording.kind == "features":
-        return torch.from_numpy(read_features(file, recording)).unsqueeze(0).to(device)
-    return whole_input(model, lambda: video(file, recording.num_frames, size, data, batch), device)
+        return torch.from_numpy(read_features(catalog.file(recording), recording)).unsqueeze(0).to(device)
+    source = catalog.source(recording)
+    return whole_input(model, lambda: video(source, recording.num_frames, size, data, batch), device)

@@ -14,8 +14,10 @@ from torch import Tensor
 from crossview.datasets.catalog import Catalog, Perspective, Recording
 from crossview.datasets.sampling.evaluation_clips import Windows, evaluation_clips
 from crossview.datasets.sampling.spec import Sampling, View
-from crossview.datasets.video.decode import decode
+from crossview.datasets.video.decode import read_clips
 from crossview.datasets.video.frames import UnreadableVideo
+from crossview.datasets.video.framing import Framing
+from crossview.datasets.video.source import Wanted
 from crossview.downstream.clip_table import ClipTable
 from crossview.errors import UserError
 from crossview.methods.method import Method
@@ -63,7 +65,7 @@ def embed_clips(
 def clip_windows(catalog: Catalog, sampling: Sampling, per_scene: int) -> dict[str, Windows]:
     """The evaluation clips of every recording, by its id, with the length and rate that the method trains on."""
     views: dict[Perspective, View] = {r.perspective: sampling.view_for(r.perspective) for r in catalog.recordings}
-    found = evaluation_clips(catalog.recordings, views, per_scene)
+    found = evaluation_clips(catalog, views, per_scene)
     return {r.id: windows for r, windows in zip(catalog.recordings, found, strict=True)}
 
 
@@ -89,16 +91,16 @@ class _Embedder:
     @torch.inference_mode()
     def __call__(self, index: int) -> Arrays:
         job, recording = self.job, self.job.catalog.recordings[index]
-        file, frames = job.catalog.file(recording), job.windows[recording.id].frames
+        frames = job.windows[recording.id].frames
         size = self.sampling.view_for(recording.perspective).size_px
-        clips = clip_tensor(self.model, file, recording, frames, size, job.data, job.batch, self.device)
+        clips = clip_tensor(self.model, job.catalog, recording, frames, size, job.data, job.batch, self.device)
         return {row: _vectors(function(clips), row, recording, len(frames)) for row, function in self.rows.items()}
 
 
 @torch.no_grad()
 def clip_tensor(
     model: Method,
-    file: Path,
+    catalog: Catalog,
     recording: Recording,
     frames: np.ndarray,
     size_px: int,
@@ -110,31 +112,33 @@ def clip_tensor(
 
     The frozen part, if the method has one, processes each frame once. Raises UnreadableVideo.
     """
-    pixels = clip_frames(file, recording, frames, size_px, data)
+    pixels = clip_frames(catalog, recording, frames, size_px, data)
     return _frozen(model, pixels, batch, device)[_places(frames)]
 
 
-def clip_frames(file: Path, recording: Recording, frames: np.ndarray, size_px: int, data: Data) -> Tensor:
+def clip_frames(catalog: Catalog, recording: Recording, frames: np.ndarray, size_px: int, data: Data) -> Tensor:
     """The distinct frames among `frames`, ascending: uint8 (n, 3, H, W), or float16 (n, N, D) from a features file.
 
     Raises UnreadableVideo. Features, and frames that `data.cache_frames` keeps, are read memory-mapped.
     """
     wanted = np.unique(frames)
     if recording.kind == "features":
-        return torch.from_numpy(read_features(file, recording)[wanted])
+        return torch.from_numpy(read_features(catalog.file(recording), recording)[wanted])
     if wanted[-1] >= recording.num_frames:
-        raise UnreadableVideo(f"{file}: frame {wanted[-1]} was requested, but the file has {recording.num_frames}")
+        raise UnreadableVideo(
+            f"{catalog.file(recording)}: frame {wanted[-1]} was requested, but the recording has {recording.num_frames}"
+        )
+    source = catalog.source(recording)
     planes = data.decoder == "pyav"
     if data.cache_frames:
-        pictures = frame_cache(file, recording, size_px, "yuv420" if planes else "rgb", data)[wanted]
+        pictures = frame_cache(source, recording, size_px, "yuv420" if planes else "rgb", data)[wanted]
     else:
-        pictures = decode(
-            file,
-            wanted,
-            size_px=size_px,
+        (pictures,) = read_clips(
+            source,
+            [Wanted(wanted, Framing(size=(size_px, size_px)))],
             pixels="yuv420" if planes else "rgb",
             decoder=data.decoder,
-            time_limit_s=data.limit_s(recording.num_frames),
+            time_limit_s=data.time_limit_s,
         )
     pixels = torch.from_numpy(np.array(pictures))  # torch needs writable memory
     return yuv420_to_rgb(pixels) if planes else pixels.permute(0, 3, 1, 2)

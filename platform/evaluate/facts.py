@@ -67,8 +67,8 @@ def _one(r: Recording, catalog: Catalog) -> Recorded:
         perspective=r.perspective,
         subject=r.subject,
         action=r.action,
-        start_s=r.start_offset_s,
-        end_s=r.start_offset_s + (r.num_frames - 1) / r.fps,
+        start_s=r.start_s,
+        end_s=r.end_s,
         frame_labels={
             name: frozenset(np.unique(by[r.id]).tolist()) for name, by in catalog.frame_labels.items() if r.id in by
         },

@@ -79,8 +79,7 @@ class _Embedder:
     def __call__(self, index: int) -> Arrays:
         job, recording = self.job, self.job.catalog.recordings[index]
         size = self.sampling.view_for(recording.perspective).size_px
-        file = job.catalog.file(recording)
-        x = model_input(self.model, file, recording, size, job.data, batch=job.batch, device=self.device)
+        x = model_input(self.model, job.catalog, recording, size, job.data, batch=job.batch, device=self.device)
         return {row: _vectors(function(x), row, recording) for row, function in self.rows.items()}
 
 

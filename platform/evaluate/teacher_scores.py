@@ -136,8 +136,8 @@ class _RunScorer:
     def __call__(self, index: int) -> Arrays:
         job, recording = self.job, self.job.catalog.recordings[index]
         size = self.sampling.view_for(recording.perspective).size_px
-        file, frames = job.catalog.file(recording), job.windows[recording.id].frames
-        clips = clip_tensor(self.model, file, recording, frames, size, job.data, job.batch, self.device)
+        frames = job.windows[recording.id].frames
+        clips = clip_tensor(self.model, job.catalog, recording, frames, size, job.data, job.batch, self.device)
         found = self.model.class_logits(clips)
         kind = job.kind or (next(iter(found)) if len(found) == 1 else None)
         if kind not in found:
@@ -160,7 +160,7 @@ class _ClassifierScorer:
     def __call__(self, index: int) -> Arrays:
         job, recording = self.job, self.job.catalog.recordings[index]
         frames = job.windows[recording.id].frames
-        pixels = clip_frames(job.catalog.file(recording), recording, frames, job.base.size_px, job.data)
+        pixels = clip_frames(job.catalog, recording, frames, job.base.size_px, job.data)
         logits = self.model((pixels.to(self.device).float() / 255 - self.mean) / self.std)
         return {_LOGITS: logits.mean(0).float().cpu().numpy()}
 

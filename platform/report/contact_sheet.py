@@ -12,7 +12,8 @@ from PIL import Image
 from crossview import storage
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.sampling import windows
-from crossview.datasets.video.decode import decode
+from crossview.datasets.video.decode import read_clips
+from crossview.datasets.video.source import Source, Wanted
 from crossview.errors import UserError
 from crossview.platform.report.plots import FONT_PX, save
 
@@ -34,9 +35,9 @@ def contact_sheet(catalog: Catalog, scene: str, out: Path, instants: int = 8) ->
     Raises ValueError if the scene is unknown, has no video, or its recordings never overlap in time.
     """
     recordings = _recordings(catalog, scene)
-    times = common_instants(recordings, instants)
+    times = common_instants(catalog, recordings, instants)
     strips = [
-        Strip(f"{r.view} ({r.perspective})", list(thumbnails(catalog.file(r), windows.frames_at(r, times))))
+        Strip(f"{r.view} ({r.perspective})", thumbnails(catalog.source(r), catalog.frames_at(r, times)))
         for r in recordings
     ]
     figure = sheet(strips, times, f"Scene {scene}: {len(strips)} cameras at {len(times)} common instants")
@@ -57,26 +58,24 @@ def _recordings(catalog: Catalog, scene: str) -> list[Recording]:
     return sorted(found, key=lambda r: (r.perspective != "ego", r.view))
 
 
-def common_instants(recordings: list[Recording], count: int) -> np.ndarray:
+def common_instants(catalog: Catalog, recordings: list[Recording], count: int) -> np.ndarray:
     """`windows.common_instants`; raises ValueError if the recordings have none."""
     if count < 1:
         raise UserError(f"instants is {count}; it must be at least 1")
     if not windows.run_together(recordings):
-        spans = [
-            f"{r.view} {r.start_offset_s:.2f}-{r.start_offset_s + (r.num_frames - 1) / r.fps:.2f} s" for r in recordings
-        ]
+        spans = [f"{r.view} {r.start_s:.2f}-{r.end_s:.2f} s" for r in recordings]
         raise UserError(
             f"scene {recordings[0].scene!r}: its recordings never overlap in time ({', '.join(spans)}); "
             "check start_offset_s and fps in the catalog"
         )
-    return windows.common_instants(recordings, count)
+    return windows.common_instants(catalog, recordings, count)
 
 
-def thumbnails(file: Path, frames: np.ndarray, height_px: int = THUMBNAIL_PX) -> list[np.ndarray]:
+def thumbnails(source: Source, frames: np.ndarray, height_px: int = THUMBNAIL_PX) -> list[np.ndarray]:
     """Pictures of any frames, in the given order, scaled to one height: uint8 (height_px, W, 3) each."""
     wanted, back = np.unique(frames, return_inverse=True)
     pictures = []
-    for picture in decode(file, wanted):
+    for picture in read_clips(source, [Wanted(wanted)])[0]:
         height, width = picture.shape[:2]
         size = (max(1, round(width * height_px / height)), height_px)
         pictures.append(np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX)))

@@ -178,9 +178,9 @@ def _shots(
     for video in sorted({int(e.video[r]) for r in rows}):
         of_video = [r for r in sorted(rows) if e.video[r] == video]
         recording = by_id[e.videos[video]]
-        pictures = thumbnails(catalog.file(recording), e.frame[of_video].astype(np.int64))
-        for row, picture in zip(of_video, pictures, strict=True):
-            second = e.frame[row] / recording.fps
+        pictures = thumbnails(catalog.source(recording), e.frame[of_video].astype(np.int64))
+        seconds = catalog.instants(recording, e.frame[of_video].astype(np.int64)) - recording.start_offset_s
+        for row, picture, second in zip(of_video, pictures, seconds, strict=True):
             caption = f"{recording.perspective}, {phases[e.labels[row]]}\n{recording.subject}, {second:.1f} s"
             out[row] = plots.Shot(picture, caption, int(e.labels[row]))
     return out

@@ -13,6 +13,8 @@ from typing import Any
 
 from crossview import storage
 from crossview.datasets.catalog import Catalog
+from crossview.datasets.catalog.catalog import INDICES
+from crossview.datasets.catalog.probing import Prober
 from crossview.datasets.synthetic.ae2_layout import export_ae2, exported_catalog
 from crossview.datasets.synthetic.world import write
 from crossview.errors import UserError
@@ -92,7 +94,7 @@ def _data(study: Study, out: Path) -> Path:
             write(study.world, out / "data", tick).save(folder)
             return folder
         export_ae2(study.world, out / "data", layout="csv", progress=tick)
-    exported_catalog(out / "data", study.world.actions[0]).save(folder)
+    exported_catalog(out / "data", study.world.actions[0], Prober(folder / INDICES)).save(folder)
     return folder
 
 
