@@ -14,6 +14,7 @@ import pytest
 import videos
 
 from crossview.datasets.catalog import Catalog, Quarantined, Recording, Segment, one_protocol
+from crossview.datasets.catalog.tables import OLD_RECORDINGS
 from crossview.datasets.video.decode import probe
 from crossview.datasets.video.transcode import prepare
 
@@ -105,9 +106,9 @@ def test_what_load_refuses(tmp_path: Path) -> None:
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     full(tmp_path).save(tmp_path / "tables")
     facts = json.loads((tmp_path / "tables" / "catalog.json").read_text())
-    assert facts["format"] == 2
-    (tmp_path / "tables" / "catalog.json").write_text(json.dumps(facts | {"format": 3}))
-    with pytest.raises(ValueError, match=r"newer Crossview wrote this catalog \(format 3; this one reads up to 2\)"):
+    assert facts["format"] == 3
+    (tmp_path / "tables" / "catalog.json").write_text(json.dumps(facts | {"format": 4}))
+    with pytest.raises(ValueError, match=r"newer Crossview wrote this catalog \(format 4; this one reads up to 3\)"):
         Catalog.load(tmp_path / "tables")
 
 
@@ -162,7 +163,7 @@ def write_format_1(catalog: Catalog, folder: Path) -> None:
     old = {r.id: f"{catalog.split_of(r)}/{r.scene}/{r.view}" for r in catalog.recordings}
     rows = []
     for r in catalog.recordings:
-        facts = dataclasses.asdict(r)
+        facts = {name: value for name, value in dataclasses.asdict(r).items() if name in OLD_RECORDINGS.names}
         rows.append({"dataset": facts.pop("dataset"), "split": catalog.split_of(r), **facts})
     labels = [
         {"recording": old[k], "name": n, "labels": v} for n, by in catalog.frame_labels.items() for k, v in by.items()
@@ -177,6 +178,15 @@ def write_format_1(catalog: Catalog, folder: Path) -> None:
     for name, values in tables.items():
         pq.write_table(pa.Table.from_pylist(values), folder / f"{name}.parquet")
     (folder / "catalog.json").write_text(json.dumps({"root": str(catalog.root)}))
+
+
+def test_a_catalog_of_0_5_is_read_as_one_of_today(tmp_path: Path) -> None:
+    catalog = full(tmp_path)
+    catalog.save(tmp_path / "old")
+    file = tmp_path / "old" / "recordings.parquet"
+    pq.write_table(pq.read_table(file).select(OLD_RECORDINGS.names), file)
+    (tmp_path / "old" / "catalog.json").write_text(json.dumps({"format": 2, "root": str(catalog.root)}))
+    assert same(Catalog.load(tmp_path / "old"), catalog)
 
 
 def test_a_catalog_of_0_3_is_read_as_one_of_today(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +10,7 @@ import videos
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.sampling.plan import Plan
 from crossview.datasets.sampling.spec import Sampling, View
-from crossview.datasets.video import decode as video
-from crossview.platform import config
 from crossview.platform.config import Data
-from crossview.platform.data import row_decoder
 from crossview.platform.data.row_decoder import RowDecoder, Shard
 
 SAMPLING = Sampling(views={"ego": View(perspective="ego", frames=5, fps=10.0, size_px=32)}, pairing="single")
@@ -58,20 +54,3 @@ def test_a_truncated_video_is_not_cached_and_is_quarantined(catalog: Catalog) ->
     out = decoded(catalog, cache_frames=True)
     assert any(broken.id in report for report in out["quarantine"])
     assert not list((catalog.root / "catalog" / "frames" / "pyav-32").glob(f"*{broken.scene}*"))
-
-
-def test_the_time_limit_of_a_training_clip_grows_with_its_recording(
-    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limits: list[float] = []
-
-    def decode(*arguments: Any, time_limit_s: float, **options: Any) -> np.ndarray:
-        limits.append(time_limit_s)
-        return video.decode(*arguments, time_limit_s=time_limit_s, **options)
-
-    monkeypatch.setattr(row_decoder, "decode", decode)
-    monkeypatch.setattr(config, "FRAMES_PER_LIMIT", 7)
-    decoded(catalog)
-    lengths = {r.num_frames for r in catalog.select("train").recordings if r.perspective == "ego"}
-    assert lengths == {14, 15}
-    assert sorted(set(limits)) == pytest.approx([60 * 14 / 7, 60 * 15 / 7])

@@ -142,7 +142,7 @@ def test_what_a_module_must_keep_to(toy: Path, capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         prepare(toy, "--max-quarantined", "0.2")
     assert "has the protocols x-sub, x-set, its module declares x-sub, x-set, x-view" in capsys.readouterr().err
-    assert not (toy / "catalog").exists()
+    assert not (toy / "catalog" / "catalog.json").exists()
 
 
 def test_a_file_is_in_one_split_of_a_protocol(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,7 +151,7 @@ def test_a_file_is_in_one_split_of_a_protocol(toy: Path, capsys: pytest.CaptureF
         prepare(toy)
     said = capsys.readouterr().err
     assert "dataset toy, protocol 'x-sub': c_head.mp4 is in split 'val' and in split 'train', there as a_h" in said
-    assert not (toy / "catalog").exists()
+    assert not (toy / "catalog" / "catalog.json").exists()
 
 
 def test_recordings_that_take_no_part_are_counted(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,7 +168,7 @@ def test_recordings_that_take_no_part_are_counted(toy: Path, capsys: pytest.Capt
     with pytest.raises(SystemExit):
         prepare(toy)
     assert "dataset toy: protocol 'x-sub' has none of the 5 recordings" in capsys.readouterr().err
-    assert not (toy / "catalog").exists()
+    assert not (toy / "catalog" / "catalog.json").exists()
 
 
 def test_two_protocols_share_cached_features_and_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,20 +179,20 @@ def test_two_protocols_share_cached_features_and_frames(tmp_path: Path, monkeypa
     whole = cache("byov", config, both.under("default"), out, in_process=True)
     files = {f: f.stat().st_mtime_ns for f in out.rglob("*.npy")}
     assert len(files) == len(made.recordings)
-    frames = {r.id: np.array(frame_cache(made.file(r), r, 16, "rgb", data)) for r in made.recordings}
+    frames = {r.id: np.array(frame_cache(made.source(r), r, 16, "rgb", data)) for r in made.recordings}
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("computed twice")
 
     monkeypatch.setattr("crossview.platform.data.feature_cache.compute", never)
-    monkeypatch.setattr("crossview.platform.data.frame_cache.decode", never)
+    monkeypatch.setattr("crossview.platform.data.frame_cache.read_clips", never)
     for split in ("train", "val"):
         part = both.select(split, "x-view")
         features = cache("byov", config, part, out, in_process=True)
         assert {r.path for r in features.recordings} <= {r.path for r in whole.recordings}
         assert {features.split_of(r) for r in features.recordings} == {split}
         for r in part.recordings:
-            assert np.array_equal(frame_cache(made.file(r), r, 16, "rgb", data), frames[r.id])
+            assert np.array_equal(frame_cache(made.source(r), r, 16, "rgb", data), frames[r.id])
     assert {f: f.stat().st_mtime_ns for f in out.rglob("*.npy")} == files
     assert not any(split in f.name for f in files for split in ("train", "val", "test"))
 

@@ -171,7 +171,7 @@ def test_a_scene_of_that_name_in_another_dataset_is_not_on_the_sheet(root: Path,
 
 def test_pictures_come_in_the_order_asked_for(root: Path) -> None:
     catalog = Catalog.load(root / "catalog")
-    pictures = thumbnails(catalog.file(catalog.recordings[0]), np.array([7, 2, 7]), height_px=64)
+    pictures = thumbnails(catalog.source(catalog.recordings[0]), np.array([7, 2, 7]), height_px=64)
     assert [videos.barcode(p) for p in pictures] == [7, 2, 7]
 
 

@@ -15,7 +15,7 @@ import videos
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.video.conversion import Pixels
 from crossview.datasets.video.decode import decode, probe
-from crossview.datasets.video.frames import UnreadableVideo
+from crossview.datasets.video.frames import Limit, UnreadableVideo
 from crossview.datasets.video.transcode import prepare
 
 ASKED = np.array([0, 3, 4, 11, 13, 28, 29])
@@ -195,3 +195,25 @@ def test_real_footage_streams_exactly() -> None:
     assert (info.num_frames, info.fps) == (100, 60.0)
     every = decode(files[0], np.arange(40), size_px=64)
     np.testing.assert_array_equal(decode(files[0], np.array([0, 17, 39]), size_px=64), every[[0, 17, 39]])
+
+
+def test_a_long_file_may_take_longer_in_proportion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """60 s for 1800 frames: 0.03 s per frame is within the limit however many follow, 0.034 s is not."""
+    now = 0.0
+    monkeypatch.setattr("crossview.datasets.video.frames.time.monotonic", lambda: now)
+
+    def frames_within(seconds_each: float, frames: int) -> int:
+        nonlocal now
+        limit = Limit(Path("long.mp4"), 60.0)
+        for count in range(frames):
+            now += seconds_each
+            try:
+                limit.frame_read()
+            except UnreadableVideo:
+                return count
+            now += 5.0  # what the caller does with a frame does not count
+            limit.resume()
+        return frames
+
+    assert frames_within(0.03, 20_000) == 20_000
+    assert frames_within(0.034, 20_000) == 1764  # 60 s are used up

@@ -183,8 +183,8 @@ class Catalog:
         splits = {n: {k: v for k, v in of.items() if k in ids} for n, of in self.protocols.items()}
         return Catalog(self.root, kept, segments, labels, self.quarantined, splits, self.all_classes(), self.folder)
 
-    def save(self, folder: Path) -> None:
-        """Write the tables to `folder` and, last, catalog.json.
+    def save(self, folder: Path) -> Catalog:
+        """Write the tables and frame indices to `folder` and, last, catalog.json; returns the catalog that is there.
 
         recordings, segments, frame_labels, protocols, classes, quarantine: each file is renamed into place once it is
         whole, so that a reader never sees half of one.
@@ -195,8 +195,8 @@ class Catalog:
             for recording, values in by_recording.items()
         ]
         storage.make_folder(folder)
-        rows = [asdict(r) | {"index": self._index_in(folder, r)} for r in self.recordings]
-        write_rows(folder / "recordings.parquet", rows, RECORDINGS)
+        recordings = tuple(replace(r, index=self._index_in(folder, r)) for r in self.recordings)
+        write_rows(folder / "recordings.parquet", [asdict(r) for r in recordings], RECORDINGS)
         write_rows(folder / "segments.parquet", [asdict(s) for s in self.segments], SEGMENTS)
         write_rows(folder / "frame_labels.parquet", labels, FRAME_LABELS)
         write_rows(folder / "protocols.parquet", protocol_rows(self.protocols, self.recordings), PROTOCOLS)
@@ -204,6 +204,7 @@ class Catalog:
         write_rows(folder / "quarantine.parquet", [asdict(q) for q in self.quarantined], QUARANTINED)
         facts = {"format": FORMAT, "root": str(self.root.resolve())}
         storage.write_text(folder / "catalog.json", json.dumps(facts, indent=2) + "\n")
+        return replace(self, recordings=recordings, folder=folder.resolve())
 
     def _index_in(self, folder: Path, recording: Recording) -> str:
         """Its index relative to `folder`, to which it is copied if it is elsewhere; "" for none."""

@@ -82,8 +82,7 @@ def prepare(
                 tick(done, len(sources))
     check_broken(catalog.root, broken, len(sources), max_quarantined)
     prepared = _catalog_of(catalog, out, copies, broken)
-    prepared.save(out)
-    return prepared
+    return prepared.save(out)
 
 
 def _catalog_of(catalog: Catalog, out: Path, copies: dict[str, Recording], broken: Sequence[Quarantined]) -> Catalog:
