@@ -90,8 +90,8 @@ def _catalog_of(catalog: Catalog, out: Path, copies: dict[str, Recording], broke
     for source in catalog.recordings:
         if source.path in copies:
             copy = copies[source.path]
-            size = {"height_px": copy.height_px, "width_px": copy.width_px}
-            recordings.append(replace(source, path=copy.path, index=copy.index, **size))
+            height, width = copy.height_px, copy.width_px
+            recordings.append(replace(source, path=copy.path, index=copy.index, height_px=height, width_px=width))
     ids = {r.id for r in recordings}
     kept = catalog.keep(lambda r: r.id in ids)
     return replace(kept, root=out, recordings=tuple(recordings), quarantined=(*catalog.quarantined, *broken))
