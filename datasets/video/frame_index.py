@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import zipfile
 import zlib
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -40,7 +41,7 @@ class FrameIndex:
     """uint32 (n,), `checksum` of each picture."""
     entry_frames: np.ndarray
     """int64 (k,), rising: frames at which decoding can start; those before the first need a pass from the start."""
-    entry_pts: np.ndarray
+    entry_stamps: np.ndarray
     """int64 (k,), the time stamp to seek to for each of them."""
     fingerprint: str
     """Of the file that was indexed; see `fingerprint`."""
@@ -65,7 +66,7 @@ class FrameIndex:
             steps=np.diff(self.pts, prepend=0),  # constant, mostly, and then a few bytes
             checks=self.checks.astype(np.uint32),
             entry_steps=np.diff(self.entry_frames, prepend=0),
-            entry_pts_steps=np.diff(self.entry_pts, prepend=0),
+            entry_stamp_steps=np.diff(self.entry_stamps, prepend=0),
         )
         storage.make_folder(file.parent)
         storage.write(file, lambda partial: _write_bytes(partial, content.getvalue()), once=True)
@@ -84,13 +85,13 @@ class FrameIndex:
                     meta["clock_start_s"],
                     stored["checks"],
                     np.cumsum(stored["entry_steps"]),
-                    np.cumsum(stored["entry_pts_steps"]),
+                    np.cumsum(stored["entry_stamp_steps"]),
                     meta["fingerprint"],
                     meta["facts"],
                 )
         except FileNotFoundError as error:
             raise UserError(f"{file}: this frame index of the catalog is missing; make the catalog again") from error
-        except (ValueError, KeyError, OSError, EOFError, zlib.error) as error:
+        except (ValueError, KeyError, TypeError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise UserError(f"{file}: this frame index is damaged ({error}); make the catalog again") from error
 
     def check_current(self, path: Path) -> None:

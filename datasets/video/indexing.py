@@ -70,14 +70,14 @@ def scan(path: Path, *, time_limit_s: float) -> tuple[VideoInfo, FrameIndex]:
     `time_limit_s` is for 1800 frames, a minute of video; a longer file has more.
     """
     before = fingerprint(path)
-    keys: list[int] = []
+    keys: dict[int, int | None] = {}
     pts: list[int | None] = []
     checks: list[int] = []
     stated, size, time_base, clock_start_s = 0.0, (0, 0), Fraction(1), 0.0
 
     def packet_seen(packet: Packet) -> None:
         if packet.is_keyframe and packet.pts is not None:
-            keys.append(packet.pts)
+            keys[packet.pts] = packet.dts
 
     for frame, stream in sequential(path, time_limit_s, packet_seen):
         with as_unreadable(path):
@@ -101,7 +101,7 @@ def scan(path: Path, *, time_limit_s: float) -> tuple[VideoInfo, FrameIndex]:
         raise UnreadableVideo(f"{path}: it changed while it was read; try again once it is written")
     if stamps is None:
         return info, index
-    entries = _entries(path, index, np.unique(keys), time_limit_s)
+    entries = _entries(path, index, keys, time_limit_s)
     return info, FrameIndex(stamps, time_base, clock_start_s, index.checks, *entries, before)
 
 
@@ -146,36 +146,46 @@ def _rate(path: Path, stamps: np.ndarray | None, time_base: Fraction, stated: fl
     return fps, constant
 
 
-def _entries(path: Path, index: FrameIndex, keys: np.ndarray, time_limit_s: float) -> tuple[np.ndarray, np.ndarray]:
-    """Frames that decoding can start from and their time stamps: those of key frames that a seek leads to exactly.
+def _entries(
+    path: Path, index: FrameIndex, keys: dict[int, int | None], time_limit_s: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Frames that decoding can start from, and the time stamps that lead to them: key frames that a seek leads to.
 
-    None at all where one of those tried gives other pictures than a sequential decode.
+    keys: presentation and decoding time stamps of the key frames. There is no entry at all where one of those tried
+    gives other pictures than a sequential decode.
     """
-    nothing = np.empty(0, np.int64), np.empty(0, np.int64)
-    at = np.searchsorted(index.pts, keys)
-    at, keys = at[at < len(index.pts)], keys[at < len(index.pts)]
-    shown = index.pts[at] == keys  # an edit list hides the others
-    frames, keys = at[shown], keys[shown]
+    frames, stamps = [], []
     try:
         with opened(path, time_limit_s) as (container, stream), as_unreadable(path):
-            exact = np.array([_leads_to(container, stream, int(pts)) for pts in keys], bool)
-            frames, keys = frames[exact], keys[exact]
-            for k in np.unique(np.linspace(0, len(keys) - 1, _TRIED).astype(int)) if len(keys) else ():
-                if not _same_pictures(container, stream, index, int(frames[k])):
-                    return nothing
+            in_order = sorted(keys.items())
+            before_next = [pts - 1 for pts, _ in in_order[1:]] + [int(index.pts[-1])]
+            for (pts, dts), late in zip(in_order, before_next, strict=True):
+                frame = int(np.searchsorted(index.pts, pts))
+                if frame == len(index.pts) or index.pts[frame] != pts:
+                    continue  # an edit list hides it
+                # What a seek compares with differs from container to container, and where an edit list moves times.
+                tried = (stamp for stamp in (pts, dts, late) if stamp is not None)
+                stamp = next((stamp for stamp in tried if _leads_to(container, stream, stamp, pts)), None)
+                if stamp is not None:
+                    frames.append(frame)
+                    stamps.append(stamp)
+            for k in np.unique(np.linspace(0, len(frames) - 1, _TRIED).astype(int)) if frames else ():
+                if not _same_pictures(container, stream, index, frames[k], stamps[k]):
+                    return np.empty(0, np.int64), np.empty(0, np.int64)
     except UnreadableVideo:
-        return nothing
-    return frames, keys
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    return np.array(frames, np.int64), np.array(stamps, np.int64)
 
 
-def _leads_to(container: InputContainer, stream: VideoStream, pts: int) -> bool:
-    container.seek(pts, stream=stream)
+def _leads_to(container: InputContainer, stream: VideoStream, stamp: int, pts: int) -> bool:
+    """Whether a seek to `stamp` leads to the packet with this presentation time stamp."""
+    container.seek(stamp, stream=stream)
     landed = next((packet for packet in container.demux(stream) if packet.size), None)
     return landed is not None and landed.pts == pts
 
 
-def _same_pictures(container: InputContainer, stream: VideoStream, index: FrameIndex, first: int) -> bool:
-    container.seek(int(index.pts[first]), stream=stream)
+def _same_pictures(container: InputContainer, stream: VideoStream, index: FrameIndex, first: int, stamp: int) -> bool:
+    container.seek(stamp, stream=stream)
     number = first
     for frame in container.decode(stream):
         if frame.pts is None or frame.pts < index.pts[first]:

@@ -34,7 +34,7 @@ class PyAV:
             if frames[-1] >= len(index.pts):
                 raise _too_few(source.path, int(frames[-1]), len(index.pts))
             parts = passes(frames, index)
-            if any(part.entry_pts is not None for part in parts):
+            if any(part.entry_stamp is not None for part in parts):
                 try:
                     return _placed(source, wanted, pixels, pictures(source, parts, index, time_limit_s))
                 except TooSlow:

@@ -21,7 +21,7 @@ SEEK_FRAMES = 3
 class Pass:
     """Frames that are decoded one after the other."""
 
-    entry_pts: int | None
+    entry_stamp: int | None
     """The time stamp that is sought; None starts where the file does."""
     first_frame: int
     """The first frame that is decoded."""
@@ -47,7 +47,7 @@ def passes(frames: np.ndarray, index: FrameIndex) -> list[Pass]:
     out = []
     for part in np.split(np.arange(len(frames)), cuts):
         first = int(part[0])
-        pts = int(index.entry_pts[entry[first]]) if seek[first] else None
+        pts = int(index.entry_stamps[entry[first]]) if seek[first] else None
         out.append(Pass(pts, int(starts[first]) if seek[first] else 0, frames[part]))
     return out
 
@@ -67,8 +67,8 @@ def pictures(
     limit = Limit(source.path, time_limit_s)
     with opened(source.path, time_limit_s) as (container, stream):
         for part in parts:
-            if part.entry_pts is not None:
-                container.seek(part.entry_pts, stream=stream)
+            if part.entry_stamp is not None:
+                container.seek(part.entry_stamp, stream=stream)
             wanted = iter(part.frames.tolist())
             number = next(wanted)
             limit.resume()

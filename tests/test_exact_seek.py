@@ -1,0 +1,244 @@
+"""Frames read by seeking are those of a sequential decode of the whole file, for every kind of file."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import clock_videos as clock
+import numpy as np
+import pytest
+import seek_videos
+
+from crossview.datasets.catalog.probing import Prober
+from crossview.datasets.video import seeking
+from crossview.datasets.video.conversion import yuv420
+from crossview.datasets.video.decode import read_clips
+from crossview.datasets.video.frame_index import FrameIndex, cached_index
+from crossview.datasets.video.frames import UnreadableVideo, sequential
+from crossview.datasets.video.framing import Framing
+from crossview.datasets.video.indexing import VideoInfo, index_of
+from crossview.datasets.video.source import Source, Wanted
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+    """A file, what its index says, and its frames by a sequential decode."""
+
+    source: Source
+    info: VideoInfo
+    index: FrameIndex
+    pictures: np.ndarray
+    times_s: np.ndarray
+
+
+@pytest.fixture(scope="module", params=list(seek_videos.KINDS))
+def decoded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Decoded:
+    folder = tmp_path_factory.mktemp("kind")
+    return whole(seek_videos.KINDS[request.param](folder), folder / "index")
+
+
+def whole(file: Path, folder: Path) -> Decoded:
+    pictures, times_s = [], []
+    for frame, _ in sequential(file, 60.0):
+        pictures.append(yuv420(frame, Framing()))
+        times_s.append(frame.time)
+    info = index_of(file, folder, 60.0)
+    source = Source(file, index=Path(info.index))
+    return Decoded(source, info, FrameIndex.read(Path(info.index)), np.stack(pictures), np.array(times_s))
+
+
+@pytest.fixture
+def frames_decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Frames that each read through an index has decoded."""
+    counts: list[int] = []
+    limit = seeking.Limit
+
+    class Counting(limit):  # type: ignore[misc, valid-type]
+        def __init__(self, path: Path, seconds: float) -> None:
+            super().__init__(path, seconds)
+            counts.append(0)
+
+        def frame_read(self) -> None:
+            super().frame_read()
+            counts[-1] += 1
+
+    monkeypatch.setattr(seeking, "Limit", Counting)
+    return counts
+
+
+def windows(count: int) -> list[np.ndarray]:
+    """Random, sparse and single frames, repeats, the first, the last and all of them."""
+    rng = np.random.default_rng(count)
+    found = [np.sort(rng.choice(count, min(count, 6), replace=False)) for _ in range(6)]
+    found += [np.minimum(start + 2 * np.arange(5), count - 1) for start in rng.integers(count, size=4)]
+    found += [np.array([k]) for k in rng.integers(count, size=4)]
+    return [*found, np.array([0]), np.array([count - 1] * 3), np.arange(count)]
+
+
+def test_every_frame_is_that_of_a_sequential_decode(decoded: Decoded) -> None:
+    clips = windows(len(decoded.pictures))
+    for frames in clips:
+        (clip,) = read_clips(decoded.source, [Wanted(frames)], pixels="yuv420")
+        np.testing.assert_array_equal(clip, decoded.pictures[frames])
+        height = decoded.info.height_px
+        assert seek_videos.numbers(decoded.source.path, clip[:, :height]) == frames.tolist()
+    together = read_clips(decoded.source, [Wanted(frames) for frames in clips], pixels="yuv420")
+    for frames, clip in zip(clips, together, strict=True):
+        np.testing.assert_array_equal(clip, decoded.pictures[frames])
+
+
+def test_the_index_has_the_times_of_the_frames(decoded: Decoded) -> None:
+    if None in decoded.times_s:  # Matroska's negative times are lost
+        assert not decoded.index.pts.any()
+        return
+    np.testing.assert_allclose(np.diff(decoded.index.times_s), np.diff(decoded.times_s), atol=1e-9)
+    assert decoded.info.num_frames == len(decoded.pictures) == len(decoded.index.checks)
+    assert decoded.index.times_s[0] == pytest.approx(decoded.info.first_s, abs=1e-9)
+    if decoded.info.constant_rate:
+        expected = decoded.info.first_s + np.arange(len(decoded.times_s)) / decoded.info.fps
+        assert np.abs(decoded.index.times_s - expected).max() <= 1e-3
+
+
+def test_late_frames_are_read_without_those_before(
+    decoded: Decoded, request: pytest.FixtureRequest, frames_decoded: list[int]
+) -> None:
+    kind = request.node.callspec.params["decoded"]
+    last = len(decoded.pictures) - 1
+    read_clips(decoded.source, [Wanted(np.array([last]))])
+    if kind in seek_videos.FORWARD:
+        assert not len(decoded.index.entry_frames) or decoded.index.entry_frames[-1] == 0
+        assert frames_decoded == []
+    else:
+        (count,) = frames_decoded
+        assert count <= 30
+
+
+def test_times_start_with_the_stream_that_starts_first(tmp_path: Path) -> None:
+    first_s = {}
+    for kind in ("sound starts earlier", "late start", "transport stream", "negative start"):
+        (tmp_path / kind).mkdir()
+        first_s[kind] = index_of(seek_videos.KINDS[kind](tmp_path / kind), tmp_path / "index", 60.0).first_s
+    assert first_s == {
+        "sound starts earlier": pytest.approx(0.5, abs=1e-3),
+        "late start": 0,
+        "transport stream": 0,
+        "negative start": 0,
+    }
+
+
+def test_rates_are_constant_or_vary(tmp_path: Path) -> None:
+    rates = {}
+    for kind in ("B-frames", "variable rate", "MPEG-4 in AVI", "open groups in Matroska"):
+        (tmp_path / kind).mkdir()
+        info = index_of(seek_videos.KINDS[kind](tmp_path / kind), tmp_path / "index", 60.0)
+        rates[kind] = (info.constant_rate, pytest.approx(info.fps))
+    times_s = seek_videos.bursts()
+    assert rates["variable rate"] == (False, 89 / times_s[-1])
+    assert all(rate == (True, 30.0) for kind, rate in rates.items() if kind != "variable rate")
+
+
+CLOSED = "closed groups of 8"
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Decoded:
+    return whole(seek_videos.KINDS[CLOSED](tmp_path), tmp_path / "index")
+
+
+def with_index(decoded: Decoded, file: Path, **changes: object) -> Source:
+    dataclasses.replace(decoded.index, **changes).write(file)  # type: ignore[arg-type]
+    return dataclasses.replace(decoded.source, index=file)
+
+
+WRONG = {
+    "entries a frame late": lambda i: {"entry_frames": i.entry_frames + 1},
+    "entries a frame early": lambda i: {"entry_frames": np.maximum(i.entry_frames - 1, 0)},
+    "entries that lead to the next one": lambda i: {"entry_stamps": np.append(i.entry_stamps[1:], i.entry_stamps[-1])},
+    "times of other frames": lambda i: {"pts": i.pts + (i.pts[1] - i.pts[0])},
+    "no such times": lambda i: {"pts": i.pts + 1},
+    "other pictures": lambda i: {"checks": np.roll(i.checks, 1)},
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_index_never_gives_a_wrong_frame(closed: Decoded, tmp_path: Path, what: str) -> None:
+    source = with_index(closed, tmp_path / "wrong.npz", **WRONG[what](closed.index))
+    for frames in (np.array([50]), np.array([41, 42, 79])):
+        clip = read_through(source, frames, warns=not what.startswith("entries a frame"))
+        np.testing.assert_array_equal(clip, closed.pictures[frames])
+
+
+def read_through(source: Source, frames: np.ndarray, *, warns: bool) -> np.ndarray:
+    if not warns:
+        return read_clips(source, [Wanted(frames)], pixels="yuv420")[0]
+    with pytest.warns(UserWarning, match=r"a\.mp4: .*; the file is read from its start"):
+        return read_clips(source, [Wanted(frames)], pixels="yuv420")[0]
+
+
+def test_two_key_frames_that_are_exchanged_are_noticed_by_their_pictures(closed: Decoded, tmp_path: Path) -> None:
+    """Time stamps alone would pass: the index says that frame 40 shows what is shown 8 frames later."""
+    checks = closed.index.checks.copy()
+    checks[[40, 48]] = checks[[48, 40]]
+    source = with_index(closed, tmp_path / "wrong.npz", checks=checks)
+    np.testing.assert_array_equal(read_through(source, np.array([40]), warns=True)[0], closed.pictures[40])
+
+
+def test_a_file_that_has_changed_is_refused(closed: Decoded, tmp_path: Path) -> None:
+    file = closed.source.path
+    good = file.read_bytes()
+    clock.write(file, seek_videos.TIMES_S, show=range(90)[::-1], options=seek_videos.CLOSED)
+    with pytest.raises(UnreadableVideo, match=r"a\.mp4: it has changed since it was catalogued; make the catalog ag"):
+        read_clips(closed.source, [Wanted(np.array([3]))])
+    file.write_bytes(good)  # another time of change, the same file
+    assert read_clips(closed.source, [Wanted(np.array([3]))])[0].shape[0] == 1
+    file.write_bytes(good + b"more")
+    with pytest.raises(UnreadableVideo, match="has changed"):
+        read_clips(closed.source, [Wanted(np.array([3]))])
+    file.unlink()
+    with pytest.raises(UnreadableVideo, match=r"a\.mp4: No such file"):
+        read_clips(closed.source, [Wanted(np.array([3]))])
+
+
+def test_a_damaged_index_is_named(closed: Decoded, tmp_path: Path) -> None:
+    for content in (b"", b"PK\x03\x04 half", b"x" * 1000):
+        file = tmp_path / f"{len(content)}.npz"
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{len(content)}\.npz: .*damaged.*make the catalog again"):
+            read_clips(dataclasses.replace(closed.source, index=file), [Wanted(np.array([3]))])
+    with pytest.raises(ValueError, match=r"gone\.npz: .*missing; make the catalog again"):
+        read_clips(dataclasses.replace(closed.source, index=tmp_path / "gone.npz"), [Wanted(np.array([3]))])
+
+
+def test_a_frame_beyond_the_file_is_named(closed: Decoded) -> None:
+    with pytest.raises(UnreadableVideo, match=r"a\.mp4: frame 90 was asked for, but a sequential decode finds 90"):
+        read_clips(closed.source, [Wanted(np.array([90]))])
+
+
+def test_a_span_counts_from_its_first_frame(closed: Decoded) -> None:
+    span = dataclasses.replace(closed.source, first_frame=30)
+    (clip,) = read_clips(span, [Wanted(np.array([0, 7, 40]))], pixels="yuv420")
+    np.testing.assert_array_equal(clip, closed.pictures[[30, 37, 70]])
+
+
+def test_passes_seek_if_that_is_cheaper(closed: Decoded) -> None:
+    def cost(*frames: int) -> list[tuple[int, list[int]]]:
+        found = seeking.passes(np.array(frames), closed.index)
+        return [(part.first_frame, part.frames.tolist()) for part in found]
+
+    assert cost(0, 5) == [(0, [0, 5])]
+    assert cost(50) == [(48, [50])]
+    assert cost(50, 55, 57) == [(48, [50, 55, 57])]  # 56 is decoded on the way
+    assert cost(50, 81) == [(48, [50]), (80, [81])]
+    assert cost(50, 54, 59) == [(48, [50, 54, 59])]  # a seek to 56 would save one frame
+    assert seeking.decoded(seeking.passes(np.array([50, 81]), closed.index)) == 3 + 2
+
+
+def test_what_is_indexed_is_not_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = seek_videos.KINDS[CLOSED](tmp_path)
+    first, broken = Prober(tmp_path / "index").probe(tmp_path, ["a.mp4", "a.mp4"])
+    assert not broken
+    monkeypatch.setattr("crossview.datasets.video.indexing.scan", None)
+    again, _ = Prober(tmp_path / "index").probe(tmp_path, ["a.mp4"])
+    assert again == first
+    assert cached_index(Path(first["a.mp4"].index)).fingerprint.startswith(f"{file.stat().st_size}-")
