@@ -64,8 +64,7 @@ def frames_of(
     """One clip of one recording by itself: int64 (frames,), sorted; a short recording repeats its last frame."""
     last = recording.num_frames - 1
     if view.fps is not None:
-        distance = recording.fps / view.fps
-        return _shown(catalog, recording, _window(0, last, view.frames, frames, distance, cut))
+        return _window(catalog, recording, (0, last), view, frames, cut)
     if view.spread == "even":
         return _even(0, last, view.frames)
     if recording.num_frames <= view.frames:
@@ -93,10 +92,9 @@ def common_frames(catalog: Catalog, recordings: list[Recording], view: View, cut
     """
     anchor, first, last = _shared(recordings)
     if view.fps is None:
-        frames = _even(first, last, view.frames)
+        frames = _shown(catalog, anchor, _even(first, last, view.frames))
     else:
-        frames = _window(first, last, view.frames, count, anchor.fps / view.fps, cut)
-    frames = _shown(catalog, anchor, frames)
+        frames = _window(catalog, anchor, (first, last), view, count, cut)
     instants = catalog.instants(anchor, frames)
     return [frames if r is anchor else catalog.frames_at(r, instants) for r in recordings]
 
@@ -144,10 +142,22 @@ def _even(first: int, last: int, count: int) -> np.ndarray:
     return np.rint(np.linspace(first, last, count)).astype(np.int64)
 
 
-def _window(first: int, last: int, nominal: int, count: int, distance: float, cut: Cut) -> np.ndarray:
-    """`count` frames from a drawn start on, `distance` frames apart before stretching, within [first, last]."""
-    length = cut.length or count
-    steps = np.rint(np.minimum(np.arange(count), length - 1) * distance * cut.stretch).astype(np.int64)
-    longest = int(np.ceil((nominal * cut.longest - 1) * distance))
-    start = cut.starts.draw(first, last, int(steps[-1]), longest)
-    return np.minimum(start + steps, last)
+def _window(
+    catalog: Catalog, recording: Recording, between: tuple[int, int], view: View, count: int, cut: Cut
+) -> np.ndarray:
+    """`count` frames at the view's rate, stretched, from a drawn start on, within two frames: int64 (count,).
+
+    At a variable rate those shown nearest to the instants that follow the first.
+    """
+    assert view.fps is not None
+    first, last = between
+    distance = recording.fps / view.fps
+    steps = np.minimum(np.arange(count), (cut.length or count) - 1) * distance * cut.stretch
+    whole = np.rint(steps).astype(np.int64)
+    longest = int(np.ceil((view.frames * cut.longest - 1) * distance))
+    start = cut.starts.draw(first, last, int(whole[-1]), longest)
+    if recording.constant_rate:
+        return np.minimum(start + whole, last)
+    ends = _shown(catalog, recording, np.array([start, last]))
+    start_s, last_s = catalog.instants(recording, ends)
+    return catalog.frames_at(recording, np.minimum(start_s + steps / recording.fps, last_s))

@@ -1,0 +1,140 @@
+"""Cameras of different and variable rates, with late starts and gaps, show the same instants."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import clock_videos as clock
+import numpy as np
+import pytest
+import seek_videos
+
+from crossview.datasets.catalog import Catalog, Recording
+from crossview.datasets.catalog.labels import Labels
+from crossview.datasets.catalog.recording import Segment
+from crossview.datasets.sampling.evaluation_clips import evaluation_clips
+from crossview.datasets.sampling.plan import Plan
+from crossview.datasets.sampling.spec import Sampling, View
+from crossview.datasets.video.decode import read_clips
+from crossview.datasets.video.source import Wanted
+
+LENGTH_S = 6.0
+EGO_S = 0.4 + np.arange(140) / 25
+EXO = {
+    "25 per s, 0.4 s late": (0.4 + np.arange(140) / 25, 0.02),
+    "30000 / 1001 per s": (np.arange(0, LENGTH_S, 1001 / 30000), 0.02),
+    "60 per s": (np.arange(0, LENGTH_S, 1 / 60), 0.02),
+    "30, then 20 per s": (np.concatenate([np.arange(0, 3, 1 / 30), np.arange(3, 6, 1 / 20)]), 0.02),
+    "a second missing": (np.concatenate([np.arange(0, 2, 1 / 30), np.arange(3, 6, 1 / 30)]), 0.02),
+    "jitter": (np.arange(0, LENGTH_S, 1 / 30) + 0.008 * np.sin(np.arange(180)), 0.02),
+}
+"""Times of the other camera's frames on the scene's clock, and half a frame of the slower camera in s."""
+
+
+def two_cameras(root: Path, exo_s: np.ndarray, offset_s: float = 0.0) -> Catalog:
+    """Each picture shows its instant in 1/100 s; the exo file's own clock is `offset_s` behind the scene's."""
+    clock.write(root / "ego.mp4", EGO_S - 0.4, scene_start_s=0.4, rate=25)
+    clock.write(root / "exo.mp4", exo_s - offset_s, scene_start_s=offset_s)
+    header = "path,split,scene,view,perspective,start_offset_s\n"
+    rows = f"{header}ego.mp4,train,s,head,ego,0.4\nexo.mp4,train,s,left,exo,{exo_s[0]}\n"
+    return clock.catalog(root, rows)
+
+
+@pytest.mark.parametrize("kind", EXO)
+def test_synchronized_clips_show_the_same_instants(tmp_path: Path, kind: str) -> None:
+    exo_s, half_s = EXO[kind]
+    found = two_cameras(tmp_path, exo_s)
+    assert clock.apart_s(clock.clips(found, tmp_path)) <= half_s + 0.011  # pictures show whole hundredths
+
+
+def test_a_catalog_that_was_saved_and_moved_keeps_the_times(tmp_path: Path) -> None:
+    found = two_cameras(tmp_path / "a", EXO["30, then 20 per s"][0])
+    found.save(tmp_path / "a" / "catalog")
+    (tmp_path / "a").rename(tmp_path / "b")
+    moved = Catalog.load(tmp_path / "b" / "catalog", tmp_path / "b")
+    assert clock.apart_s(clock.clips(moved, tmp_path)) <= 0.031
+
+
+def shown(catalog: Catalog, recording: Recording, frames: np.ndarray) -> np.ndarray:
+    """Instants in s that the pictures show."""
+    (clip,) = read_clips(catalog.source(recording), [Wanted(frames)])
+    return np.array([clock.read(frame) for frame in clip]) / 100
+
+
+@pytest.mark.parametrize("kind", ["30, then 20 per s", "a second missing"])
+def test_a_window_has_the_frames_nearest_to_its_instants(tmp_path: Path, kind: str) -> None:
+    exo_s = EXO[kind][0]
+    catalog = two_cameras(tmp_path, exo_s)
+    view = View(perspective="exo", frames=8, fps=5.0, size_px=96)
+    plan = Plan(catalog, Sampling(views={"exo": view}, pairing="single"), 0)
+    for i in range(20):
+        ((clip,),) = plan.row(i).clips
+        assert clip is not None
+        wanted_s = exo_s[clip.frames[0]] + np.arange(8) / 5
+        nearest_s = np.abs(exo_s[None] - wanted_s[:, None]).min(1)
+        np.testing.assert_allclose(np.abs(exo_s[clip.frames] - wanted_s), nearest_s, atol=1e-6)
+        np.testing.assert_allclose(shown(catalog, catalog.recordings[1], clip.frames), exo_s[clip.frames], atol=0.006)
+
+
+def test_instants_and_frames_are_each_others_inverse(tmp_path: Path) -> None:
+    catalog = two_cameras(tmp_path, EXO["a second missing"][0])
+    for recording in catalog.recordings:
+        every = np.arange(recording.num_frames)
+        instants = catalog.instants(recording, every)
+        np.testing.assert_array_equal(catalog.frames_at(recording, instants), every)
+        np.testing.assert_array_equal(catalog.frames_at(recording, np.array([-9.0, 99.0])), [0, every[-1]])
+    exo = catalog.recordings[1]
+    assert not exo.constant_rate
+    np.testing.assert_array_equal(catalog.frames_at(exo, np.array([2.1, 2.4, 2.6, 2.97])), [59, 59, 60, 60])
+    assert exo.end_s == pytest.approx(catalog.instants(exo, np.array([exo.num_frames - 1]))[0])
+
+
+def test_a_recording_of_one_frame_has_its_instant(tmp_path: Path) -> None:
+    clock.write(tmp_path / "one.mp4", [0.0])
+    catalog = clock.catalog(tmp_path, "path,split,scene,view,perspective\none.mp4,train,s,left,exo\n")
+    one = catalog.recordings[0]
+    varied = dataclasses.replace(one, constant_rate=False)
+    for recording in (one, varied):
+        np.testing.assert_array_equal(catalog.frames_at(recording, np.array([-1.0, 0.0, 7.0])), [0, 0, 0])
+
+
+def test_evaluation_clips_start_at_common_instants(tmp_path: Path) -> None:
+    catalog = two_cameras(tmp_path, EXO["30, then 20 per s"][0])
+    view = View(perspective="any", frames=4, fps=5.0, size_px=96)
+    ego, exo = evaluation_clips(catalog, {"ego": view, "exo": view}, 3)
+    for k in range(3):
+        pair = [shown(catalog, r, w.frames[k]) for r, w in zip(catalog.recordings, (ego, exo), strict=True)]
+        assert np.abs(pair[0] - pair[1]).max() <= 0.05  # each within half a frame of the instant
+
+
+def test_paired_clips_are_at_the_same_share_of_the_time(tmp_path: Path) -> None:
+    """The exo camera makes two thirds of its frames in the first half of its time."""
+    exo_s = np.concatenate([np.arange(0, 2, 1 / 40), np.arange(2, 4, 1 / 20)])
+    catalog = two_cameras(tmp_path, exo_s)
+    views = {p: View(perspective=p, frames=5, spread="even", size_px=96) for p in ("ego", "exo")}  # type: ignore[arg-type]
+    ((ego, exo),) = Plan(catalog, Sampling(views=views, pairing="paired"), 0).row(0).clips
+    assert ego is not None
+    assert exo is not None
+    np.testing.assert_allclose(exo_s[exo.frames] / exo_s[-1], (EGO_S[ego.frames] - 0.4) / (EGO_S[-1] - 0.4), atol=0.02)
+
+
+def test_labels_are_those_of_the_times_that_a_player_shows(tmp_path: Path) -> None:
+    """The picture starts half a second after the sound, and annotations count from the sound's start."""
+    file = seek_videos.KINDS["sound starts earlier"](tmp_path)
+    catalog = clock.catalog(tmp_path, f"path,split,scene,view,perspective\n{file.name},train,s,left,exo\n")
+    (recording,) = catalog.recordings
+    assert recording.first_s == pytest.approx(0.5, abs=1e-3)
+    segments = tuple(Segment(recording.id, a, b, "verb", name) for a, b, name in ((0.0, 1.0, "cut"), (1.0, 3.0, "mix")))
+    labels = Labels(dataclasses.replace(catalog, segments=segments), {"verb": 2})
+    first_s, last_s = catalog.instants(recording, np.array([0, 14])) - recording.start_offset_s
+    assert labels.of(recording, "verb", first_s, last_s - 1e-3).tolist() == [1, 0]
+    first_s, last_s = catalog.instants(recording, np.array([15, 20])) - recording.start_offset_s
+    assert labels.of(recording, "verb", first_s + 1e-3, last_s).tolist() == [0, 1]
+
+
+def test_a_variable_rate_without_an_index_is_refused(tmp_path: Path) -> None:
+    catalog = two_cameras(tmp_path, EXO["a second missing"][0])
+    lost = dataclasses.replace(catalog.recordings[1], index="")
+    with pytest.raises(ValueError, match=r"exo\.mp4: its rate varies, and the catalog has no frame index of it"):
+        catalog.instants(lost, np.array([3]))
