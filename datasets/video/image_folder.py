@@ -1,0 +1,178 @@
+"""Videos that are stored as folders of numbered JPEG or PNG images."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange
+from PIL import Image, UnidentifiedImageError
+
+from crossview.datasets.video.conversion import Pixels
+from crossview.datasets.video.frame_index import FrameIndex, cached_index
+from crossview.datasets.video.frames import MAX_PIXELS, Limit, UnreadableVideo, as_unreadable, on_this_node
+from crossview.datasets.video.image_listing import listing
+from crossview.datasets.video.indexing import VideoInfo
+from crossview.datasets.video.orientation import displayed_size
+from crossview.datasets.video.pyav_decoder import placed
+from crossview.datasets.video.source import Source, Wanted, frames_in_file
+
+_CODECS = {b"\xff\xd8\xff": "mjpeg", b"\x89PNG\r\n\x1a\n": "png"}
+"""By the first bytes of a file: its name's ending may be wrong."""
+_ORIENTATION = 0x0112  # in EXIF data
+_MIRRORED = (2, 4, 5, 7)
+_QUARTER_TURNS = (5, 6, 7, 8)
+
+
+def scan_folder(path: Path, *, fps: float, first_number: int | None = None) -> tuple[VideoInfo, FrameIndex]:
+    """What is in a folder of frames, by the headers of its images; raises UnreadableVideo.
+
+    `fps` is how many numbers there are per second, `first_number` that of the image shown at time 0; None is the
+    smallest there is. Numbers that are missing leave their time empty: a warning says which.
+    """
+    found = listing(path)
+    numbers = found.numbers
+    start = int(numbers[0]) if first_number is None else first_number
+    if start > numbers[0]:
+        raise UnreadableVideo(
+            f"{path}: the first image, {found.names[0]}, has number {numbers[0]}, less than first_number = {start}; "
+            "correct first_number"
+        )
+    size: tuple[int, int] | None = None
+    bytes_each = np.empty(len(numbers), np.uint32)
+    for k, name in enumerate(found.names):
+        file = on_this_node(found.folder / name)
+        shown, bytes_each[k] = _header(file)
+        size = size or shown
+        if shown != size:
+            raise UnreadableVideo(_sizes(file, shown, found.names[0], size))
+    assert size is not None
+    steps = np.diff(numbers)
+    step = int(steps[0]) if len(steps) and (steps == steps[0]).all() else 1
+    rate = Fraction(fps).limit_denominator(100_000)
+    if (gaps := np.flatnonzero(steps != step)).size:
+        at = int(gaps[0])
+        warnings.warn(
+            f"{path}: {int((steps - 1).sum())} numbers are missing between its {len(numbers)} images, first after "
+            f"{found.names[at]}, where {found.names[at + 1]} follows; images keep the times that their numbers give",
+            stacklevel=2,
+        )
+    index = FrameIndex(
+        numbers - start, 1 / rate, 0.0, bytes_each, np.empty(0, np.int64), np.empty(0, np.int64), found.fingerprint
+    )
+    info = VideoInfo(fps / step, len(numbers), *size, float(index.times_s[0]), not gaps.size)
+    return info, index
+
+
+def _header(file: Path) -> tuple[tuple[int, int], int]:
+    """Displayed height and width of an image, and the file's size in bytes."""
+    try:
+        with file.open("rb") as stored, warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is checked here
+            with Image.open(stored, formats=("JPEG", "PNG")) as image:
+                width, height = image.size
+                turned = image.getexif().get(_ORIENTATION) in _QUARTER_TURNS
+            size_bytes = os.fstat(stored.fileno()).st_size
+    except UnidentifiedImageError as error:
+        raise UnreadableVideo(f"{file}: it is no JPEG or PNG image") from error
+    except Exception as error:  # Pillow raises SyntaxError, struct.error and others for damaged headers
+        raise UnreadableVideo(f"{file}: {getattr(error, 'strerror', None) or error}") from error
+    if width * height > MAX_PIXELS:
+        raise UnreadableVideo(f"{file}: it has {width} x {height} pixels; at most {MAX_PIXELS} are read")
+    return ((width, height) if turned else (height, width)), size_bytes
+
+
+def _sizes(file: Path, size: tuple[int, int], first: str, first_size: tuple[int, int]) -> str:
+    return (
+        f"{file}: its size is {size[1]} x {size[0]}, and that of {first} {first_size[1]} x {first_size[0]}; the images of a "
+        "video have one size"
+    )
+
+
+class ImageFolder:
+    """Decodes exactly the images that are wanted."""
+
+    def read(
+        self, source: Source, wanted: Sequence[Wanted], *, pixels: Pixels, time_limit_s: float
+    ) -> list[np.ndarray]:
+        """See `read_clips`."""
+        return placed(source, wanted, pixels, images(source, frames_in_file(source, wanted), time_limit_s))
+
+
+def images(source: Source, frames: np.ndarray, time_limit_s: float) -> Iterator[tuple[int, VideoFrame]]:
+    """Frames of the folder, int64 (n,) sorted and unique, with their numbers; raises UnreadableVideo."""
+    found = listing(source.path)
+    index = None if source.index is None else cached_index(source.index)
+    if index is not None and index.fingerprint != found.fingerprint:
+        raise UnreadableVideo(
+            f"{source.path}: images have been added, removed or renamed since it was catalogued; make the catalog again "
+            "with `crossview prepare`, or put the old images back"
+        )
+    if frames[-1] >= len(found.names):
+        raise UnreadableVideo(
+            f"{source.path}: frame {frames[-1]} was asked for, but the folder holds {len(found.names)} images"
+        )
+    limit, size = Limit(source.path, time_limit_s), None
+    for k in frames.tolist():
+        file = found.folder / found.names[k]
+        data = _content(file)
+        if index is not None and len(data) != index.checks[k]:
+            raise UnreadableVideo(
+                f"{file}: it has {len(data)} bytes, and had {index.checks[k]} when it was catalogued; put the old image "
+                "back, or make the catalog again with `crossview prepare`"
+            )
+        frame = picture(file, data)
+        size = size or displayed_size(frame)
+        if displayed_size(frame) != size:
+            raise UnreadableVideo(_sizes(file, displayed_size(frame), found.names[int(frames[0])], size))
+        limit.frame_read()
+        yield k, frame
+        limit.resume()
+
+
+def _content(file: Path) -> bytes:
+    here = on_this_node(file)
+    try:
+        return here.read_bytes()
+    except OSError as error:
+        raise UnreadableVideo(f"{file}: {error.strerror or error}") from error
+
+
+def picture(file: Path, data: bytes) -> VideoFrame:
+    """An image's content as a decoded frame; raises UnreadableVideo if it is damaged or cut off."""
+    codec = next((name for start, name in _CODECS.items() if data.startswith(start)), None)
+    if codec is None:
+        raise UnreadableVideo(f"{file}: it is {'no JPEG or PNG image' if data else 'empty'}")
+    if codec == "mjpeg" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):  # end of image, start of scan
+        raise UnreadableVideo(f"{file}: the image is cut off")
+    _refuse_mirrored(file, data)
+    with as_unreadable(file):
+        context = VideoCodecContext.create(codec, "r")
+        context.thread_count = 1
+        context.options = {"err_detect": "explode+crccheck", "max_pixels": str(MAX_PIXELS)}
+        try:
+            shown = [*context.decode(av.Packet(data)), *context.decode(None)]
+        except av.error.InvalidDataError as error:
+            raise UnreadableVideo(f"{file}: the image is damaged or cut off") from error
+    if not shown or shown[0].is_corrupt:
+        raise UnreadableVideo(f"{file}: the image is damaged or cut off")
+    shown[0].color_range = ColorRange.JPEG  # which a decoded grey image does not state
+    return shown[0]
+
+
+def _refuse_mirrored(file: Path, data: bytes) -> None:
+    """Raise UnreadableVideo for an image that its EXIF data mirrors, which a decoded frame does not show."""
+    if b"Exif\0\0" not in data[:1024] and b"eXIf" not in data:
+        return
+    with as_unreadable(file), Image.open(io.BytesIO(data)) as image:
+        turned = image.getexif().get(_ORIENTATION)
+    if turned in _MIRRORED:
+        raise UnreadableVideo(f"{file}: its EXIF orientation ({turned}) mirrors it; store it upright, without one")
