@@ -92,8 +92,8 @@ def _header(file: Path) -> tuple[tuple[int, int], int]:
 
 def _sizes(file: Path, size: tuple[int, int], first: str, first_size: tuple[int, int]) -> str:
     return (
-        f"{file}: its size is {size[1]} x {size[0]}, and that of {first} {first_size[1]} x {first_size[0]}; the images of a "
-        "video have one size"
+        f"{file}: its size is {size[1]} x {size[0]}, and that of {first} {first_size[1]} x {first_size[0]}; a video's "
+        "images have one size"
     )
 
 
@@ -113,8 +113,8 @@ def images(source: Source, frames: np.ndarray, time_limit_s: float) -> Iterator[
     index = None if source.index is None else cached_index(source.index)
     if index is not None and index.fingerprint != found.fingerprint:
         raise UnreadableVideo(
-            f"{source.path}: images have been added, removed or renamed since it was catalogued; make the catalog again "
-            "with `crossview prepare`, or put the old images back"
+            f"{source.path}: images have been added, removed or renamed since it was catalogued; make the catalog "
+            "again with `crossview prepare`, or put the old images back"
         )
     if frames[-1] >= len(found.names):
         raise UnreadableVideo(
@@ -126,8 +126,8 @@ def images(source: Source, frames: np.ndarray, time_limit_s: float) -> Iterator[
         data = _content(file)
         if index is not None and len(data) != index.checks[k]:
             raise UnreadableVideo(
-                f"{file}: it has {len(data)} bytes, and had {index.checks[k]} when it was catalogued; put the old image "
-                "back, or make the catalog again with `crossview prepare`"
+                f"{file}: it has {len(data)} bytes, and had {index.checks[k]} when it was catalogued; put the old "
+                "image back, or make the catalog again with `crossview prepare`"
             )
         frame = picture(file, data)
         size = size or displayed_size(frame)
@@ -155,7 +155,8 @@ def picture(file: Path, data: bytes) -> VideoFrame:
         raise UnreadableVideo(f"{file}: the image is cut off")
     _refuse_mirrored(file, data)
     with as_unreadable(file):
-        context = VideoCodecContext.create(codec, "r")
+        context = av.CodecContext.create(codec, "r")
+        assert isinstance(context, VideoCodecContext)
         context.thread_count = 1
         context.options = {"err_detect": "explode+crccheck", "max_pixels": str(MAX_PIXELS)}
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,7 +47,7 @@ def listing(path: Path) -> Listing:
     Names differ in nothing but their numbers. The first number in which they differ counts the frames, in its natural
     order: frame_2.jpg comes before frame_10.jpg. It may have gaps, but no two images have the same.
     """
-    folder, pattern = (path, None) if path.is_dir() else (path.parent, path.name)
+    folder, pattern = (path.parent, path.name) if "*" in path.name and not path.is_dir() else (path, None)
     try:
         changed = folder.stat().st_mtime_ns if storage.is_local(folder) else 0
     except OSError as error:
@@ -57,10 +56,10 @@ def listing(path: Path) -> Listing:
 
 
 @lru_cache(maxsize=256)
-def _listed(folder: Path, pattern: str | None, changed: int) -> Listing:
+def _listed(folder: Path, pattern: str | None, changed: int) -> Listing:  # noqa: ARG001 - a part of the cache's key
     """`changed` is when names in the folder last changed."""
     try:
-        names = os.listdir(folder) if storage.is_local(folder) else [file.name for file in folder.iterdir()]
+        names = [file.name for file in folder.iterdir()]
     except OSError as error:
         raise UnreadableVideo(f"{folder}: {error.strerror or error}") from error
     if pattern is None:
@@ -68,8 +67,8 @@ def _listed(folder: Path, pattern: str | None, changed: int) -> Listing:
         others = sorted(name for name in names if not name.lower().endswith(ENDINGS))
         if others and len(others) < len(names):
             raise UnreadableVideo(
-                f"{folder}: {_some(others)} beside {len(names) - len(others)} images: a folder of frames holds JPEG and PNG "
-                "images only; move other files away, or name the images in path by a pattern, such as "
+                f"{folder}: {_some(others)} beside {len(names) - len(others)} images: a folder of frames holds JPEG "
+                "and PNG images only; move other files away, or name the images in path by a pattern, such as "
                 f"{folder.name}/*{Path(min(set(names) - set(others))).suffix}"
             )
     else:
@@ -99,7 +98,7 @@ def _numbers(folder: Path, names: Sequence[str]) -> dict[str, int]:
         len(names), -1
     )
     varies = np.flatnonzero((counts != counts[0]).any(axis=0))
-    if len(names) > 1 and not len(varies) or not counts.shape[1]:
+    if (len(names) > 1 and not len(varies)) or not counts.shape[1]:
         raise UnreadableVideo(f"{folder}: no number in the name {first!r} counts the frames; number the images")
     number = dict(zip(names, counts[:, varies[0] if len(varies) else 0].tolist(), strict=True))
     known: dict[int, str] = {}
