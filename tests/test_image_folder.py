@@ -15,7 +15,7 @@ from crossview.datasets.video.conversion import Pixels
 from crossview.datasets.video.decode import decode, read_clips
 from crossview.datasets.video.frames import UnreadableVideo
 from crossview.datasets.video.framing import Framing
-from crossview.datasets.video.image_folder import scan_folder
+from crossview.datasets.video.image_folder import Images, scan_folder
 from crossview.datasets.video.image_listing import is_image_folder, listing
 from crossview.datasets.video.source import Source, Wanted
 
@@ -38,7 +38,7 @@ def test_frames_are_in_the_order_of_their_numbers(tmp_path: Path, name: str) -> 
     for k, n in enumerate(numbers := [3, 9, 10, 11]):
         image_folders.save(tmp_path / name.format(n, 10 - k), videos.picture(k))
     with pytest.warns(UserWarning, match="5 numbers are missing"):
-        info, index = scan_folder(tmp_path, fps=30)
+        info, index = scan_folder(tmp_path, Images(30))
     assert listing(tmp_path).numbers.tolist() == numbers
     assert [videos.barcode(image) for image in read(tmp_path, [0, 1, 2, 3])] == [0, 1, 2, 3]
     assert [videos.barcode(image) for image in read(tmp_path, [1, 1, 3])] == [1, 1, 3]
@@ -50,7 +50,7 @@ def test_frames_are_in_the_order_of_their_numbers(tmp_path: Path, name: str) -> 
 def test_times_are_those_of_the_numbers(tmp_path: Path) -> None:
     image_folders.write(tmp_path, [4, 5, 6, 9])
     with pytest.warns(UserWarning, match=r"2 numbers are missing between its 4 images, first after frame_6\.jpg"):
-        info, index = scan_folder(tmp_path, fps=10, first_number=1)
+        info, index = scan_folder(tmp_path, Images(10, 1))
     assert index.times_s == pytest.approx([0.3, 0.4, 0.5, 0.8])
     assert (info.first_s, info.constant_rate, info.fps) == (pytest.approx(0.3), False, 10)
 
@@ -59,14 +59,14 @@ def test_every_fifth_frame_is_a_constant_rate(tmp_path: Path) -> None:
     image_folders.write(tmp_path, [0, 5, 10])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        info, index = scan_folder(tmp_path, fps=50)
+        info, index = scan_folder(tmp_path, Images(50))
     assert (info.fps, info.constant_rate) == (10, True)
     assert index.times_s == pytest.approx([0, 0.1, 0.2])
 
 
 def test_one_image_is_a_video(tmp_path: Path) -> None:
     image_folders.write(tmp_path, [167])
-    info, _ = scan_folder(tmp_path, fps=30)
+    info, _ = scan_folder(tmp_path, Images(30))
     assert (info.num_frames, info.first_s) == (1, 0)
     assert videos.barcode(read(tmp_path, [0])[0]) == 0
 
@@ -99,7 +99,7 @@ def test_images_are_turned_as_they_say(tmp_path: Path, orientation: int, turns: 
     image = videos.picture(5)
     image_folders.save(tmp_path / f"1.{ending}", image, orientation=orientation)
     upright = np.rot90(image, turns)
-    info, _ = scan_folder(tmp_path, fps=30)
+    info, _ = scan_folder(tmp_path, Images(30))
     found = read(tmp_path, [0])[0]
     assert (info.height_px, info.width_px) == upright.shape[:2] == found.shape[:2]
     assert np.abs(found.astype(int) - upright).mean() < 4
@@ -120,7 +120,7 @@ def test_a_pattern_chooses_among_several_series(tmp_path: Path) -> None:
     assert not is_image_folder(tmp_path / "frame_1_rgb.txt")
     assert not is_image_folder(tmp_path / "no" / "*.jpg")
     assert listing(tmp_path / "*_rgb*").names == ("frame_1_rgb.jpg", "frame_2_rgb.jpg")
-    assert scan_folder(tmp_path / "*_depth.png", fps=30)[0].num_frames == 3
+    assert scan_folder(tmp_path / "*_depth.png", Images(30))[0].num_frames == 3
     assert videos.barcode(read(tmp_path / "*_depth.png", [2])[0]) == 2
 
 
@@ -136,14 +136,14 @@ def test_names_that_count_no_frames_are_refused(tmp_path: Path, extra: str, mess
     image_folders.write(tmp_path, [1, 2])
     (tmp_path / extra).write_bytes((tmp_path / "frame_1.jpg").read_bytes())
     with pytest.raises(UnreadableVideo, match=message):
-        scan_folder(tmp_path, fps=30)
+        scan_folder(tmp_path, Images(30))
 
 
 def test_hidden_files_are_no_frames(tmp_path: Path) -> None:
     image_folders.write(tmp_path, [1, 2])
     for name in (".DS_Store", "Thumbs.db", "._frame_3.jpg"):
         (tmp_path / name).write_bytes(b"0")
-    assert scan_folder(tmp_path, fps=30)[0].num_frames == 2
+    assert scan_folder(tmp_path, Images(30))[0].num_frames == 2
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
 def test_a_first_number_beyond_the_first_image_is_refused(tmp_path: Path) -> None:
     image_folders.write(tmp_path, [0, 1])
     with pytest.raises(UnreadableVideo, match=r"frame_0\.jpg, has number 0, less than first_number = 1"):
-        scan_folder(tmp_path, fps=30, first_number=1)
+        scan_folder(tmp_path, Images(30, 1))
 
 
 def test_images_of_several_sizes_are_refused(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_images_of_several_sizes_are_refused(tmp_path: Path) -> None:
     image_folders.save(tmp_path / "frame_3.jpg", videos.picture(3, 32, 48))
     message = r"frame_3\.jpg: its size is 48 x 32, and that of frame_[12]\.jpg 96 x 64"
     with pytest.raises(UnreadableVideo, match=message):
-        scan_folder(tmp_path, fps=30)
+        scan_folder(tmp_path, Images(30))
     with pytest.raises(UnreadableVideo, match=message):
         read(tmp_path, [1, 2], size=32)
 
@@ -189,7 +189,7 @@ def test_what_is_no_image_is_named_by_its_header(tmp_path: Path, content: bytes)
     files = image_folders.write(tmp_path, [1, 2])
     files[1].write_bytes(content)
     with pytest.raises(UnreadableVideo, match=r"frame_2\.jpg: "):
-        scan_folder(tmp_path, fps=30)
+        scan_folder(tmp_path, Images(30))
 
 
 def test_a_frame_beyond_the_last_is_refused(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_frame_beyond_the_last_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_changed_since_it_was_catalogued_is_refused(tmp_path: Path) -> None:
     files = image_folders.write(tmp_path / "images", [1, 2, 3])
     index = tmp_path / "index.npz"
-    scan_folder(tmp_path / "images", fps=30)[1].write(index)
+    scan_folder(tmp_path / "images", Images(30))[1].write(index)
     assert videos.barcode(read(tmp_path / "images", [1], index=index)[0]) == 1
     image_folders.save(files[1], videos.picture(99))
     with pytest.raises(UnreadableVideo, match=r"frame_2\.jpg: it has \d+ bytes, and had \d+ when it was catalogued"):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
-import os
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,14 +18,16 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange
 from PIL import Image, UnidentifiedImageError
 
+from crossview import storage
 from crossview.datasets.video.conversion import Pixels
 from crossview.datasets.video.frame_index import FrameIndex, cached_index
 from crossview.datasets.video.frames import MAX_PIXELS, Limit, UnreadableVideo, as_unreadable, on_this_node
-from crossview.datasets.video.image_listing import listing
+from crossview.datasets.video.image_listing import Listing, listing
 from crossview.datasets.video.indexing import VideoInfo
 from crossview.datasets.video.orientation import displayed_size
 from crossview.datasets.video.pyav_decoder import placed
 from crossview.datasets.video.source import Source, Wanted, frames_in_file
+from crossview.errors import UserError
 
 _CODECS = {b"\xff\xd8\xff": "mjpeg", b"\x89PNG\r\n\x1a\n": "png"}
 """By the first bytes of a file: its name's ending may be wrong."""
@@ -32,32 +36,65 @@ _MIRRORED = (2, 4, 5, 7)
 _QUARTER_TURNS = (5, 6, 7, 8)
 
 
-def scan_folder(path: Path, *, fps: float, first_number: int | None = None) -> tuple[VideoInfo, FrameIndex]:
+@dataclass(frozen=True)
+class Images:
+    """What a folder of images does not say of itself."""
+
+    fps: float
+    """Numbers per second, which are images per second if none is missing."""
+    first_number: int | None = None
+    """Number of the image that is shown at time 0; None is the smallest there is."""
+
+
+def index_of_folder(path: Path, images: Images, folder: Path) -> VideoInfo:
+    """`scan_folder` that keeps the frame index in `folder`, unless it is there; raises UnreadableVideo."""
+    found = listing(path)
+    state = f"{path.absolute()} {images} {found.fingerprint} {_bytes_each(found).tolist()}"
+    kept = folder / f"{hashlib.blake2b(state.encode(errors='surrogateescape'), digest_size=12).hexdigest()}.npz"
+    if storage.is_file(kept):
+        with contextlib.suppress(UserError):  # else it is made again
+            return VideoInfo(**FrameIndex.read(kept).facts, index=str(kept))
+    info, index = scan_folder(path, images)
+    facts = {name: value for name, value in asdict(info).items() if name != "index"}
+    replace(index, facts=facts).write(kept)
+    return replace(info, index=str(kept))
+
+
+def _bytes_each(found: Listing) -> np.ndarray:
+    """Size of each image in bytes: uint32 (n,); raises UnreadableVideo."""
+    sizes = np.empty(len(found.names), np.uint32)
+    for k, name in enumerate(found.names):
+        try:
+            sizes[k] = (found.folder / name).stat().st_size
+        except OSError as error:
+            raise UnreadableVideo(f"{found.folder / name}: {error.strerror or error}") from error
+    return sizes
+
+
+def scan_folder(path: Path, images: Images) -> tuple[VideoInfo, FrameIndex]:
     """What is in a folder of frames, by the headers of its images; raises UnreadableVideo.
 
-    `fps` is how many numbers there are per second, `first_number` that of the image shown at time 0; None is the
-    smallest there is. Numbers that are missing leave their time empty: a warning says which.
+    Numbers that are missing leave their time empty: a warning says which.
     """
     found = listing(path)
     numbers = found.numbers
-    start = int(numbers[0]) if first_number is None else first_number
+    start = int(numbers[0]) if images.first_number is None else images.first_number
     if start > numbers[0]:
         raise UnreadableVideo(
             f"{path}: the first image, {found.names[0]}, has number {numbers[0]}, less than first_number = {start}; "
             "correct first_number"
         )
     size: tuple[int, int] | None = None
-    bytes_each = np.empty(len(numbers), np.uint32)
-    for k, name in enumerate(found.names):
-        file = on_this_node(found.folder / name)
-        shown, bytes_each[k] = _header(file)
+    for name in found.names:
+        file = found.folder / name
+        shown = _displayed_size(file)
         size = size or shown
         if shown != size:
             raise UnreadableVideo(_sizes(file, shown, found.names[0], size))
     assert size is not None
     steps = np.diff(numbers)
     step = int(steps[0]) if len(steps) and (steps == steps[0]).all() else 1
-    rate = Fraction(fps).limit_denominator(100_000)
+    rate = Fraction(images.fps).limit_denominator(100_000)
     if (gaps := np.flatnonzero(steps != step)).size:
         at = int(gaps[0])
         warnings.warn(
@@ -66,28 +103,33 @@ def scan_folder(path: Path, *, fps: float, first_number: int | None = None) -> t
             stacklevel=2,
         )
     index = FrameIndex(
-        numbers - start, 1 / rate, 0.0, bytes_each, np.empty(0, np.int64), np.empty(0, np.int64), found.fingerprint
+        numbers - start,
+        1 / rate,
+        0.0,
+        _bytes_each(found),
+        np.empty(0, np.int64),
+        np.empty(0, np.int64),
+        found.fingerprint,
     )
-    info = VideoInfo(fps / step, len(numbers), *size, float(index.times_s[0]), not gaps.size)
+    info = VideoInfo(images.fps / step, len(numbers), *size, float(index.times_s[0]), not gaps.size)
     return info, index
 
 
-def _header(file: Path) -> tuple[tuple[int, int], int]:
-    """Displayed height and width of an image, and the file's size in bytes."""
+def _displayed_size(file: Path) -> tuple[int, int]:
+    """Height and width of an image, from its header; raises UnreadableVideo."""
     try:
-        with file.open("rb") as stored, warnings.catch_warnings():
+        with on_this_node(file).open("rb") as stored, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is checked here
             with Image.open(stored, formats=("JPEG", "PNG")) as image:
                 width, height = image.size
                 turned = image.getexif().get(_ORIENTATION) in _QUARTER_TURNS
-            size_bytes = os.fstat(stored.fileno()).st_size
     except UnidentifiedImageError as error:
         raise UnreadableVideo(f"{file}: it is no JPEG or PNG image") from error
     except Exception as error:  # Pillow raises SyntaxError, struct.error and others for damaged headers
         raise UnreadableVideo(f"{file}: {getattr(error, 'strerror', None) or error}") from error
     if width * height > MAX_PIXELS:
         raise UnreadableVideo(f"{file}: it has {width} x {height} pixels; at most {MAX_PIXELS} are read")
-    return ((width, height) if turned else (height, width)), size_bytes
+    return (width, height) if turned else (height, width)
 
 
 def _sizes(file: Path, size: tuple[int, int], first: str, first_size: tuple[int, int]) -> str:
