@@ -7,6 +7,7 @@ from pathlib import Path
 
 import image_folders
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tiny_run
 import torch
@@ -19,11 +20,18 @@ from crossview.datasets.folder import Options, catalog
 from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.plan import Plan
 from crossview.datasets.sampling.spec import Pairing, Sampling, View
+from crossview.datasets.teachers.importers import object_arrays
+from crossview.datasets.video.source import Source
 from crossview.errors import UserError
 from crossview.platform.config import Data
+from crossview.platform.data.feature_cache import cache
+from crossview.platform.data.feature_files import read_features
+from crossview.platform.data.frame_cache import frame_cache
 from crossview.platform.data.loader import Stream
 from crossview.platform.data.row_decoder import RowDecoder, Shard
 from crossview.platform.data.video_reader import video
+from crossview.platform.evaluate.frame_embeddings import export
+from crossview.platform.evaluate.opened import open_run
 
 HEADER = "path,split,scene,view,perspective,start_offset_s,first_frame,num_frames,start_s,end_s,fps,first_number"
 LINES = (
@@ -134,8 +142,9 @@ def test_a_stream_gives_the_same_batches_each_time(everything: Catalog, decoder:
 
     def batches() -> dict[str, torch.Tensor]:
         shard = Shard(start_step=0, stop_step=1, batch=rows, micro_batch=rows)
-        data = Data(catalog=Path("unused"), decoder=decoder)  # type: ignore[arg-type]
-        (batch,) = Stream(plan, data, shard, in_process=True)
+        data = Data(catalog=everything.root, decoder=decoder)  # type: ignore[arg-type]
+        with Stream(plan, data, shard, device=torch.device("cpu"), run_dir=None, in_process=True, prefetch=0) as made:
+            (batch,) = made
         return batch
 
     one, two = batches(), batches()
@@ -209,11 +218,12 @@ def test_the_clock_of_a_span_starts_with_it(everything: Catalog) -> None:
 
 def test_the_clock_of_a_span_of_a_variable_rate_starts_with_it(tmp_path: Path) -> None:
     videos.write(tmp_path / "v.mp4", frames=30, variable=True)  # frames 0, 3, 6, ... last two thirtieths
-    found = listed(tmp_path, "v.mp4,train,a,ego,ego,1,9,6,,,,", "v.mp4,train,b,ego,ego,0,,,0.8,1.2,,")
-    first, second = found.recordings
-    assert not first.constant_rate
-    assert found.instants(first, np.arange(4)) == pytest.approx([1, 1 + 2 / 30, 1 + 3 / 30, 1 + 4 / 30], abs=2e-3)
-    assert (second.first_frame, second.num_frames) == (18, 9)
+    (span,) = listed(tmp_path, "v.mp4,train,a,ego,ego,1,9,6,,,,").recordings
+    assert not span.constant_rate
+    found = listed(tmp_path, "v.mp4,train,a,ego,ego,1,9,6,,,,")
+    assert found.instants(span, np.arange(4)) == pytest.approx([1, 1 + 2 / 30, 1 + 3 / 30, 1 + 4 / 30], abs=2e-3)
+    (timed,) = listed(tmp_path, "v.mp4,train,b,ego,ego,0,,,0.8,1.2,,").recordings
+    assert (timed.first_frame, timed.num_frames) == (18, 9)
 
 
 def test_cameras_of_all_kinds_show_the_same_instants(tmp_path: Path) -> None:
@@ -234,28 +244,82 @@ def test_cameras_of_all_kinds_show_the_same_instants(tmp_path: Path) -> None:
     plan = Plan(found, sampling("group", **views), seed=0)
     for i in range(20):
         ((head, left, right),) = plan.row(i).clips
-        assert head and left and right
+        assert head
+        assert left
+        assert right
         instants = [found.instants(found.recordings[c.recording], c.frames) for c in (head, left, right)]
         assert np.abs(instants[0] - instants[1]).max() < 1e-6
         assert np.abs(instants[0] - instants[2]).max() < 1e-6
 
 
-def test_embedding_reads_every_recording_as_its_own(everything: Catalog, tmp_path: Path) -> None:
-    run = tiny_run.train(tmp_path / "run", tmp_path / "data")
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    tiny_run.write_catalog(folder / "data")
+    return tiny_run.train(folder / "run", folder / "data")
+
+
+def test_embedding_reads_every_recording_as_its_own(everything: Catalog, run: Path, tmp_path: Path) -> None:
+    table = pq.read_table(export(open_run(run, in_process=True), everything, tmp_path / "all.parquet"))
+    found: dict[str, list[list[float]]] = {}
+    for name, vector in zip(table["video"].to_pylist(), table["vector"].to_pylist(), strict=True):
+        found.setdefault(name, []).append(vector)
+    assert {name: len(rows) for name, rows in found.items()} == {r.id: r.num_frames for r in everything.recordings}
     encoder = crossview.load(run)
-    root = everything.root
-    alone = {}
     for recording in everything.recordings:
-        parts = list(
-            video(everything.source(recording), recording.num_frames, encoder.size_px("ego"), Data(catalog=root), 64)
-        )
-        alone[recording.id] = encoder.embed(torch.cat(parts), "ego")
-    assert torch.equal(encoder.embed(root / "images", "ego"), alone["kinds/g/ego"])
-    assert (
-        torch.equal(encoder.embed(root / "shots" / "*_rgb.jpg", "ego")[5:20].shape, alone["kinds/h/ego"].shape)
-        if False
-        else True
-    )
+        source, size = everything.source(recording), encoder.size_px("ego")
+        frames = torch.cat(list(video(source, recording.num_frames, size, Data(catalog=everything.root), 64)))
+        assert np.allclose(found[recording.id], encoder.embed(frames, "ego").numpy(), atol=1e-5)
+
+
+def test_a_folder_of_images_is_embedded_by_its_path(everything: Catalog, run: Path) -> None:
+    encoder, root = crossview.load(run), everything.root
+    for path, scene in ((root / "images", "g"), (str(root / "shots" / "*_rgb.jpg"), None)):
+        found = encoder.embed(path, "ego")
+        source, frames = (Source(Path(path), "frames"), 40 if scene is None else 30)
+        pictures = torch.cat(list(video(source, frames, encoder.size_px("ego"), Data(catalog=root), 64)))
+        assert first_frames(pictures[:, None]) == list(range(frames))
+        assert torch.equal(found, encoder.embed(pictures, "ego"))
+
+
+def moved(found: Catalog) -> Catalog:
+    """The spans of long.mp4, each one frame earlier."""
+    spans = found.keep(lambda r: r.path == "long.mp4" and r.first_frame > 0)
+    earlier = tuple(replace(r, first_frame=r.first_frame - 1) for r in spans.recordings)
+    return replace(spans, recordings=earlier)
+
+
+def test_cached_frames_are_those_of_the_span(everything: Catalog, tmp_path: Path) -> None:
+    data = Data(catalog=tmp_path)
+    for found, first in ((everything, 0), (moved(everything), -1), (everything, 0)):
+        for recording in found.recordings:
+            frames = frame_cache(found.source(recording), recording, 64, "rgb", data)
+            assert videos.barcode(frames[0]) == FIRST[recording.scene] + first
+            assert len(frames) == recording.num_frames
+
+
+def test_cached_features_are_those_of_the_span(everything: Catalog, tmp_path: Path) -> None:
+    kept = {
+        r.id: r.path for r in cache("byov", tiny_run.method_config(), everything, tmp_path, in_process=True).recordings
+    }
+    assert len(set(kept.values())) == len(everything.recordings)
+    other = cache("byov", tiny_run.method_config(), moved(everything), tmp_path, in_process=True)
+    for recording in other.recordings:
+        assert recording.path != kept[recording.id]
+        features = read_features(other.file(recording), recording)
+        assert len(features) == recording.num_frames
+        before = np.load(other.root / kept[recording.id])
+        assert np.allclose(features[1:], before[:-1], atol=1e-3)
+        assert not np.allclose(features, before, atol=1e-3)
+
+
+def test_cached_features_of_images_written_anew_are_computed_anew(tmp_path: Path) -> None:
+    files = image_folders.write(tmp_path / "images", range(4))
+    line = "images,train,a,x,ego,0,,,,,30,"
+    (before,) = cache("byov", tiny_run.method_config(), listed(tmp_path, line), tmp_path, in_process=True).recordings
+    image_folders.save(files[1], videos.picture(99))
+    (after,) = cache("byov", tiny_run.method_config(), listed(tmp_path, line), tmp_path, in_process=True).recordings
+    assert before.path != after.path
 
 
 @pytest.mark.parametrize(
@@ -324,6 +388,20 @@ def test_labels_are_counted_per_span(root: Path) -> None:
     )
     assert list(found.frame_labels["phase"]) == ["kinds/a/x"]
     assert "ten.txt" in found.quarantined[0].reason
+
+
+def test_detections_are_those_of_the_spans_frames(everything: Catalog, tmp_path: Path) -> None:
+    entries = np.empty((110, 2), object)
+    for k in range(110):
+        entries[k, 0] = np.array([[0, 0, 48, 32, k / 110, 0]])
+    np.save(tmp_path / "long.npy", entries, allow_pickle=True)
+    spans = everything.keep(lambda r: r.path == "long.mp4")
+    found = object_arrays(tmp_path, spans, coordinates="pixel")
+    for recording in spans.recordings:
+        detections = found[recording.id]
+        assert detections.frame.tolist() == list(range(recording.num_frames))
+        numbers = np.arange(recording.first_frame, recording.first_frame + recording.num_frames)
+        assert detections.score == pytest.approx(numbers / 110)
 
 
 def test_spans_that_touch_may_be_in_different_splits(root: Path) -> None:

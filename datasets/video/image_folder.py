@@ -172,6 +172,8 @@ def images(source: Source, frames: np.ndarray, time_limit_s: float) -> Iterator[
                 "image back, or make the catalog again with `crossview prepare`"
             )
         frame = picture(file, data)
+        if index is not None:
+            frame.pts, frame.time_base = int(index.pts[k]), index.time_base
         size = size or displayed_size(frame)
         if displayed_size(frame) != size:
             raise UnreadableVideo(_sizes(file, displayed_size(frame), found.names[int(frames[0])], size))
