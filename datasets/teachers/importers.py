@@ -102,8 +102,8 @@ class _Frames:
         count = entries.count - self.first
         if self.fps is None and abs(count - num_frames) > max(2, 0.02 * num_frames):
             raise UserError(
-                f"{what}: {count} frames, but {recording.path} has {num_frames}; the file must belong to this "
-                "video: pass first and fps where frames are numbered otherwise"
+                f"{what}: {count} frames, but the video of {recording.id} has {num_frames}; the file must belong "
+                "to this video: pass first and fps where frames are numbered otherwise"
             )
         number = entries.number - self.first
         ratio = 1.0 if self.fps is None else recording.fps / self.fps
