@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from crossview.datasets.catalog.listing import Problems, first_of
 from crossview.datasets.catalog.recording import Quarantined
 from crossview.datasets.video.frames import TIME_LIMIT_S, UnreadableVideo, printable
 from crossview.datasets.video.image_folder import Images, index_of_folder
+from crossview.datasets.video.image_listing import listing
 from crossview.datasets.video.indexing import VideoInfo, index_of
 from crossview.errors import UserError
 
@@ -55,6 +57,10 @@ class Prober:
                     found[path] = result
                 if self.tick:
                     self.tick(done, len(files))
+        gaps = [listing(root / path).gaps() for path in files if path in folders and path in found]
+        if said := [gap for gap in gaps if gap]:
+            shown = "\n  ".join(first_of(said, Problems.SHOWN))
+            warnings.warn(f"images are shown at the times that their numbers give, with gaps:\n  {shown}", stacklevel=2)
         return found, tuple(broken)
 
     def _attempt(self, root: Path, path: str, images: Images | None, indices: Path) -> VideoInfo | Quarantined:

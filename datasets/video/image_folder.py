@@ -15,14 +15,13 @@ import av
 import numpy as np
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange
 from PIL import Image, UnidentifiedImageError
 
 from crossview import storage
 from crossview.datasets.video.conversion import Pixels
 from crossview.datasets.video.frame_index import FrameIndex, cached_index
 from crossview.datasets.video.frames import MAX_PIXELS, Limit, UnreadableVideo, as_unreadable, on_this_node
-from crossview.datasets.video.image_listing import Listing, listing
+from crossview.datasets.video.image_listing import Listing, folder_of, listing
 from crossview.datasets.video.indexing import VideoInfo
 from crossview.datasets.video.orientation import displayed_size
 from crossview.datasets.video.pyav_decoder import placed
@@ -49,14 +48,13 @@ class Images:
 def index_of_folder(path: Path, images: Images, folder: Path) -> VideoInfo:
     """`scan_folder` that keeps the frame index in `folder`, unless it is there; raises UnreadableVideo."""
     found = listing(path)
-    state = f"{path.absolute()} {images} {found.fingerprint} {_bytes_each(found).tolist()}"
+    state = f"{path.absolute()} {images} {found.names} {_bytes_each(found).tolist()}"
     kept = folder / f"{hashlib.blake2b(state.encode(errors='surrogateescape'), digest_size=12).hexdigest()}.npz"
     if storage.is_file(kept):
         with contextlib.suppress(UserError):  # else it is made again
-            return VideoInfo(**FrameIndex.read(kept).facts, index=str(kept))
+            return VideoInfo(**FrameIndex.read(kept).facts["info"], index=str(kept))
     info, index = scan_folder(path, images)
-    facts = {name: value for name, value in asdict(info).items() if name != "index"}
-    replace(index, facts=facts).write(kept)
+    index.write(kept)
     return replace(info, index=str(kept))
 
 
@@ -74,14 +72,14 @@ def _bytes_each(found: Listing) -> np.ndarray:
 def scan_folder(path: Path, images: Images) -> tuple[VideoInfo, FrameIndex]:
     """What is in a folder of frames, by the headers of its images; raises UnreadableVideo.
 
-    Numbers that are missing leave their time empty: a warning says which.
+    The index has the images' times, which are those of their numbers, their sizes in bytes as checks, and their names.
     """
     found = listing(path)
-    numbers = found.numbers
-    start = int(numbers[0]) if images.first_number is None else images.first_number
-    if start > numbers[0]:
+    first = int(found.numbers[0])
+    start = first if images.first_number is None else images.first_number
+    if start > first:
         raise UnreadableVideo(
-            f"{path}: the first image, {found.names[0]}, has number {numbers[0]}, less than first_number = {start}; "
+            f"{path}: the first image, {found.names[0]}, has number {first}, less than first_number = {start}; "
             "correct first_number"
         )
     size: tuple[int, int] | None = None
@@ -92,26 +90,15 @@ def scan_folder(path: Path, images: Images) -> tuple[VideoInfo, FrameIndex]:
         if shown != size:
             raise UnreadableVideo(_sizes(file, shown, found.names[0], size))
     assert size is not None
-    steps = np.diff(numbers)
-    step = int(steps[0]) if len(steps) and (steps == steps[0]).all() else 1
-    rate = Fraction(images.fps).limit_denominator(100_000)
-    if (gaps := np.flatnonzero(steps != step)).size:
-        at = int(gaps[0])
-        warnings.warn(
-            f"{path}: {int((steps - 1).sum())} numbers are missing between its {len(numbers)} images, first after "
-            f"{found.names[at]}, where {found.names[at + 1]} follows; images keep the times that their numbers give",
-            stacklevel=2,
-        )
-    index = FrameIndex(
-        numbers - start,
-        1 / rate,
-        0.0,
-        _bytes_each(found),
-        np.empty(0, np.int64),
-        np.empty(0, np.int64),
-        found.fingerprint,
-    )
-    info = VideoInfo(images.fps / step, len(numbers), *size, float(index.times_s[0]), not gaps.size)
+    count, tick = len(found.names), 1 / Fraction(images.fps).limit_denominator(100_000)
+    info = VideoInfo(images.fps / found.step, count, *size, float((first - start) * tick), found.gaps() is None)
+    facts = {
+        "info": {name: value for name, value in asdict(info).items() if name != "index"},
+        "names": found.compact(),
+        "start": start,
+    }
+    nothing = np.empty(0, np.int64)  # no frame has to be decoded for another
+    index = FrameIndex(found.numbers - start, tick, 0.0, _bytes_each(found), nothing, nothing, "", facts)
     return info, index
 
 
@@ -150,33 +137,29 @@ class ImageFolder:
 
 
 def images(source: Source, frames: np.ndarray, time_limit_s: float) -> Iterator[tuple[int, VideoFrame]]:
-    """Frames of the folder, int64 (n,) sorted and unique, with their numbers; raises UnreadableVideo."""
-    found = listing(source.path)
+    """Frames of the folder, int64 (n,) sorted and unique, with their numbers; raises UnreadableVideo.
+
+    With an index they are the images that were catalogued, or an error says which has changed; none is listed.
+    """
+    folder = folder_of(source.path)
     index = None if source.index is None else cached_index(source.index)
-    if index is not None and index.fingerprint != found.fingerprint:
-        raise UnreadableVideo(
-            f"{source.path}: images have been added, removed or renamed since it was catalogued; make the catalog "
-            "again with `crossview prepare`, or put the old images back"
-        )
-    if frames[-1] >= len(found.names):
-        raise UnreadableVideo(
-            f"{source.path}: frame {frames[-1]} was asked for, but the folder holds {len(found.names)} images"
-        )
-    limit, size = Limit(source.path, time_limit_s), None
+    names = listing(source.path).names if index is None else index.facts["names"]
+    count = len(names) if index is None else len(index.pts)
+    if frames[-1] >= count:
+        raise UnreadableVideo(f"{source.path}: frame {frames[-1]} was asked for, but the folder holds {count} images")
+    limit, first = Limit(source.path, time_limit_s), None
     for k in frames.tolist():
-        file = found.folder / found.names[k]
-        data = _content(file)
-        if index is not None and len(data) != index.checks[k]:
-            raise UnreadableVideo(
-                f"{file}: it has {len(data)} bytes, and had {index.checks[k]} when it was catalogued; put the old "
-                "image back, or make the catalog again with `crossview prepare`"
-            )
-        frame = picture(file, data)
-        if index is not None:
+        if index is None:
+            file = folder / names[k]
+            frame = picture(file, _content(file))
+        else:
+            number = int(index.pts[k]) + index.facts["start"]
+            file = folder / (names.format(number) if isinstance(names, str) else names[k])
+            frame = picture(file, _catalogued(file, int(index.checks[k])))
             frame.pts, frame.time_base = int(index.pts[k]), index.time_base
-        size = size or displayed_size(frame)
-        if displayed_size(frame) != size:
-            raise UnreadableVideo(_sizes(file, displayed_size(frame), found.names[int(frames[0])], size))
+        first = first or (file.name, displayed_size(frame))
+        if displayed_size(frame) != first[1]:
+            raise UnreadableVideo(_sizes(file, displayed_size(frame), *first))
         limit.frame_read()
         yield k, frame
         limit.resume()
@@ -188,6 +171,21 @@ def _content(file: Path) -> bytes:
         return here.read_bytes()
     except OSError as error:
         raise UnreadableVideo(f"{file}: {error.strerror or error}") from error
+
+
+def _catalogued(file: Path, size_bytes: int) -> bytes:
+    """An image's content; raises UnreadableVideo if it is gone, or of another size than it was catalogued with."""
+    try:
+        data = _content(file)
+        found = f"it has {len(data)} bytes"
+    except UnreadableVideo as error:
+        data, found = b"", str(error).removeprefix(f"{file}: ")
+    if len(data) != size_bytes:
+        raise UnreadableVideo(
+            f"{file}: {found}, and had {size_bytes} bytes when it was catalogued; put the old image back, or make the "
+            "catalog again with `crossview prepare`"
+        )
+    return data
 
 
 def picture(file: Path, data: bytes) -> VideoFrame:
@@ -209,7 +207,6 @@ def picture(file: Path, data: bytes) -> VideoFrame:
             raise UnreadableVideo(f"{file}: the image is damaged or cut off") from error
     if not shown or shown[0].is_corrupt:
         raise UnreadableVideo(f"{file}: the image is damaged or cut off")
-    shown[0].color_range = ColorRange.JPEG  # which a decoded grey image does not state
     return shown[0]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,15 +29,45 @@ class Listing:
     """int64 (n,), increasing: the numbers in the names that count frames."""
 
     @property
-    def fingerprint(self) -> str:
-        """Of how many images there are and what they are called."""
-        digest = hashlib.blake2b("\0".join(self.names).encode(errors="surrogateescape"), digest_size=8)
-        return f"{len(self.names)}-{digest.hexdigest()}"
+    def step(self) -> int:
+        """From one number to the next, where it is always the same; else 1, and numbers are missing."""
+        steps = np.diff(self.numbers)
+        return int(steps[0]) if len(steps) and bool((steps == steps[0]).all()) else 1
+
+    def gaps(self) -> str | None:
+        """How many numbers are missing, and where the first is; None if none is."""
+        steps = np.diff(self.numbers)
+        if not (at := np.flatnonzero(steps != self.step)).size:
+            return None
+        return (
+            f"{self.folder}: {int((steps - 1).sum())} numbers are missing between its {len(self.names)} images, first "
+            f"after {self.names[at[0]]}, where {self.names[at[0] + 1]} follows"
+        )
+
+    def compact(self) -> str | list[str]:
+        """The names as a format of their numbers, such as "frame_{:010}.jpg", or all of them where none gives them."""
+        shortest = min(self.names, key=len)
+        parts = re.split(r"([0-9]+)", shortest)
+        for k in range(1, len(parts), 2):
+            before, after = "".join(parts[:k]), "".join(parts[k + 1 :])
+            width = len(parts[k])
+            if all(
+                name == f"{before}{number:0{width}}{after}"
+                for name, number in zip(self.names, self.numbers.tolist(), strict=True)
+            ):
+                before, after = (text.replace("{", "{{").replace("}", "}}") for text in (before, after))
+                return f"{before}{{:0{width}}}{after}"
+        return list(self.names)
 
 
 def is_image_folder(path: Path) -> bool:
     """Whether `path` is a folder, or a folder and a pattern for names in it, such as ``take_1/*_rgb.jpg``."""
     return path.is_dir() or ("*" in path.name and path.parent.is_dir())
+
+
+def folder_of(path: Path) -> Path:
+    """The folder that is named, with or without a pattern."""
+    return path.parent if "*" in path.name and not path.is_dir() else path
 
 
 def listing(path: Path) -> Listing:
@@ -47,7 +76,8 @@ def listing(path: Path) -> Listing:
     Names differ in nothing but their numbers. The first number in which they differ counts the frames, in its natural
     order: frame_2.jpg comes before frame_10.jpg. It may have gaps, but no two images have the same.
     """
-    folder, pattern = (path.parent, path.name) if "*" in path.name and not path.is_dir() else (path, None)
+    folder = folder_of(path)
+    pattern = None if folder == path else path.name
     try:
         changed = folder.stat().st_mtime_ns if storage.is_local(folder) else 0
     except OSError as error:
@@ -55,7 +85,7 @@ def listing(path: Path) -> Listing:
     return _listed(folder, pattern, changed)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4)
 def _listed(folder: Path, pattern: str | None, changed: int) -> Listing:  # noqa: ARG001 - a part of the cache's key
     """`changed` is when names in the folder last changed."""
     try:
