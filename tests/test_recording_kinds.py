@@ -262,7 +262,7 @@ def test_two_spans_of_a_file_are_a_pair_and_a_span_with_itself_is_none(tmp_path:
     ((row,),) = {Plan(listed(tmp_path, first, second), sampling("unpaired", **views), 0).row(0).clips}
     assert [clip.recording for clip in row if clip] == [0, 1]
     twin = first.replace(",a,x,ego,", ",b,y,exo,")
-    with pytest.raises(UserError, match="no action has"):
+    with pytest.raises(UserError, match="no two different files to pair"):
         Plan(listed(tmp_path, first, twin), sampling("unpaired", **views), 0)
 
 
