@@ -32,6 +32,7 @@ from crossview.platform.data.row_decoder import RowDecoder, Shard
 from crossview.platform.data.video_reader import video
 from crossview.platform.evaluate.frame_embeddings import export
 from crossview.platform.evaluate.opened import open_run
+from crossview.platform.report.contact_sheet import contact_sheet
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +178,7 @@ def test_cameras_of_all_kinds_show_the_same_instants(tmp_path: Path) -> None:
         instants = [found.instants(found.recordings[c.recording], c.frames) for c in (head, left, right)]
         assert np.abs(instants[0] - instants[1]).max() < 1e-6
         assert np.abs(instants[0] - instants[2]).max() < 1e-6
+    assert contact_sheet(found, "a", tmp_path / "sheet.png").is_file()
 
 
 @pytest.fixture(scope="module")

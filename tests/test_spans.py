@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import recording_kinds
 import videos
-from recording_kinds import HEADER, LINES, listed
+from recording_kinds import FIRST, HEADER, LINES, listed
 
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.catalog.probing import Prober, check_share
+from crossview.datasets.catalog.spans import Part, check_splits
 from crossview.datasets.folder import Options, catalog
 from crossview.errors import UserError
+from crossview.platform.cli.main import main
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +160,23 @@ def test_unreadable_folders_are_set_aside(tmp_path: Path) -> None:
     assert [r.scene for r in found.recordings] == ["a"]
     assert found.quarantined[0].path == "bad"
     assert "frame_2.jpg" in found.quarantined[0].reason
+
+
+def test_the_command_saves_spans_and_folders(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    csv = tmp_path / "kinds.csv"
+    csv.write_text("\n".join([HEADER, *LINES]))
+    main(["prepare", "folder", "--root", str(root), "--csv", str(csv), "--out", str(tmp_path / "catalog")])
+    assert "train: 8 ego and 0 exo recordings, 225 frames" in capsys.readouterr().out
+    found = Catalog.load(tmp_path / "catalog")
+    assert {r.scene: r.first_frame for r in found.recordings} == FIRST
+    assert all((tmp_path / "catalog" / r.index).is_file() for r in found.recordings)
+
+
+def test_a_dataset_whose_splits_share_a_part_of_a_file_is_refused(root: Path) -> None:
+    parts = [("train", Part("long.mp4", 0, 60)), ("val", Part("whole.mp4")), ("val", Part("long.mp4", 59, 70))]
+    with pytest.raises(UserError, match=r"takes: long\.mp4 is in split 'val' and in split 'train'"):
+        check_splits(root, parts, "takes")
+    (root / "link.mp4").symlink_to(root / "long.mp4")
+    with pytest.raises(UserError, match=r"link\.mp4 is in split 'test' and in split 'train', there as long\.mp4"):
+        check_splits(root, [*parts[:2], ("test", Part("link.mp4", 10, 11))], "takes")
+    check_splits(root, [*parts[:2], ("test", Part("link.mp4", 60, 110))], "takes")
