@@ -28,7 +28,7 @@ def consecutive(source: Source, num_frames: int, time_limit_s: float) -> Iterato
     if index is not None:
         index.check_current(source.path)
         parts = passes(frames, index)
-        if parts[0].entry_pts is not None and frames[-1] < len(index.pts):
+        if parts[0].entry_stamp is not None and frames[-1] < len(index.pts):
             try:
                 for number, frame in pictures(source, parts, index, time_limit_s):
                     yield frame
