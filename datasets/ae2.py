@@ -17,8 +17,9 @@ import numpy as np
 from crossview.datasets.catalog import Catalog, Perspective, Quarantined, Recording, one_protocol, safe_pickle
 from crossview.datasets.catalog.frame_labels import check_length, whole_numbers
 from crossview.datasets.catalog.listing import Problems, cells, first_of, relative_path, text_lines
-from crossview.datasets.catalog.probing import Prober, check_splits
+from crossview.datasets.catalog.probing import Prober
 from crossview.datasets.catalog.protocols import DEFAULT
+from crossview.datasets.catalog.spans import Part, check_splits
 from crossview.errors import UserError
 
 PROTOCOLS = (DEFAULT,)
@@ -53,7 +54,7 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
     root, name = options.root, options.set
     base = root / name
     listed = _listed(root, name)
-    check_splits(root, ((split, path) for split, _, path in listed), base)
+    check_splits(root, ((split, Part(path)) for split, _, path in listed), base)
     label_file = base / "label.pickle"
     _check_names(listed, label_file)
     names = _phase_names(base)

@@ -16,6 +16,7 @@ from crossview.datasets.catalog import Perspective
 from crossview.datasets.video.conversion import yuv420_of_rgb
 from crossview.datasets.video.decode import probe
 from crossview.datasets.video.framing import Framing
+from crossview.datasets.video.image_listing import is_image_folder, listing
 from crossview.datasets.video.source import Source
 from crossview.errors import UserError
 from crossview.methods.method import Method
@@ -42,11 +43,12 @@ class Encoder:
 
     @torch.inference_mode()
     def embed(self, source: str | Path | Tensor | np.ndarray, perspective: Perspective = "exo") -> Tensor:
-        """Frame embeddings, float32 on the CPU: (T, D) of a video file or of frames uint8 (T, 3, H, W).
+        """Frame embeddings, float32 on the CPU: (T, D) of a video or of frames uint8 (T, 3, H, W).
 
         A batch (B, T, 3, H, W) gives (B, T, D). Frames of another size than the run's are resized as decoded ones are;
-        those of its size are taken as they are. Raises UnreadableVideo for a file, and ValueError for other shapes.
-        `perspective` chooses the frame size where a method has one for each.
+        those of its size are taken as they are. A video is a file or a folder of images, which may be followed by a
+        pattern for their names, such as ``take_1/*_rgb.jpg``. Raises UnreadableVideo for a video, and ValueError for
+        other shapes. `perspective` chooses the frame size where a method has one for each.
         """
         size = self.size_px(perspective)
         if isinstance(source, str | Path):
@@ -75,7 +77,9 @@ def load(
 
 
 def _of_file(file: Path, size: int, experiment: Experiment[Any]) -> Iterable[Tensor]:
-    """All frames of a video file, which is decoded once to count them, in chunks."""
+    """All frames of a video file, which is decoded once to count them, or of a folder of images, in chunks."""
+    if is_image_folder(file):
+        return video(Source(file, "frames"), len(listing(file).names), size, experiment.data, BATCH)
     return video(Source(file), probe(file).num_frames, size, experiment.data, BATCH)
 
 

@@ -94,7 +94,7 @@ def test_arrays_of_other_videos_or_shapes_or_with_code_are_refused(tmp_path: Pat
     with pytest.raises(ValueError, match=r"such as v.npy"):
         object_arrays(tmp_path, known)
     save_objects(tmp_path / "v.npy", [(None, None)] * 9)
-    with pytest.raises(ValueError, match="9 frames, but d/v/exo has 4"):
+    with pytest.raises(ValueError, match="9 frames, but the video of d/v/exo has 4"):
         object_arrays(tmp_path, known)
     save_objects(tmp_path / "v.npy", [(np.ones((1, 3)), None)] * 4)
     with pytest.raises(ValueError, match=r"entry 0: boxes of shape \(1, 3\)"):

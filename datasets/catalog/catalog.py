@@ -100,6 +100,11 @@ class Catalog:
             raise UserError(f"{self.file(recording)}: it holds features, which have no pictures")
         return Source(self.file(recording), recording.kind, self._index(recording), recording.first_frame)
 
+    def frames_in_file(self, recording: Recording) -> int:
+        """Frames of the whole file, which a recording may be a span of."""
+        index = self._index(recording)
+        return recording.num_frames if index is None else len(cached_index(index).pts)
+
     def instants(self, recording: Recording, frames: np.ndarray) -> np.ndarray:
         """When frames int64 (n,) of a recording are shown, in s on its scene's clock: float64 (n,).
 

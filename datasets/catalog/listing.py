@@ -9,7 +9,7 @@ import codecs
 import csv
 import difflib
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -165,10 +165,11 @@ def _check_header(place: str, names: list[str], required: Sequence[str], known: 
     problems.refuse()
 
 
-def relative_path(root: Path, text: str) -> Path:
+def relative_path(root: Path, text: str, *, folders: Callable[[Path], bool] = lambda _: False) -> Path:
     """The file in `root` that a table names; raises UserError, without file and line, if it is outside or missing.
 
-    A symbolic link counts as what it stands for, wherever that is.
+    A symbolic link counts as what it stands for, wherever that is. `folders` says which paths that are no file are
+    taken too.
     """
     path = PurePosixPath(text)
     if path.is_absolute() or ".." in path.parts:
@@ -177,7 +178,7 @@ def relative_path(root: Path, text: str) -> Path:
             "files that are elsewhere"
         )
     found = root / text
-    if not exists(found):
+    if not exists(found) and not folders(found):
         slashes = "; write '/' between folders, not '\\'" if "\\" in text else ""
         raise UserError(f"{_short(text)[1:-1]} is missing; paths are relative to {root}{slashes}")
     return found
@@ -199,6 +200,13 @@ def seconds(text: str) -> float:
         example = point if _NUMBER.fullmatch(point) and point != text else "1.25"
         raise UserError(f"{_short(text)} is not a number; give seconds with a decimal point, such as {example}")
     return value
+
+
+def whole_number(text: str, least: int = 0) -> int:
+    """A number from `least` on; raises UserError, without file and line, for anything else."""
+    if not re.fullmatch("[0-9]{1,15}", text) or int(text) < least:
+        raise UserError(f"{_short(text)} is not a whole number from {least} on; give one such as 12")
+    return int(text)
 
 
 def one_of(value: str, choices: Collection[str]) -> str:

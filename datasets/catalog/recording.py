@@ -16,8 +16,9 @@ Kind = Literal["video", "frames", "features"]
 class Recording:
     """One camera's file of one scene.
 
-    Recordings of one `scene` with equal `kind` share a clock: the instant of frame k is `start_offset_s` plus the time
-    at which the file shows it, which is ``first_s + k / fps`` at a constant rate, and in its frame index at any other.
+    Recordings of one `scene` share a clock: the instant of frame k is `start_offset_s` plus the time at which the file
+    shows it, which is ``first_s + k / fps`` at a constant rate, and in its frame index at any other. The time of a span
+    is counted from its own first frame.
     Raises ValueError if a part of its id holds a "/".
     """
 
@@ -46,6 +47,11 @@ class Recording:
     constant_rate: bool = True
     index: str = ""
     """The file of its frame index, relative to the catalog's folder; none where it is empty."""
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether it has pictures to decode, rather than features."""
+        return self.kind != "features"
 
     @property
     def start_s(self) -> float:

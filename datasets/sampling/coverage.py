@@ -98,9 +98,9 @@ def _listed(findings: list[_Finding], heading: str) -> list[str]:
 
 
 def _scenes(recordings: Iterable[Recording]) -> list[list[Recording]]:
-    found: dict[tuple[str, str, str], list[Recording]] = {}
+    found: dict[tuple[str, bool, str], list[Recording]] = {}
     for recording in recordings:
-        found.setdefault((recording.dataset, recording.kind, recording.scene), []).append(recording)
+        found.setdefault((recording.dataset, recording.has_pixels, recording.scene), []).append(recording)
     return list(found.values())
 
 

@@ -36,9 +36,9 @@ def evaluation_clips(catalog: Catalog, views: Mapping[Perspective, View], per_sc
     if per_scene < 1:
         raise UserError(f"clips per scene is {per_scene}; it must be at least 1")
     recordings = catalog.recordings
-    scenes: dict[tuple[str, str, str], list[int]] = {}
+    scenes: dict[tuple[str, bool, str], list[int]] = {}
     for i, r in enumerate(recordings):
-        scenes.setdefault((r.dataset, r.kind, r.scene), []).append(i)
+        scenes.setdefault((r.dataset, r.has_pixels, r.scene), []).append(i)
     found: dict[int, Windows] = {}
     for cameras in scenes.values():
         first = 0

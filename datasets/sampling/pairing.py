@@ -52,14 +52,16 @@ class Pairs:
         sides = [candidates(catalog, name, view) for name, view in sampling.views.items()]
         recordings = catalog.recordings
         # Two recordings may name one file (two roles of it), and a file must not be paired with itself.
-        numbers: dict[str, int] = {}
-        self._files = np.array([numbers.setdefault(r.path, len(numbers)) for r in recordings], np.int64)
-        grouped: dict[tuple[str, str, str], tuple[list[int], list[int]]] = {}
+        numbers: dict[tuple[str, int], int] = {}
+        self._files = np.array(
+            [numbers.setdefault((r.path, r.first_frame), len(numbers)) for r in recordings], np.int64
+        )
+        grouped: dict[tuple[str, bool, str], tuple[list[int], list[int]]] = {}
         for side, indices in enumerate(sides):
             for i in indices:
                 recording = recordings[i]
                 dataset = "" if key == "action" else recording.dataset  # which a scene belongs to
-                together = (dataset, recording.kind, getattr(recording, key))
+                together = (dataset, recording.has_pixels, getattr(recording, key))
                 grouped.setdefault(together, ([], []))[side].append(i)
         self._groups: list[tuple[np.ndarray, np.ndarray, bool]] = []
         for first, second in grouped.values():
@@ -110,11 +112,11 @@ class Groups:
             candidates(catalog, name, view)
         self._views = list(sampling.views.values())
         self.slots = tuple(name for name, view in sampling.views.items() for _ in range(view.count))
-        scenes: dict[tuple[str, str, str], list[list[int]]] = {}
+        scenes: dict[tuple[str, bool, str], list[list[int]]] = {}
         for i, recording in enumerate(catalog.recordings):
             for v, view in enumerate(self._views):
                 if fits(recording, view):  # a camera fills a slot of the first view that it fits
-                    together = (recording.dataset, recording.kind, recording.scene)
+                    together = (recording.dataset, recording.has_pixels, recording.scene)
                     scenes.setdefault(together, [[] for _ in self._views])[v].append(i)
                     break
         self._scenes = list(scenes.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -56,7 +57,7 @@ def object_arrays(
     """Ego-Exo's *_handobj_predicts/NAME.npy, NAME being the video's base name: recording id -> detections.
 
     Entry i is (objects, hands) of the frame numbered i, each None or (n, 6 or more): corners, score, ... `first` is the
-    number of the recording's first frame (0 for Kinetics and Charades-Ego, 1 for EPIC-KITCHENS), `fps` the rate of that
+    number of the video's first frame (0 for Kinetics and Charades-Ego, 1 for EPIC-KITCHENS), `fps` the rate of that
     numbering where it is not the recording's, `frame_px` width and height that the detector saw where they are not.
     """
     frames = _Frames(coordinates, first, fps, frame_px, min_score)
@@ -93,17 +94,20 @@ class _Frames:
     frame_px: tuple[int, int] | None
     min_score: float
 
-    def convert(self, recording: Recording, entries: Entries, what: str) -> Detections:
-        """Detections in the recording's own frames; raises ValueError if the file cannot belong to it."""
+    def convert(self, recording: Recording, num_frames: int, entries: Entries, what: str) -> Detections:
+        """Detections in the recording's own frames; raises ValueError if the file cannot belong to it.
+
+        `num_frames` are those of the whole file that the recording may be a span of.
+        """
         count = entries.count - self.first
-        if self.fps is None and abs(count - recording.num_frames) > max(2, 0.02 * recording.num_frames):
+        if self.fps is None and abs(count - num_frames) > max(2, 0.02 * num_frames):
             raise UserError(
-                f"{what}: {count} frames, but {recording.id} has {recording.num_frames}; the file must belong to this "
-                "video: pass first and fps where frames are numbered otherwise"
+                f"{what}: {count} frames, but the video of {recording.id} has {num_frames}; the file must belong "
+                "to this video: pass first and fps where frames are numbered otherwise"
             )
         number = entries.number - self.first
         ratio = 1.0 if self.fps is None else recording.fps / self.fps
-        frame = np.floor(number * ratio + 1e-6).astype(np.int64)
+        frame = np.floor(number * ratio + 1e-6).astype(np.int64) - recording.first_frame
         box, score = entries.rows[:, :4], entries.rows[:, 4]
         if self.coordinates == "pixel":
             width, height = self.frame_px or (recording.width_px, recording.height_px)
@@ -146,10 +150,11 @@ def _of_recordings(
     tick: Tick | None,
 ) -> dict[str, Detections]:
     out: dict[str, Detections] = {}
+    read = lru_cache(maxsize=2)(read)  # one file has the entries of all its spans
     for done, recording in enumerate(catalog.recordings):
         file = folder / f"{PurePosixPath(_stem(recording.path)).name}{suffix}"
         if file.is_file():
-            out[recording.id] = frames.convert(recording, read(file), str(file))
+            out[recording.id] = frames.convert(recording, catalog.frames_in_file(recording), read(file), str(file))
         if tick:
             tick(done + 1, len(catalog.recordings))
     if not out:
@@ -202,7 +207,10 @@ def _columns(rows: np.ndarray, what: str) -> np.ndarray:
 
 
 def _stem(path: str) -> str:
-    return str(PurePosixPath(path).with_suffix("")) if path else ""
+    name = PurePosixPath(path)
+    if "*" in name.name:  # images of a folder
+        name = name.parent
+    return str(name.with_suffix("")) if path else ""
 
 
 def _epic_frame(message: bytes) -> Iterator[tuple[int, int, np.ndarray]]:

@@ -13,6 +13,7 @@ from crossview.datasets.video.conversion import Pixels
 from crossview.datasets.video.decord_decoder import Decord
 from crossview.datasets.video.frames import TIME_LIMIT_S
 from crossview.datasets.video.framing import Framing
+from crossview.datasets.video.image_folder import ImageFolder
 from crossview.datasets.video.indexing import VideoInfo, scan
 from crossview.datasets.video.pyav_decoder import PyAV
 from crossview.datasets.video.source import Source, Wanted
@@ -64,7 +65,8 @@ def read_clips(
     """
     if decoder not in DECODERS:
         raise UserError(f"decoder is {decoder!r}; choose from {', '.join(DECODERS)}")
-    return DECODERS[decoder].read(source, wanted, pixels=pixels, time_limit_s=time_limit_s)
+    chosen = ImageFolder() if source.kind == "frames" else DECODERS[decoder]
+    return chosen.read(source, wanted, pixels=pixels, time_limit_s=time_limit_s)
 
 
 class Decoder(Protocol):

@@ -36,12 +36,12 @@ class PyAV:
             parts = passes(frames, index)
             if any(part.entry_stamp is not None for part in parts):
                 try:
-                    return _placed(source, wanted, pixels, pictures(source, parts, index, time_limit_s))
+                    return placed(source, wanted, pixels, pictures(source, parts, index, time_limit_s))
                 except TooSlow:
                     raise
                 except UnreadableVideo as error:
                     warnings.warn(f"{error}; the file is read from its start", stacklevel=2)
-        return _placed(source, wanted, pixels, _forward(source.path, frames, time_limit_s))
+        return placed(source, wanted, pixels, _forward(source.path, frames, time_limit_s))
 
 
 def _forward(path: Path, frames: np.ndarray, time_limit_s: float) -> Iterator[tuple[int, VideoFrame]]:
@@ -61,7 +61,7 @@ def _too_few(path: Path, frame: int, count: int) -> UnreadableVideo:
     return UnreadableVideo(f"{path}: frame {frame} was asked for, but a sequential decode finds {count} frames")
 
 
-def _placed(
+def placed(
     source: Source, wanted: Sequence[Wanted], pixels: Pixels, found: Iterator[tuple[int, VideoFrame]]
 ) -> list[np.ndarray]:
     """The clips, filled from frames as they come."""

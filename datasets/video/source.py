@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from crossview.datasets.video.frames import file_state
 from crossview.datasets.video.framing import Framing
 
 
@@ -37,3 +38,12 @@ class Wanted:
 def frames_in_file(source: Source, wanted: Sequence[Wanted]) -> np.ndarray:
     """Numbers in the file of all frames that are wanted: int64 (n,), sorted and unique."""
     return np.unique(np.concatenate([w.frames for w in wanted])) + source.first_frame
+
+
+def source_state(source: Source) -> list[Any]:
+    """Other values once the source's frames are others, for the names of what is computed from them.
+
+    The state of a folder does not show that an image was written anew; the name of its index does, after cataloguing.
+    """
+    index = source.index.name if source.index is not None and source.kind == "frames" else ""
+    return [source.first_frame, index, *file_state(source.path)]

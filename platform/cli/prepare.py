@@ -20,7 +20,8 @@ import crossview.datasets
 from crossview import storage
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.catalog.catalog import INDICES
-from crossview.datasets.catalog.probing import Prober, check_share, check_splits
+from crossview.datasets.catalog.probing import Prober, check_share
+from crossview.datasets.catalog.spans import Part, check_splits
 from crossview.datasets.sampling.coverage import clock_warnings
 from crossview.errors import UserError
 from crossview.platform.cli.options import parse
@@ -72,14 +73,18 @@ def dataset(name: str, args: Sequence[str]) -> None:
 
 
 def _check_protocols(catalog: Catalog, declared: Sequence[str], what: str) -> None:
-    """Raise ValueError where protocols are not those declared, have no recording, or have one file in two splits."""
+    """Raise ValueError where protocols are not those declared, have no recording, or have a part of a file in two."""
     if list(catalog.protocols) != list(declared):
         raise UserError(
             f"{what}: its catalog has the protocols {', '.join(catalog.protocols) or 'none'}, its module declares "
             f"{', '.join(declared)}; both must be the same, in this order"
         )
     for name, of in catalog.protocols.items():
-        members = [(of[r.id], r.path) for r in catalog.recordings if r.id in of]
+        members = [
+            (of[r.id], Part(r.path, r.first_frame, r.first_frame + r.num_frames))
+            for r in catalog.recordings
+            if r.id in of
+        ]
         if not members:
             raise UserError(
                 f"{what}: protocol {name!r} has none of the {len(catalog.recordings)} recordings; it must give some a "

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from crossview import storage
 from crossview.datasets.catalog import Catalog, Recording
-from crossview.datasets.video.frames import UnreadableVideo, file_state
+from crossview.datasets.video.frames import UnreadableVideo
+from crossview.datasets.video.source import Source, source_state
 from crossview.errors import UserError
 from crossview.methods.method import Method, build
 from crossview.methods.recipe import MethodConfig
@@ -60,7 +61,7 @@ def cache(
     job = _Job(method_name, method_config, nothing, [], data, batch, seed, weights)
     folder = out.resolve() / _key(method_name, method_config, model or job.model(torch.device("cpu")), data)
     storage.make_folder(folder)
-    kept = [replace(r, kind="features", path=_file_name(catalog.file(r), r)) for r in catalog.recordings]
+    kept = [replace(r, kind="features", path=_file_name(catalog.source(r), r)) for r in catalog.recordings]
     missing = [i for i, r in enumerate(kept) if not is_complete(folder / r.path, r)]
     if missing:
         todo = replace(nothing, recordings=tuple(catalog.recordings[i] for i in missing))
@@ -194,9 +195,9 @@ def _hash(value: Any) -> str:
     return hashlib.blake2b(json.dumps(value, sort_keys=True, default=str).encode(), digest_size=20).hexdigest()
 
 
-def _file_name(source: Path, recording: Recording) -> str:
+def _file_name(source: Source, recording: Recording) -> str:
     """Readable, and different once the video is another."""
-    tail = _hash([recording.id, recording.num_frames, *file_state(source)])[:10]
+    tail = _hash([recording.id, recording.num_frames, *source_state(source)])[:10]
     return f"{recording.file_stem}-{tail}.npy"
 
 

@@ -11,9 +11,8 @@ from crossview import storage
 from crossview.datasets.catalog import Recording
 from crossview.datasets.video.conversion import Pixels
 from crossview.datasets.video.decode import read_clips
-from crossview.datasets.video.frames import file_state
 from crossview.datasets.video.framing import Framing
-from crossview.datasets.video.source import Source, Wanted
+from crossview.datasets.video.source import Source, Wanted, source_state
 from crossview.platform.config import Data
 
 
@@ -24,7 +23,7 @@ def frame_cache(source: Source, recording: Recording, size_px: int, pixels: Pixe
     stale is read. Raises UnreadableVideo.
     """
     folder = data.catalog / "frames" / f"{data.decoder}-{size_px}"
-    state = f"{recording.id} {recording.num_frames} {file_state(source.path)}"
+    state = f"{recording.id} {recording.num_frames} {source_state(source)}"
     tail = hashlib.blake2b(state.encode(), digest_size=5).hexdigest()
     kept = folder / f"{recording.file_stem}-{tail}.npy"
     try:

@@ -125,10 +125,10 @@ class RowDecoder:
         """Shape (N, D) of one frame's features; None for a catalog of videos."""
         catalog = self.plan.catalog
         kinds = {r.kind for r in catalog.recordings}
-        if kinds == {"video"}:
+        if "features" not in kinds:
             return None
         if len(kinds) > 1:
-            raise UserError(f"catalog {catalog.root}: it mixes videos and features; train on one kind")
+            raise UserError(f"catalog {catalog.root}: it mixes videos and features; train on one of them")
         for recording in catalog.recordings:
             try:
                 return feature_shape(catalog.file(recording), recording)[1:]

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from crossview.datasets.catalog import Catalog, Recording
+from crossview.datasets.video.consecutive import consecutive
 from crossview.datasets.video.conversion import yuv420
 from crossview.datasets.video.decode import read_clips
 from crossview.datasets.video.frame_index import cached_index
-from crossview.datasets.video.frames import UnreadableVideo, as_unreadable, sequential
+from crossview.datasets.video.frames import as_unreadable
 from crossview.datasets.video.framing import Framing
 from crossview.datasets.video.source import Source, Wanted
 from crossview.errors import UserError
@@ -28,31 +29,25 @@ MAX_DECODED_BYTES = 512 * 1024**2
 def video(source: Source, num_frames: int, size: int, data: Data, frames: int) -> Iterator[Tensor]:
     """The first `num_frames` frames in chunks of `frames`, as in training: uint8 (n, 3, H, W); raises UnreadableVideo.
 
-    PyAV reads the file forward once, decord in passes of MAX_DECODED_BYTES.
+    PyAV reads a file forward once, decord in passes of MAX_DECODED_BYTES.
     """
-    file = source.path
-    if source.index is not None:
-        cached_index(source.index).check_current(file)
     if data.decoder == "decord":
         for pixels in _by_decord(source, num_frames, size, frames, data.time_limit_s):
             yield torch.from_numpy(pixels).permute(0, 3, 1, 2)
         return
     planes: list[np.ndarray] = []
-    count = 0
-    for frame, _ in sequential(file, data.time_limit_s):
-        with as_unreadable(file):
+    for count, frame in enumerate(consecutive(source, num_frames, data.time_limit_s), 1):
+        with as_unreadable(source.path):
             planes.append(yuv420(frame, Framing(size=(size, size))))
-        count += 1
         if len(planes) == frames or count == num_frames:
             yield yuv420_to_rgb(torch.from_numpy(np.stack(planes)))
             planes = []
-        if count == num_frames:
-            return
-    raise UnreadableVideo(f"{file}: a sequential decode finds {count} of the {num_frames} frames expected")
 
 
 def _by_decord(source: Source, num_frames: int, size: int, frames: int, limit_s: float) -> Iterator[np.ndarray]:
     """uint8 (n, H, W, 3): its child process is started once per pass, which holds many chunks."""
+    if source.kind == "video" and source.index is not None:
+        cached_index(source.index).check_current(source.path)
     per_pass = max(frames, MAX_DECODED_BYTES // (size * size * 3) // frames * frames)
     for first in range(0, num_frames, per_pass):
         wanted = Wanted(np.arange(first, min(first + per_pass, num_frames)), Framing(size=(size, size)))

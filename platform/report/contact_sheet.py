@@ -47,9 +47,9 @@ def contact_sheet(catalog: Catalog, scene: str, out: Path, instants: int = 8) ->
 
 def _recordings(catalog: Catalog, scene: str) -> list[Recording]:
     """The scene's videos, ego first."""
-    found = [r for r in catalog.recordings if r.scene == scene and r.kind == "video"]
+    found = [r for r in catalog.recordings if r.scene == scene and r.has_pixels]
     if not found:
-        known = list(dict.fromkeys(r.scene for r in catalog.recordings if r.kind == "video"))
+        known = list(dict.fromkeys(r.scene for r in catalog.recordings if r.has_pixels))
         more = f" and {len(known) - 8} more" if len(known) > 8 else ""
         raise UserError(
             f"catalog {catalog.root}: scene {scene!r} has no video; scenes here: {', '.join(known[:8]) or 'none'}{more}"

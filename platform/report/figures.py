@@ -141,7 +141,7 @@ def _retrieval(embeddings: Path, folder: Path, catalog: Catalog, split: str) -> 
     if file is None:
         return {}
     action, e = one_action(file)
-    by_id = {r.id: r for r in catalog.recordings if r.kind == "video"}
+    by_id = {r.id: r for r in catalog.recordings if r.has_pixels}
     if e.is_ego.all() or not e.is_ego.any() or not set(e.videos) <= by_id.keys():
         return {}
     asked = queries(e, QUERIES)
@@ -190,7 +190,7 @@ def _sheet(catalog: Catalog, folder: Path, split: str) -> dict[str, str]:
     """The scene with the most cameras; nothing if no scene has two."""
     scenes: dict[str, int] = {}
     for recording in catalog.recordings:
-        if recording.kind == "video" and catalog.split_of(recording) == split:
+        if recording.has_pixels and catalog.split_of(recording) == split:
             scenes[recording.scene] = scenes.get(recording.scene, 0) + 1
     scene = max(scenes, key=lambda s: scenes[s], default=None)
     if scene is None or scenes[scene] < 2:
