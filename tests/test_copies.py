@@ -18,6 +18,7 @@ import av
 import clock_videos as clock
 import numpy as np
 import pytest
+import seek_videos
 import videos
 
 from crossview import storage
@@ -131,6 +132,21 @@ def test_a_copy_shows_every_frame_at_its_sources_time(tmp_path: Path, kind: str)
     asked = np.array([3, 9, 10, 22])
     (clip,) = read_clips(prepared.source(made), [Wanted(asked)])
     assert [clock.read(picture) for picture in clip] == asked.tolist()
+
+
+@pytest.mark.parametrize("kind", seek_videos.KINDS)
+def test_a_copy_of_every_kind_of_file_has_its_frames_and_times(tmp_path: Path, kind: str) -> None:
+    file = seek_videos.KINDS[kind](tmp_path)
+    catalog = catalog_of(tmp_path, file.name)
+    prepared = prepare(catalog, tmp_path / "to")
+    of_file, of_copy = catalog.recordings[0], prepared.recordings[0]
+    every = np.arange(of_file.num_frames)
+    (clip,) = read_clips(prepared.source(of_copy), [Wanted(every)])
+    assert seek_videos.numbers(file, clip) == every.tolist()
+    apart_s = prepared.instants(of_copy, every) - catalog.instants(of_file, every)
+    assert np.abs(apart_s).max() < 1e-6
+    index = index_of(tmp_path / "to", of_copy.path)
+    assert np.abs(index.times_s - of_file.first_s - every / of_file.fps).max() < 1e-3 or not of_file.constant_rate
 
 
 def test_a_video_without_time_stamps_is_shown_at_the_catalogs_rate(tmp_path: Path) -> None:
