@@ -18,8 +18,8 @@ import av
 import numpy as np
 
 from crossview.datasets.catalog import Catalog, Recording
+from crossview.datasets.video.copies import prepare
 from crossview.datasets.video.decode import decode, probe
-from crossview.datasets.video.transcode import prepare
 
 SIZE_PX = 224
 Way = Callable[[Path, list[np.ndarray]], object]

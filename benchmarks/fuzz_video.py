@@ -31,9 +31,9 @@ from av.audio.stream import AudioStream
 from av.video.stream import VideoStream
 
 from crossview.datasets.catalog import Catalog, Recording
+from crossview.datasets.video.copies import prepare
 from crossview.datasets.video.decode import decode, probe
 from crossview.datasets.video.frames import UnreadableVideo
-from crossview.datasets.video.transcode import prepare
 
 TITLE = b"a title to be found"
 CODECS = {"mp4": "libx264", "mkv": "libx264", "ts": "libx264", "avi": "mpeg4"}

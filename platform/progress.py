@@ -60,6 +60,11 @@ class Progress:
             self._task = self._rich.add_task(self.what, total=self.total, completed=self.done, rate="", note="")
         return self
 
+    def begin(self, done: int, total: int) -> None:
+        """Set how many units there are and how many were done before, which the rate leaves out."""
+        self.total, self._first = total, done
+        self.update(done)
+
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count `count` more units as done; `note` is shown at the end of the line."""
         self.update(self.done + count, note)

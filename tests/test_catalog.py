@@ -15,8 +15,8 @@ import videos
 
 from crossview.datasets.catalog import Catalog, Quarantined, Recording, Segment, one_protocol
 from crossview.datasets.catalog.tables import OLD_RECORDINGS
+from crossview.datasets.video.copies import prepare
 from crossview.datasets.video.decode import probe
-from crossview.datasets.video.transcode import prepare
 
 
 def recording(name: str, frames: int = 5) -> Recording:
@@ -248,7 +248,7 @@ def test_prepare_is_resumable_and_redoes_what_changed(tmp_path: Path) -> None:
     assert [replace(r, height_px=64, width_px=96, index="") for r in first.recordings] == list(catalog.recordings)
     times = {name: (out / f"{name}.mp4").stat().st_mtime_ns for name in "abc"}
     (out / "b.mp4").unlink()
-    (out / "c.mp4").write_bytes(b"half a copy")
+    (out / "c.mp4").write_bytes(bytes((out / "c.mp4").stat().st_size))
     seen: list[tuple[int, int]] = []
     prepare(catalog, out, size_px=32, tick=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
@@ -289,7 +289,7 @@ def test_prepare_sets_broken_files_aside(tmp_path: Path) -> None:
 
 def test_prepare_refuses_bad_settings(tmp_path: Path) -> None:
     catalog = Catalog(tmp_path, (recording("a"),))
-    with pytest.raises(ValueError, match=r"size_px=33.*size_px must be even"):
+    with pytest.raises(ValueError, match=r"size_px is 33; .* must be even and at least 16: pass for example 32"):
         prepare(catalog, tmp_path / "to", size_px=33)
     with pytest.raises(ValueError, match=r"the catalog's own root; name another folder"):
         prepare(catalog, tmp_path)

@@ -22,10 +22,10 @@ from PIL import Image
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.catalog.probing import Prober
 from crossview.datasets.video import frames as reading
+from crossview.datasets.video.copies import prepare
 from crossview.datasets.video.decode import decode, probe
 from crossview.datasets.video.frames import UnreadableVideo
 from crossview.datasets.video.source import Source
-from crossview.datasets.video.transcode import prepare
 
 
 def fuzzing() -> ModuleType:

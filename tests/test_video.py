@@ -14,9 +14,9 @@ import videos
 
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.video.conversion import Pixels
+from crossview.datasets.video.copies import prepare
 from crossview.datasets.video.decode import decode, probe
 from crossview.datasets.video.frames import Limit, UnreadableVideo
-from crossview.datasets.video.transcode import prepare
 
 ASKED = np.array([0, 3, 4, 11, 13, 28, 29])
 KINDS: dict[str, dict[str, object]] = {

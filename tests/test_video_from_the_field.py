@@ -19,9 +19,9 @@ import videos
 from crossview.datasets import folder
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.video.conversion import Pixels
+from crossview.datasets.video.copies import prepare
 from crossview.datasets.video.decode import decode, probe
 from crossview.datasets.video.frames import UnreadableVideo
-from crossview.datasets.video.transcode import prepare
 
 
 def one_file(root: Path, file: Path) -> Catalog:

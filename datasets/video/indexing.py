@@ -84,7 +84,7 @@ def scan(path: Path, *, time_limit_s: float) -> tuple[VideoInfo, FrameIndex]:
             if not pts:
                 size, time_base = displayed_size(frame), Fraction(frame.time_base or stream.time_base or 1)
                 stated = float(stream.average_rate or stream.guessed_rate or 0)
-                clock_start_s = _clock_start_s(stream, float((frame.pts or 0) * time_base))
+                clock_start_s = clock_start(stream, float((frame.pts or 0) * time_base))
             pts.append(frame.pts)
             checks.append(checksum(frame))
     if not pts:
@@ -105,7 +105,7 @@ def scan(path: Path, *, time_limit_s: float) -> tuple[VideoInfo, FrameIndex]:
     return info, FrameIndex(stamps, time_base, clock_start_s, index.checks, *entries, before)
 
 
-def _clock_start_s(stream: VideoStream, first_s: float) -> float:
+def clock_start(stream: VideoStream, first_s: float) -> float:
     """Start of the file's clock: the first time stamp of the stream that starts first.
 
     Sound that starts before 0 beside a picture that does not is what its encoder put before the first sample.

@@ -1,168 +1,145 @@
-"""Prepared copies: small videos that every decoder reads exactly and quickly, with the frame index of their source."""
+"""The copy of one video: small, quick to decode and to seek, every frame at the time that the source shows it."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import av
+import numpy as np
 
-from crossview import storage
-from crossview.datasets.catalog import Catalog, Quarantined, Recording
-from crossview.datasets.catalog.catalog import INDICES
-from crossview.datasets.catalog.probing import Tick, check_broken
 from crossview.datasets.video.conversion import yuv420
-from crossview.datasets.video.decode import probe
-from crossview.datasets.video.frames import UnreadableVideo, as_unreadable, opened, sequential
+from crossview.datasets.video.frame_index import FrameIndex
+from crossview.datasets.video.frames import UnreadableVideo, as_unreadable, sequential
 from crossview.datasets.video.framing import Framing
-from crossview.datasets.video.indexing import index_of
+from crossview.datasets.video.indexing import clock_start, scan
 from crossview.datasets.video.orientation import displayed_size
 from crossview.errors import UserError
+
+_MICROSECOND = Fraction(1, 1_000_000)
+"""Tick of a copy whose source has a finer one: of those that mp4 can hold, with gaps of half an hour, the finest."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """H.264 with closed groups of pictures, no B-frames, tuned for fast decoding."""
+    """H.264 with closed groups of pictures, no B-frames, tuned for fast decoding. Raises UserError for bad values."""
 
-    size_px: int
+    size_px: int = 256
     """Short side; a smaller source keeps its size."""
-    gop: int
+    gop: int = 8
     """Frames from one key frame to the next."""
-    crf: int
+    crf: int = 20
     """x264's constant quality."""
 
+    def __post_init__(self) -> None:
+        if self.size_px < 16 or self.size_px % 2:
+            raise UserError(
+                f"size_px is {self.size_px}; the short side of a copy must be even and at least 16: pass for example "
+                f"{max(16, self.size_px // 2 * 2)}"
+            )
+        if self.gop < 1:
+            raise UserError(f"gop is {self.gop}; a key frame comes every 1 or more frames: pass for example 8")
+        if not 0 <= self.crf <= 51:
+            raise UserError(
+                f"crf is {self.crf}; x264's constant quality is in 0..51, from lossless to worst: pass for example 20"
+            )
 
-def prepare(
-    catalog: Catalog,
-    out: Path,
-    *,
-    size_px: int = 256,
-    gop: int = 8,
-    crf: int = 20,
-    time_limit_s: float = 600.0,
-    max_quarantined: float = 0.05,
-    tick: Tick | None = None,
-) -> Catalog:
-    """Copy every video of the catalog to `out`, save the copies' catalog there, and return it.
 
-    Frame k of a copy is frame k of its source, with the source's rotation applied, at a constant rate from 0 s; fps and
-    labels stay. A copy is renamed into place once its frames have been counted, so a second call resumes where the
-    first one stopped, and redoes a copy whose source or settings changed. Sources that cannot be read or disagree with
-    the catalog are left out and listed in quarantine.parquet. Raises ValueError if there are more of them than the
-    share `max_quarantined`; OSError where the disk is full.
+@dataclass(frozen=True, eq=False)
+class _Written:
+    """What the encoder was given."""
+
+    ticks: np.ndarray
+    """int64 (n,), the time of each frame after the first."""
+    tick: Fraction
+    """Seconds."""
+    first_s: float
+    """Time of the source's first frame from the start of its clock."""
+    size: tuple[int, int]
+    """Height and width."""
+
+
+class _NoTimes(Exception):  # noqa: N818 - it says what the file has
+    """The source's time stamps are missing or do not rise."""
+
+
+def transcode(
+    file: Path, copy: Path, encoding: Encoding, *, frames: int, fps: float, time_limit_s: float
+) -> FrameIndex:
+    """Encode a video to `copy`, decode that once more, and return its frame index if it is what it has to be.
+
+    Frame k of the copy is frame k of the source, with the source's rotation applied, at the source's presentation time.
+    The copy's own time stamps begin with 0; its index says when the source's first frame is shown. Times are exact if
+    the source's tick is 1 us or longer, else within 0.5 us; where they are missing or do not rise, frame k is shown at
+    k / `fps`. Sound is left out. facts: height_px, width_px. Raises UnreadableVideo if the source is damaged or does
+    not have `frames` frames, OSError if the disk is full.
     """
-    encoding = Encoding(size_px, gop, crf)
-    if size_px < 16 or size_px % 2 or gop < 1 or not 0 <= crf <= 51:
-        raise UserError(f"prepare: {encoding}; size_px must be even and at least 16, gop at least 1, crf in 0..51")
-    if out.resolve() == catalog.root.resolve():
-        raise UserError(f"prepare: out is {out}, the catalog's own root; name another folder, or sources would be lost")
-    sources = {r.path: r for r in catalog.recordings if r.kind == "video"}  # two recordings may share one file
-    copies: dict[str, Recording] = {}
-    broken: list[Quarantined] = []
-
-    def attempt(source: Recording) -> Recording | Quarantined:
-        try:
-            return _copy(catalog, source, out, encoding, time_limit_s)
-        except UnreadableVideo as error:
-            return Quarantined(source.path, str(error))
-
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # both codecs run outside the interpreter's lock
-        for done, (path, result) in enumerate(zip(sources, pool.map(attempt, sources.values()), strict=True), 1):
-            if isinstance(result, Quarantined):
-                broken.append(result)
-            else:
-                copies[path] = result
-            if tick:
-                tick(done, len(sources))
-    check_broken(catalog.root, broken, len(sources), max_quarantined)
-    prepared = _catalog_of(catalog, out, copies, broken)
-    return prepared.save(out)
-
-
-def _catalog_of(catalog: Catalog, out: Path, copies: dict[str, Recording], broken: Sequence[Quarantined]) -> Catalog:
-    recordings = []
-    for source in catalog.recordings:
-        if source.path in copies:
-            copy = copies[source.path]
-            height, width = copy.height_px, copy.width_px
-            recordings.append(replace(source, path=copy.path, index=copy.index, height_px=height, width_px=width))
-    ids = {r.id for r in recordings}
-    kept = catalog.keep(lambda r: r.id in ids)
-    return replace(kept, root=out, recordings=tuple(recordings), quarantined=(*catalog.quarantined, *broken))
-
-
-def _copy(catalog: Catalog, source: Recording, out: Path, encoding: Encoding, time_limit_s: float) -> Recording:
-    """The recording of the verified copy; encodes it unless it is there."""
-    file = catalog.file(source)
-    relative = PurePosixPath(source.path)
-    if relative.is_absolute() or ".." in relative.parts:
-        raise UserError(
-            f"catalog {catalog.root}: path {source.path!r} leaves the root; make paths relative to the root"
-        )
-    if relative.suffix != ".mp4":
-        relative = relative.with_name(relative.name + ".mp4")
     try:
-        size, version = storage.state(file)
-    except OSError as error:
-        raise UnreadableVideo(f"{file}: {error.strerror}") from error
-    made_from = {**vars(encoding), "bytes": size, "mtime_ns": version, "frames": source.num_frames}
-    stamp = json.dumps(made_from, sort_keys=True)
-    target = out / relative
-    if _stamp(target, time_limit_s) != stamp:
-        storage.make_folder(target.parent)
-
-        def build(partial: Path) -> None:
-            _encode(file, partial, source, encoding, stamp, time_limit_s)
-            found = probe(partial).num_frames
-            if found != source.num_frames:
-                raise UnreadableVideo(f"{file}: its copy has {found} frames instead of {source.num_frames}")
-
-        storage.write(target, build, once=True)
-    info = index_of(target, out / INDICES, time_limit_s)
-    return replace(source, path=str(relative), height_px=info.height_px, width_px=info.width_px, index=info.index)
+        written = _encode(file, copy, encoding, fps, time_limit_s, own_times=True)
+    except _NoTimes:
+        written = _encode(file, copy, encoding, fps, time_limit_s, own_times=False)
+    if len(written.ticks) != frames:
+        raise UnreadableVideo(f"{file}: {len(written.ticks)} frames, but the catalog says {frames}; catalog it again")
+    _, index = scan(copy, time_limit_s=time_limit_s)
+    _check(file, index, written, encoding)
+    height, width = written.size
+    start_s = float(index.pts[0] * index.time_base) - written.first_s
+    return replace(index, clock_start_s=start_s, facts={"height_px": height, "width_px": width})
 
 
-def _stamp(target: Path, time_limit_s: float) -> str | None:
-    """What an existing copy was made from; None if there is none, or it cannot be read."""
-    try:
-        with opened(storage.local(target), time_limit_s) as (container, _):
-            return container.metadata.get("comment")
-    except (UnreadableVideo, OSError):
-        return None
+def _check(file: Path, index: FrameIndex, written: _Written, encoding: Encoding) -> None:
+    """Raise UnreadableVideo if the copy has other frames, times or key frames than it was given."""
+    if len(index.pts) != len(written.ticks):
+        raise UnreadableVideo(f"{file}: its copy has {len(index.pts)} frames instead of {len(written.ticks)}")
+    scale = index.time_base / written.tick
+    wrong = np.flatnonzero((index.pts - index.pts[0]) * scale.numerator != written.ticks * scale.denominator)
+    if len(wrong):
+        raise UnreadableVideo(f"{file}: its copy shows frame {wrong[0]} at another time than the source")
+    if not np.array_equal(index.entry_frames, np.arange(0, len(index.pts), encoding.gop)):
+        raise UnreadableVideo(f"{file}: its copy cannot be sought at every {encoding.gop} frames")
 
 
-def _encode(file: Path, partial: Path, source: Recording, encoding: Encoding, stamp: str, time_limit_s: float) -> None:
-    rate = Fraction(source.fps).limit_denominator(1001)
-    count, size = 0, None
+def _encode(
+    file: Path, copy: Path, encoding: Encoding, fps: float, time_limit_s: float, *, own_times: bool
+) -> _Written:
+    """Encode at the source's own times, or at `fps`; raises _NoTimes if its own cannot be used."""
+    ticks: list[int] = []
+    size, tick, first_s, first_pts, time_base = (0, 0), _MICROSECOND, 0.0, 0, Fraction(1)
     options = {"movflags": "faststart"}
-    with _encoding_of(file), av.open(str(partial.absolute()), "w", format="mp4", options=options) as container:
-        container.metadata["comment"] = stamp
-        stream = container.add_stream("libx264", rate=rate)
+    with _encoding_of(file), av.open(str(copy.absolute()), "w", format="mp4", options=options) as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.codec_context.thread_count = 1
         stream.options = {
             "preset": "veryfast", "tune": "fastdecode", "crf": str(encoding.crf),
             "x264-params": f"keyint={encoding.gop}:min-keyint={encoding.gop}:scenecut=0:bframes=0:open-gop=0",
         }  # fmt: skip
         stream.codec_context.colorspace, stream.codec_context.color_range = 6, 1  # BT.601 (SMPTE 170M), limited
-        for frame, _ in sequential(file, time_limit_s):
+        for frame, source in sequential(file, time_limit_s):
+            if own_times and frame.pts is None:
+                raise _NoTimes
             with as_unreadable(file):
-                if size is None:
+                if not ticks:
                     size = _small(displayed_size(frame), encoding.size_px)
                     stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+                    if own_times:
+                        first_pts, time_base = frame.pts or 0, Fraction(frame.time_base or source.time_base or 1)
+                        tick = max(Fraction(1, time_base.denominator), _MICROSECOND)
+                        shown_s = float(first_pts * time_base)
+                        first_s = max(0.0, shown_s - clock_start(source, shown_s))
+                    stream.codec_context.time_base = stream.time_base = tick
                 picture = av.VideoFrame.from_ndarray(yuv420(frame, Framing(size=size)), format="yuv420p")
-            picture.pts, picture.time_base = count, 1 / rate
+            after_s = ((frame.pts or 0) - first_pts) * time_base if own_times else len(ticks) / Fraction(fps)
+            ticks.append(round(after_s / tick))
+            if len(ticks) > 1 and ticks[-1] <= ticks[-2]:
+                raise _NoTimes
+            picture.pts, picture.time_base = ticks[-1], tick
             picture.colorspace, picture.color_range = 6, 1
             container.mux(stream.encode(picture))
-            count += 1
         container.mux(stream.encode(None))
-    if count != source.num_frames:
-        raise UnreadableVideo(f"{file}: {count} frames, but the catalog says {source.num_frames}; catalog it again")
+    return _Written(np.array(ticks, np.int64), tick, first_s, size)
 
 
 @contextmanager

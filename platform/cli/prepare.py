@@ -190,24 +190,62 @@ def synthetic(
         _save(exported_catalog(out, action, Prober(folder / INDICES)), folder)
 
 
-def copies(catalog: Path, out: Path, size_px: int = 256, gop: int = 8, max_quarantined: float = 0.05) -> None:
+def copies(
+    catalog: Path,
+    out: Path,
+    size_px: int = 256,
+    gop: int = 8,
+    crf: int = 20,
+    max_quarantined: float = 0.05,
+    actors: int | None = None,
+    debug: bool = False,
+) -> None:
     """Copy a catalog's videos to small, verified H.264 files that decode fast.
+
+    Frames keep their numbers and times; sound is left out. If interrupted, run it again: it makes what is missing.
 
     Args:
         catalog: Folder of the catalog whose files are to be copied.
         out: Folder for the copies and their catalog.
-        size_px: Short side of the copies.
-        gop: Frames between key frames.
+        size_px: Short side of the copies; smaller videos keep their size.
+        gop: Frames from one key frame to the next.
+        crf: Quality: x264's constant rate factor, 0 (lossless) to 51.
         max_quarantined: Largest share of videos that may be unreadable.
+        actors: Copies made at a time, on a CPU each; by default one for each CPU of the cluster.
+        debug: Run in threads of this process, without Ray.
 
     """
-    from crossview.datasets.video.transcode import prepare
+    from crossview.datasets.video.copies import Encoding, copy_all, in_threads
+    from crossview.platform.data.copying import on_ray
 
     _require_share(max_quarantined)
+    if actors is not None and actors < 1:
+        raise UserError(f"--actors is {actors}; at least 1 copy is made at a time: pass 1 or more, or leave it out")
+    encoding = Encoding(size_px, gop, crf)
+    source = Catalog.load(catalog)
     _reach(out)
-    with ticking("copying") as tick:
-        done = prepare(Catalog.load(catalog), out, size_px=size_px, gop=gop, max_quarantined=max_quarantined, tick=tick)
-    _describe(done, out)
+    with Progress("copying", 0, "videos") as line:
+
+        def tick(done: int, total: int) -> None:
+            line.update(done) if line.total else line.begin(done, total)
+
+        maker = in_threads if debug else on_ray(actors)
+        done = copy_all(source, out, encoding, maker=maker, max_quarantined=max_quarantined, tick=tick)
+    _describe(done.catalog, out)
+    if done.left_out:
+        warn([f"{done.left_out} recordings are not videos, have no copies and are not in the catalog of the copies"])
+    share = f" ({100 * done.copy_bytes / done.source_bytes:.1f} %)" if done.source_bytes else ""
+    console.print(
+        f"{done.files - done.quarantined} of {done.files} files have copies, {done.found} from an earlier call; "
+        f"quarantined: {done.quarantined}\n"
+        f"copies: {_megabytes(done.copy_bytes)}, their sources: {_megabytes(done.source_bytes)}{share}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e10 else f"{count / 1e6:,.1f} MB"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,8 @@ _ROW = pa.schema(
     ]
 )
 MAX_TRIES = 3
-"""Executions, since an actor may die (killed for memory, say) through no fault of a recording."""
+"""Executions in a row that end with an actor's death before any recording is done. Other deaths are not counted: actors
+are killed for memory or with their node, through no fault of a recording."""
 _DONE, _UNREADABLE, _ERROR = "", "!unreadable", "!error"  # values of `name` in a recording's last row
 
 
@@ -81,18 +82,21 @@ def _on_ray(count: int, make: Callable[..., Work], options: dict[str, Any], wher
     from ray.exceptions import RayActorError
 
     waiting = dict.fromkeys(range(count))
-    for tries_left in reversed(range(MAX_TRIES)):
+    in_vain = 0
+    while True:
+        before = len(waiting)
         try:
             for done in _outcomes(list(waiting), make, options, where):
                 del waiting[done.index]
                 yield done
             return
         except RayActorError as error:
-            if not tries_left:
+            in_vain = in_vain + 1 if len(waiting) == before else 0
+            if in_vain == MAX_TRIES:
                 raise OSError(
-                    f"{MAX_TRIES} times a process died with {len(waiting)} of {count} recordings to go, most often for "
-                    f"want of memory: lower the number of actors (now {where.actors}) or of frames per pass, then run "
-                    f"the same command again. Ray says: {str(error).splitlines()[0]}"
+                    f"{MAX_TRIES} times in a row a process died with {len(waiting)} of {count} recordings to go, most "
+                    f"often for want of memory: lower the number of actors (now {where.actors}) or of frames per "
+                    f"pass, then run the same command again. Ray says: {str(error).splitlines()[0]}"
                 ) from error
 
 
