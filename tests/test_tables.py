@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crossview.datasets import folder
 from crossview.datasets.catalog.listing import LONGEST, SEPARATORS, Problems, cells, table, text_lines
+from crossview.datasets.catalog.recording_lines import read_lines
 from crossview.errors import UserError
 
 HEADER = ["path", "split", "scene", "view", "perspective", "action", "start_offset_s"]
@@ -32,7 +32,7 @@ def catalogued(root: Path, data: bytes) -> list[tuple[str, str, float]]:
     for name in ("a.mp4", "b, c.mp4", "d.mp4"):
         (root / name).touch()
     (root / "v.csv").write_bytes(data)
-    lines = folder._read(root, root / "v.csv")
+    lines = read_lines(root, root / "v.csv")
     return [(line.values["path"], line.values["action"], line.start_offset_s) for line in lines]
 
 
