@@ -18,6 +18,7 @@ from crossview.datasets.catalog.catalog import INDICES
 from crossview.datasets.catalog.probing import Tick, check_broken
 from crossview.datasets.video.frame_index import FrameIndex, fingerprint
 from crossview.datasets.video.frames import UnreadableVideo
+from crossview.datasets.video.source import Source
 from crossview.datasets.video.transcode import Encoding, transcode
 from crossview.errors import UserError
 
@@ -29,9 +30,9 @@ _PARTIAL = re.compile(r"\.(.+)\.\d+")
 
 @dataclass(frozen=True)
 class Job:
-    """One file to copy."""
+    """One file, or folder of images, to copy: all of it, whatever the recordings are spans of."""
 
-    source: Path
+    source: Source
     copy: Path
     path: str
     """The source, relative to its catalog's root."""
@@ -40,16 +41,25 @@ class Job:
     frames: int
     """Of the recording."""
     fps: float
-    index: Path | None
-    """The source's frame index."""
 
     def frames_in_file(self) -> int:
         """Frames of the whole source, of which recordings may be spans; raises UnreadableVideo if it has changed."""
-        if self.index is None:
+        if self.source.index is None:
             return self.frames
-        index = FrameIndex.read(self.index)
-        index.check_current(self.source)
+        index = FrameIndex.read(self.source.index)
+        if self.source.kind == "video":  # images are compared with the index as they are read
+            index.check_current(self.source.path)
         return len(index.pts)
+
+    def state(self) -> tuple[int, Any]:
+        """Size of the source in bytes, and another value once it is another; raises UnreadableVideo."""
+        if self.source.kind == "frames" and self.source.index is not None:
+            return int(FrameIndex.read(self.source.index).checks.sum()), self.source.index.name
+        try:
+            size, version = storage.state(self.source.path)
+        except OSError as error:
+            raise UnreadableVideo(f"{self.source.path}: {error.strerror or error}") from error
+        return size, version
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,7 @@ class Work:
             return None
         if of_file != found.fingerprint or size != found.facts["copy_bytes"]:
             return None
-        if job.index is None and len(found.pts) != job.frames:
+        if job.source.index is None and len(found.pts) != job.frames:
             return None  # the source is quarantined once it is read
         return Made(index, **found.facts)
 
@@ -99,7 +109,7 @@ class Work:
             index = transcode(
                 job.source, partial, self.encoding, frames=frames, fps=job.fps, time_limit_s=self.time_limit_s
             )
-            size, _ = storage.state(job.source)
+            size, _ = job.state()
             facts = {**index.facts, "source_bytes": size, "copy_bytes": partial.stat().st_size}
             replace(index, facts=facts).write(self.out / name)  # before the copy: one that is in place has its index
             made.append(Made(name, **facts))
@@ -110,11 +120,7 @@ class Work:
 
     def _index(self, job: Job) -> str:
         """Path of the frame index, which differs if the source or a setting does; raises UnreadableVideo."""
-        try:
-            state = storage.state(job.source)
-        except OSError as error:
-            raise UnreadableVideo(f"{job.source}: {error.strerror or error}") from error
-        made_from = {**asdict(self.encoding), "format": FORMAT, "source": state, "copy": job.copy_path}
+        made_from = {**asdict(self.encoding), "format": FORMAT, "source": job.state(), "copy": job.copy_path}
         text = json.dumps(made_from, sort_keys=True)
         return f"{INDICES}/{hashlib.blake2b(text.encode(), digest_size=12).hexdigest()}.npz"
 
@@ -125,7 +131,7 @@ def plan(catalog: Catalog, out: Path, encoding: Encoding, *, time_limit_s: float
         raise UserError(f"out is {out}, the catalog's own root; name another folder, or sources would be lost")
     jobs: dict[str, Job] = {}
     for recording in catalog.recordings:
-        if recording.kind == "video" and recording.path not in jobs:
+        if recording.has_pixels and recording.path not in jobs:
             jobs[recording.path] = _job(catalog, recording, out)
     if not jobs:
         raise UserError(f"catalog {catalog.root}: it has no video to copy; name a catalog of videos")
@@ -146,12 +152,10 @@ def _job(catalog: Catalog, recording: Recording, out: Path) -> Job:
         raise UserError(
             f"catalog {catalog.root}: path {recording.path!r} leaves the root; make paths relative to the root"
         )
-    if relative.suffix != ".mp4":
-        relative = relative.with_name(relative.name + ".mp4")
-    source = catalog.source(recording)
-    return Job(
-        source.path, out / relative, recording.path, str(relative), recording.num_frames, recording.fps, source.index
-    )
+    if recording.kind == "frames" or relative.suffix != ".mp4":
+        relative = relative.with_name(relative.name.replace("*", "_") + ".mp4")
+    source = replace(catalog.source(recording), first_frame=0)
+    return Job(source, out / relative, recording.path, str(relative), recording.num_frames, recording.fps)
 
 
 def _found(work: Work) -> list[Made | None]:
@@ -211,7 +215,7 @@ class Result:
     """Of the sources that have copies."""
     copy_bytes: int
     left_out: int
-    """Recordings of other kinds than video, which are not copied."""
+    """Recordings without pictures, which are not copied."""
 
 
 def copy_all(
@@ -252,7 +256,7 @@ def copy_all(
     prepared = _catalog_of(catalog, work, made, lost)
     prepared = prepared.save(out)
     sources, copies = (sum(getattr(m, name) for m in made.values()) for name in ("source_bytes", "copy_bytes"))
-    left_out = sum(recording.kind != "video" for recording in catalog.recordings)
+    left_out = sum(not recording.has_pixels for recording in catalog.recordings)
     return Result(prepared, len(work.jobs), there, len(lost), sources, copies, left_out)
 
 
@@ -262,8 +266,10 @@ def _catalog_of(catalog: Catalog, work: Work, made: dict[int, Made], lost: tuple
     for source in catalog.recordings:
         if source.path in copies:
             path, copy = copies[source.path]
-            made_of = replace(source, path=path, index=copy.index, height_px=copy.height_px, width_px=copy.width_px)
-            recordings.append(made_of)
+            height_px, width_px = copy.height_px, copy.width_px
+            recordings.append(
+                replace(source, path=path, kind="video", index=copy.index, height_px=height_px, width_px=width_px)
+            )
     ids = {r.id for r in recordings}
     kept = catalog.keep(lambda r: r.id in ids)
     quarantined = (*catalog.quarantined, *lost)

@@ -62,7 +62,10 @@ class Listing:
 
 def is_image_folder(path: Path) -> bool:
     """Whether `path` is a folder, or a folder and a pattern for names in it, such as ``take_1/*_rgb.jpg``."""
-    return path.is_dir() or ("*" in path.name and path.parent.is_dir())
+    try:
+        return path.is_dir() or ("*" in path.name and path.parent.is_dir())
+    except OSError:  # a name that no file system takes
+        return False
 
 
 def folder_of(path: Path) -> Path:

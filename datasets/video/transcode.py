@@ -10,13 +10,16 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.frame import VideoFrame
 
 from crossview.datasets.video.conversion import yuv420
 from crossview.datasets.video.frame_index import FrameIndex
 from crossview.datasets.video.frames import UnreadableVideo, as_unreadable, sequential
 from crossview.datasets.video.framing import Framing
+from crossview.datasets.video.image_folder import images
 from crossview.datasets.video.indexing import clock_start, scan
 from crossview.datasets.video.orientation import displayed_size
+from crossview.datasets.video.source import Source
 from crossview.errors import UserError
 
 _MICROSECOND = Fraction(1, 1_000_000)
@@ -67,9 +70,9 @@ class _NoTimes(Exception):  # noqa: N818 - it says what the file has
 
 
 def transcode(
-    file: Path, copy: Path, encoding: Encoding, *, frames: int, fps: float, time_limit_s: float
+    source: Source, copy: Path, encoding: Encoding, *, frames: int, fps: float, time_limit_s: float
 ) -> FrameIndex:
-    """Encode a video to `copy`, decode that once more, and return its frame index if it is what it has to be.
+    """Encode a video or folder of images to `copy`, decode that once more, and return its index if it is as it must be.
 
     Frame k of the copy is frame k of the source, with the source's rotation applied, at the source's presentation time.
     The copy's own time stamps begin with 0; its index says when the source's first frame is shown. Times are exact if
@@ -77,10 +80,11 @@ def transcode(
     k / `fps`. Sound is left out. facts: height_px, width_px. Raises UnreadableVideo if the source is damaged or does
     not have `frames` frames, OSError if the disk is full.
     """
+    file = source.path
     try:
-        written = _encode(file, copy, encoding, fps, time_limit_s, own_times=True)
+        written = _encode(source, copy, encoding, frames, fps, time_limit_s, own_times=True)
     except _NoTimes:
-        written = _encode(file, copy, encoding, fps, time_limit_s, own_times=False)
+        written = _encode(source, copy, encoding, frames, fps, time_limit_s, own_times=False)
     if len(written.ticks) != frames:
         raise UnreadableVideo(f"{file}: {len(written.ticks)} frames, but the catalog says {frames}; catalog it again")
     _, index = scan(copy, time_limit_s=time_limit_s)
@@ -103,11 +107,12 @@ def _check(file: Path, index: FrameIndex, written: _Written, encoding: Encoding)
 
 
 def _encode(
-    file: Path, copy: Path, encoding: Encoding, fps: float, time_limit_s: float, *, own_times: bool
+    source: Source, copy: Path, encoding: Encoding, frames: int, fps: float, time_limit_s: float, *, own_times: bool
 ) -> _Written:
     """Encode at the source's own times, or at `fps`; raises _NoTimes if its own cannot be used."""
+    file = source.path
     ticks: list[int] = []
-    size, tick, first_s, first_pts, time_base = (0, 0), _MICROSECOND, 0.0, 0, Fraction(1)
+    size, tick, first_s, first_pts = (0, 0), _MICROSECOND, 0.0, 0
     options = {"movflags": "faststart"}
     with _encoding_of(file), av.open(str(copy.absolute()), "w", format="mp4", options=options) as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
@@ -117,7 +122,7 @@ def _encode(
             "x264-params": f"keyint={encoding.gop}:min-keyint={encoding.gop}:scenecut=0:bframes=0:open-gop=0",
         }  # fmt: skip
         stream.codec_context.colorspace, stream.codec_context.color_range = 6, 1  # BT.601 (SMPTE 170M), limited
-        for frame, source in sequential(file, time_limit_s):
+        for frame, time_base, clock_start_s in _shown(source, frames, time_limit_s):
             if own_times and frame.pts is None:
                 raise _NoTimes
             with as_unreadable(file):
@@ -125,10 +130,9 @@ def _encode(
                     size = _small(displayed_size(frame), encoding.size_px)
                     stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
                     if own_times:
-                        first_pts, time_base = frame.pts or 0, Fraction(frame.time_base or source.time_base or 1)
+                        first_pts = frame.pts or 0
                         tick = max(Fraction(1, time_base.denominator), _MICROSECOND)
-                        shown_s = float(first_pts * time_base)
-                        first_s = max(0.0, shown_s - clock_start(source, shown_s))
+                        first_s = max(0.0, float(first_pts * time_base) - clock_start_s)
                     stream.codec_context.time_base = stream.time_base = tick
                 picture = av.VideoFrame.from_ndarray(yuv420(frame, Framing(size=size)), format="yuv420p")
             after_s = ((frame.pts or 0) - first_pts) * time_base if own_times else len(ticks) / Fraction(fps)
@@ -140,6 +144,20 @@ def _encode(
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
     return _Written(np.array(ticks, np.int64), tick, first_s, size)
+
+
+def _shown(source: Source, frames: int, time_limit_s: float) -> Iterator[tuple[VideoFrame, Fraction, float]]:
+    """Every frame of a source, with the unit of its time stamp and the start of the source's clock, both in s."""
+    if source.kind == "frames":
+        for _, image in images(source, np.arange(frames), time_limit_s):
+            yield image, Fraction(image.time_base or 1), 0.0
+        return
+    start_s: float | None = None
+    for frame, stream in sequential(source.path, time_limit_s):
+        time_base = Fraction(frame.time_base or stream.time_base or 1)
+        if start_s is None:
+            start_s = clock_start(stream, float((frame.pts or 0) * time_base))
+        yield frame, time_base, start_s
 
 
 @contextmanager
