@@ -57,16 +57,20 @@ class Data:
     cache_features: bool = False
     """Compute the method's frozen features once per recording and train on those."""
     decoder: Literal["pyav", "decord"] = "pyav"
-    decode_actors: int = 1
-    """Ray actors that decode, per training worker."""
+    decode_actors: int | None = None
+    """Ray actors that decode, per training worker; None plans them from the CPUs that training leaves."""
+    store_share: float = 0.5
+    """Largest share of the cluster's object store that decoded clips on their way to training may take."""
     time_limit_s: float = 60.0
     """Seconds for decoding up to 1800 frames (a minute of video), more in proportion; above, a file is quarantined."""
     max_quarantined: float = 0.05
     """Largest share of recordings that may be unreadable before the run stops."""
 
     def __post_init__(self) -> None:
-        if self.decode_actors < 1:
+        if self.decode_actors is not None and self.decode_actors < 1:
             raise UserError(f"data.decode_actors is {self.decode_actors}; it must be at least 1")
+        if not 0 < self.store_share <= 1:
+            raise UserError(f"data.store_share is {self.store_share}; it is a share and must be in (0, 1]")
         if self.time_limit_s <= 0:
             raise UserError(f"data.time_limit_s is {self.time_limit_s}; it must be above 0 seconds")
         for name, what in (("views", "camera"), ("actions", "action")):

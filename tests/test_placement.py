@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from crossview.platform.cluster import resources
-from crossview.platform.cluster.resources import DECODE_CPUS, check_room, fitting
+from crossview.platform.cluster.resources import DECODE_CPUS, check_room, fitting, planned_decoders
 from crossview.platform.config import Compute
 
 
@@ -55,3 +55,12 @@ def test_an_autoscaler_counts_with_what_it_may_add(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump(described))
     most = resources.total(resources._most(file))
     assert most == {"CPU": 2 + 4 * 8 + 6 * 16, "GPU": 4, "decode": 6000, DECODE_CPUS: 96}
+
+
+def test_decoders_are_planned_from_what_training_leaves() -> None:
+    assert planned_decoders(1, {"CPU": 2.0}, gpu=False) == 1
+    assert planned_decoders(4, {"CPU": 64.0}, gpu=False) == 1  # its own threads train on the others
+    assert planned_decoders(4, {"CPU": 32.0, "GPU": 4.0}, gpu=True) == 7
+    assert planned_decoders(1, {"CPU": 64.0, "GPU": 1.0}, gpu=True) == 8
+    assert planned_decoders(8, {"CPU": 4.0, "GPU": 8.0}, gpu=True) == 1
+    assert planned_decoders(4, {"CPU": 80.0, "GPU": 4.0, "decode CPU": 12.0}, gpu=True) == 3

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,12 +118,65 @@ def test_ranks_share_the_rows_through_ray(
         monkeypatch.setattr(
             "crossview.platform.data.loader.EXECUTION_BLOCKS", 3 if rank == 1 else 4096
         )  # two executions
+        monkeypatch.setattr("crossview.platform.data.loader.AHEAD_BLOCKS", 1)
         shard = Shard(start_step=1, stop_step=5, batch=6 * world, micro_batch=3, rank=rank, world=world)
         source = stream(plan, shard, in_process=False, decode_actors=2 if rank == 0 else 1)
         assert source.block_rows() == block_rows
         mine = collect(source)
         own = {name: v.reshape(4, 2, world, 6, *v.shape[1:])[:, :, rank].flatten(0, 2) for name, v in whole.items()}
         assert_same(mine, own)
+
+
+class Blocks:
+    """A dataset that says when its execution starts and ends."""
+
+    def __init__(self, first: int, stop: int, rows: int, said: list[str]) -> None:
+        self.first, self.stop, self.rows, self.said = first, stop, rows, said
+
+    def iter_batches(self, **options: object) -> Iterator[list[int]]:
+        self.said.append(f"start {self.first}")
+        try:
+            for row in range(self.first, self.stop, self.rows):
+                yield list(range(row, min(row + self.rows, self.stop)))
+        finally:
+            self.said.append(f"end {self.first}")
+
+
+def executions(root: Path, monkeypatch: pytest.MonkeyPatch, ahead: int) -> tuple[Stream, list[str]]:
+    said: list[str] = []
+    monkeypatch.setattr("crossview.platform.data.loader.EXECUTION_BLOCKS", 10)
+    monkeypatch.setattr("crossview.platform.data.loader.AHEAD_BLOCKS", ahead)
+    plan = Plan(catalog_of(root), PAIR, seed=5)
+    source = stream(plan, Shard(start_step=0, stop_step=25, batch=1, micro_batch=1), in_process=False)
+    monkeypatch.setattr(source, "_dataset", lambda first, stop, rows: Blocks(first, stop, rows, said))
+    return source, said
+
+
+@pytest.mark.parametrize("ahead", [4, 10, 99])
+def test_the_next_execution_starts_before_the_last_one_ends(
+    root: Path, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    source, said = executions(root, monkeypatch, ahead)
+    found, waits = [], 0
+    for row, table in enumerate(source._tables(1)):
+        found += table
+        while ahead == 4 and row in (5, 15) and f"start {row + 5}" not in said:
+            time.sleep(0.01)
+            waits += 1
+            assert waits < 1000, "the next execution has not started"
+        if ahead == 4 and row in (4, 14):
+            assert f"start {row + 6}" not in said
+    assert found == list(range(25))
+    assert sorted(said) == sorted(f"{what} {first}" for first in (0, 10, 20) for what in ("start", "end"))
+
+
+def test_a_consumer_that_stops_early_ends_every_execution(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, said = executions(root, monkeypatch, 4)
+    tables = source._tables(1)
+    for _ in range(8):
+        next(tables)
+    tables.close()
+    assert sorted(said) == ["end 0", "end 10", "start 0", "start 10"]
 
 
 @pytest.mark.ray

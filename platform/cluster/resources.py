@@ -16,6 +16,8 @@ WORKER_CPUS = 0.5
 """CPUs that a training worker claims, so that two workers and their decoders fit on two cores."""
 ACTOR_CPUS = 0.25
 """CPUs that a decode actor claims: on two cores the trainers and their decoders must all be placed."""
+MOST_DECODERS = 8
+"""Decode actors per training worker that are planned at most."""
 TASK_CPUS = 0.05
 """CPUs that a task claims which cuts positions into blocks."""
 DECODE = "decode"
@@ -119,6 +121,16 @@ def check_room(compute: Compute, decode_actors: int, resources: Mapping[str, flo
             f"{option} {workers} need a GPU each, but the cluster has {gpus}; "
             f"pass --{option} {max(gpus, 1)} or --compute.device cpu"
         )
+
+
+def planned_decoders(workers: int, resources: Mapping[str, float], *, gpu: bool) -> int:
+    """Decode actors per training worker: one for each CPU that training leaves, up to `MOST_DECODERS`.
+
+    All CPUs of nodes that declare DECODE, else all but one per worker. On a CPU a worker's own threads take the rest.
+    """
+    beside = resources.get("CPU", 0.0) - workers if gpu else 0.0
+    left = resources.get(DECODE_CPUS, beside)
+    return max(1, min(MOST_DECODERS, int(left / workers)))
 
 
 def fitting(counts: Iterable[int], decode_actors: int, resources: Mapping[str, float], *, gpu: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -9,7 +10,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -30,14 +31,17 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 __all__ = ["Shard", "Stream"]
+T = TypeVar("T")
 
 BLOCK_BYTES = 32 * 2**20
 """Rows travel in blocks of about this size: each costs some 20 ms of the executor's time, however small it is."""
 MAX_MICRO_BATCHES = 16
 """Per block, so that the first does not keep the trainer waiting."""
 EXECUTION_BLOCKS = 4096
-"""Blocks of one execution, after which a new one starts (some 6 s): Ray keeps 10-40 KB in this process for each block
-until its execution ends, which is 5 GB in a run of 10^6 rows."""
+"""Blocks of one execution, after which another goes on: Ray keeps 10-40 KB in this process for each block until its
+execution ends, which is 5 GB in a run of 10^6 rows."""
+AHEAD_BLOCKS = 64
+"""Before the end of an execution at which the next one starts its actors, which takes some 6 s."""
 
 
 class Stream:
@@ -68,7 +72,7 @@ class Stream:
             )
         self.shard, self.device, self.in_process, self.prefetch = shard, device, in_process, prefetch
         self.decoder = RowDecoder(plan, data, shard)
-        self.actors, self.decode_apart = data.decode_actors, decode_apart
+        self.actors, self.store_share, self.decode_apart = data.decode_actors or 1, data.store_share, decode_apart
         self.wait_s = 0.0
         """Seconds that the consumer has waited for decoded rows."""
         self._quarantine = Quarantine(run_dir, len(plan.catalog.recordings), data.max_quarantined)
@@ -101,8 +105,9 @@ class Stream:
     def _batches(self) -> Generator[Batch, None, None]:
         if self.shard.length == 0:
             return
+        source: Generator[Arrays, None, None] | _Ahead[Arrays]
         if self.in_process:
-            source = _in_thread(self._local_blocks, self.prefetch) if self.prefetch else self._local_blocks()
+            source = _Ahead(self._local_blocks, self.prefetch) if self.prefetch else self._local_blocks()
         else:
             source = self._ray_blocks()
         try:
@@ -125,19 +130,35 @@ class Stream:
 
     def _ray_blocks(self) -> Generator[Arrays, None, None]:
         """Blocks of whole micro batches; where one micro batch is larger than a block, parts of it are joined."""
-        rows = self.block_rows()
-        parts: list[Arrays] = []
-        for start in range(0, self.shard.length, rows * EXECUTION_BLOCKS):
-            dataset = self._dataset(start, min(start + rows * EXECUTION_BLOCKS, self.shard.length), rows)
-            tables: Any = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1))
-            try:
-                for table in tables:
-                    parts.append(_arrays(table))
-                    if sum(len(part["sample"]) for part in parts) % self.shard.micro_batch == 0:
-                        yield _joined(parts)
-                        parts = []
-            finally:
-                tables.close()
+        rows, parts = self.block_rows(), list[Arrays]()
+        with contextlib.closing(self._tables(rows)) as tables:
+            for table in tables:
+                parts.append(_arrays(table))
+                if sum(len(part["sample"]) for part in parts) % self.shard.micro_batch == 0:
+                    yield _joined(parts)
+                    parts = []
+
+    def _tables(self, rows: int) -> Generator[pa.Table, None, None]:
+        """Blocks of `rows`; each execution starts while the one before has `AHEAD_BLOCKS` to go."""
+        span = rows * EXECUTION_BLOCKS
+        running: list[_Ahead[pa.Table]] = []
+
+        def start(first: int) -> None:
+            dataset = self._dataset(first, min(first + span, self.shard.length), rows)
+            running.append(_Ahead(lambda: _blocks_of(dataset), 1))
+
+        try:
+            for first in range(0, self.shard.length, span):
+                if not running:
+                    start(first)
+                for count, table in enumerate(running[0], 1):
+                    if count == EXECUTION_BLOCKS - AHEAD_BLOCKS and first + span < self.shard.length:
+                        start(first + span)
+                    yield table
+                running.pop(0).close()
+        finally:
+            for execution in running:
+                execution.close()
 
     def block_rows(self) -> int:
         """Rows per block: several micro batches, or an equal part of a large one."""
@@ -151,7 +172,7 @@ class Stream:
     def _dataset(self, start: int, stop: int, rows: int) -> Dataset:
         """Positions in the shard -> blocks of `rows` of them -> decoded rows."""
         import ray
-        from ray.data import ActorPoolStrategy, DataContext
+        from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
 
         from crossview.platform.cluster.connect import connect
 
@@ -161,6 +182,10 @@ class Stream:
             warnings.simplefilter("ignore", DeprecationWarning)  # the copy reads its own deprecated names
             before = context.copy()
         context.execution_options.preserve_order = True
+        store = ray.cluster_resources().get("object_store_memory", 0.0)
+        context.execution_options.resource_limits = ExecutionResources(
+            object_store_memory=store * self.store_share / self.shard.world
+        )
         # A block is emitted once it exceeds this, and cut where it exceeds 1.5 times this: never, then.
         context.target_max_block_size = int(0.9 * rows * sum(a.nbytes for a in self.decoder.empty(1).values()))
         try:
@@ -224,36 +249,53 @@ def _joined(parts: list[Arrays]) -> Arrays:
     return parts[0] if len(parts) == 1 else {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
 
 
-def _in_thread(blocks: Callable[[], Generator[Arrays, None, None]], ahead: int) -> Generator[Arrays, None, None]:
-    """Run a generator in a thread, `ahead` items before its consumer; its exception is raised in the consumer."""
-    ready: queue.Queue[Arrays | BaseException | None] = queue.Queue(ahead)
-    stop = threading.Event()
+def _blocks_of(dataset: Dataset) -> Generator[pa.Table, None, None]:
+    tables: Any = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1))
+    try:
+        yield from tables
+    finally:
+        tables.close()
 
-    def offer(item: Arrays | BaseException | None) -> None:
-        while not stop.is_set():
+
+class _Ahead(Generic[T]):
+    """Runs a generator in a thread, `ahead` items before its consumer; its exception is raised in the consumer."""
+
+    def __init__(self, items: Callable[[], Generator[T, None, None]], ahead: int) -> None:
+        self._ready: queue.Queue[T | BaseException | None] = queue.Queue(ahead)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._produce, args=(items,), name="decode", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> _Ahead[T]:
+        return self
+
+    def __next__(self) -> T:
+        item = self._ready.get()
+        if item is None or isinstance(item, BaseException):
+            self.close()
+            raise item or StopIteration
+        return item
+
+    def close(self) -> None:
+        """Stop the generator."""
+        self._stop.set()
+        self._thread.join()
+
+    def _offer(self, item: T | BaseException | None) -> None:
+        while not self._stop.is_set():
             try:
-                ready.put(item, timeout=0.1)
+                self._ready.put(item, timeout=0.1)
             except queue.Full:
                 continue
             return
 
-    def produce() -> None:
+    def _produce(self, items: Callable[[], Generator[T, None, None]]) -> None:
         try:
-            for block in blocks():
-                offer(block)
-                if stop.is_set():
-                    return
-            offer(None)
+            with contextlib.closing(items()) as found:
+                for item in found:
+                    self._offer(item)
+                    if self._stop.is_set():
+                        return
+            self._offer(None)
         except BaseException as error:
-            offer(error)
-
-    thread = threading.Thread(target=produce, name="decode", daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join()
+            self._offer(error)

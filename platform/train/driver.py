@@ -17,7 +17,7 @@ from crossview import storage
 from crossview.errors import UserError
 from crossview.platform.cluster import resources
 from crossview.platform.cluster.connect import connect
-from crossview.platform.progress import Progress
+from crossview.platform.progress import Progress, console
 from crossview.platform.train.batch_layout import worker_counts
 from crossview.platform.train.device import wants_gpu
 from crossview.platform.train.elastic import fit_elastic, fit_fixed
@@ -38,8 +38,9 @@ def fit(run: ResolvedRun, line: Progress, until: int | None, notice: Notice, *, 
     not.
     """
     connect()
-    compute, actors = run.experiment.compute, run.experiment.data.decode_actors
+    compute = run.experiment.compute
     gpu = wants_gpu(compute)
+    run, actors = _with_decoders(run, gpu=gpu, planned=planned)
     counts = [] if compute.min_workers is None else worker_counts(run.experiment.optim, compute, run.reach())
     if not planned:
         least = replace(compute, min_workers=counts[-1]) if counts else compute
@@ -60,6 +61,19 @@ def fit(run: ResolvedRun, line: Progress, until: int | None, notice: Notice, *, 
             ) from error
     if (reason := job.verdict.read()) is not None:
         raise UserError(reason)
+
+
+def _with_decoders(run: ResolvedRun, *, gpu: bool, planned: bool) -> tuple[ResolvedRun, int]:
+    """The run with its number of decode actors per worker, which is printed; in a search it is one unless it is set."""
+    data, workers = run.experiment.data, run.experiment.compute.workers
+    actors = data.decode_actors or (
+        1 if planned else resources.planned_decoders(workers, resources.capacity(), gpu=gpu)
+    )
+    if not planned:
+        where = f"nodes with the resource {resources.DECODE!r}" if resources.decoding_apart() else "the cluster's nodes"
+        console.print(f"decoding: {actors} Ray actor{'s' * (actors > 1)} per worker, on {where}", highlight=False)
+    experiment = replace(run.experiment, data=replace(data, decode_actors=actors))
+    return replace(run, experiment=experiment), actors
 
 
 @contextlib.contextmanager

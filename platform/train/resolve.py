@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crossview.datasets.catalog import Catalog
+from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.sampling.coverage import plan_warnings
 from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.plan import Plan
@@ -79,7 +79,7 @@ class ResolvedRun:
     def with_recordings_noted(self) -> ResolvedRun:
         """Note in run.json which recordings the plan draws from; later, refuse others: samples would differ too."""
         catalog = self.plan.catalog
-        facts = [{k: v for k, v in asdict(r).items() if k not in ("path", "kind")} for r in catalog.recordings]
+        facts = [_decisive(recording) for recording in catalog.recordings]
         now = _hash(facts)
         if "recordings" not in self.info:
             noted = replace(self, info={**self.info, "recordings": now})
@@ -99,6 +99,19 @@ class ResolvedRun:
                 f"{self.folder}`"
             )
         return self
+
+
+_ADDED = {"first_frame": 0, "first_s": 0.0, "constant_rate": True}  # by 0.6
+
+
+def _decisive(recording: Recording) -> dict[str, Any]:
+    """What decides the samples, which a copy of the file keeps; values that 0.5 implied are left out, as it did."""
+    facts = asdict(recording)
+    return {
+        name: value
+        for name, value in facts.items()
+        if name not in ("path", "kind", "index") and not (name in _ADDED and value == _ADDED[name])
+    }
 
 
 def _hash(facts: list[dict[str, Any]]) -> str:
