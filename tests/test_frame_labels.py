@@ -19,10 +19,10 @@ from crossview.errors import UserError
 def closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """No video may be opened."""
 
-    def opened(path: Path) -> None:
+    def opened(path: Path, *_: object) -> None:
         raise AssertionError(f"{path} was opened")
 
-    monkeypatch.setattr("crossview.datasets.catalog.probing.probe", opened)
+    monkeypatch.setattr("crossview.datasets.catalog.probing.index_of", opened)
 
 
 @pytest.mark.parametrize(
