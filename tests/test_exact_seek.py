@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import time
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 
 import clock_videos as clock
@@ -242,3 +245,23 @@ def test_what_is_indexed_is_not_decoded_again(tmp_path: Path, monkeypatch: pytes
     again, _ = Prober(tmp_path / "index").probe(tmp_path, ["a.mp4"])
     assert again == first
     assert cached_index(Path(first["a.mp4"].index)).fingerprint.startswith(f"{file.stat().st_size}-")
+
+
+def test_threads_read_indices_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arrays' headers are parsed with `ast`, in which two threads at a time may raise SystemError."""
+    file = tmp_path / "index.npz"
+    none = np.empty(0, np.int64)
+    FrameIndex(np.arange(3), Fraction(1, 30), 0.0, np.arange(3), none, none, "x").write(file)
+    load, inside, together = np.load, [], []
+
+    def slow(*given: object, **options: object) -> object:
+        inside.append(1)
+        time.sleep(0.005)
+        together.append(len(inside))
+        inside.pop()
+        return load(*given, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr("crossview.datasets.video.frame_index.np.load", slow)
+    with ThreadPoolExecutor(4) as pool:
+        assert [index.fingerprint for index in pool.map(FrameIndex.read, [file] * 8)] == ["x"] * 8
+    assert together == [1] * 8

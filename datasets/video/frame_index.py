@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import threading
 import zipfile
 import zlib
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ _CHECKED_ROWS = 8
 """Every so many rows of a picture are in its checksum, which costs some 10 us per picture."""
 _END_BYTES = 16 * 1024
 """Of either end of a file, in its fingerprint."""
+_one_reads = threading.Lock()
+"""numpy parses an array's header with `ast`, whose depth CPython 3.11 may miscount between threads: SystemError."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +78,8 @@ class FrameIndex:
     def read(file: Path) -> FrameIndex:
         """What `write` wrote; raises UserError for anything else."""
         try:
-            with np.load(storage.local(file, settled=True), allow_pickle=False) as stored:
+            here = storage.local(file, settled=True)
+            with _one_reads, np.load(here, allow_pickle=False) as stored:
                 meta = json.loads(bytes(stored["meta"]))
                 if meta["format"] != FORMAT:
                     raise ValueError(f"its format is {meta['format']}, not {FORMAT}")
