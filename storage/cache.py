@@ -40,6 +40,12 @@ def local(path: Path, *, settled: bool = False) -> Path:
     return kept
 
 
+def use_copy(path: str, copy: Path) -> None:
+    """Have `local` give `copy` for a remote file that is settled, as another process of this node fetched it."""
+    if not copy == Path(path):
+        _settled[path] = copy
+
+
 def _used(kept: Path) -> Path:
     try:
         os.utime(kept)

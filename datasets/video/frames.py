@@ -24,6 +24,8 @@ TIME_LIMIT_S = 60.0
 """Seconds that reading `FRAMES_PER_LIMIT` frames may take, unless the caller says otherwise."""
 FRAMES_PER_LIMIT = 1800
 """Frames that a time limit is meant for: about a minute of video. Reading more may take longer in proportion."""
+progressed: Callable[[], None] = lambda: None
+"""Called again and again while reading advances; a process that is watched sets it."""
 _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails
 
 
@@ -115,6 +117,7 @@ class Limit:
 
     def check(self) -> None:
         """Raise UnreadableVideo once the time is used up."""
+        progressed()
         if time.monotonic() - self._resumed_s > self._left_s:
             raise _too_slow(self.path, self.seconds)
 
