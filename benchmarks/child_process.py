@@ -1,8 +1,8 @@
 """What decoding in a child process costs beside decoding in this one: CPU and wall time per clip, side by side.
 
 The pattern is a training row: 10 windows of 16 frames of each of 4 prepared copies at 224 px, as YUV 4:2:0. CPU time is
-that of both processes. Run as `python benchmarks/child_process.py [--video FILE ...]`; without --video it encodes moving
-textures itself.
+that of both processes. Run as `python benchmarks/child_process.py [--video FILE ...]`; without --video it encodes
+moving textures itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from decode import render
 
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.video import child
-from crossview.datasets.video.decode import read_clips
+from crossview.datasets.video.decode import DECODERS, TIME_LIMIT_S, read_clips
 from crossview.datasets.video.framing import Framing
 from crossview.datasets.video.indexing import scan
 from crossview.datasets.video.source import Source, Wanted
@@ -31,11 +31,11 @@ Read = Callable[[Source, list[Wanted]], list[np.ndarray]]
 
 
 def in_process(source: Source, wanted: list[Wanted]) -> list[np.ndarray]:
-    return read_clips(source, wanted, pixels="yuv420")
+    return DECODERS["pyav"].read(source, wanted, pixels="yuv420", time_limit_s=TIME_LIMIT_S)
 
 
 def in_child(source: Source, wanted: list[Wanted]) -> list[np.ndarray]:
-    return child.call(source.path, 60.0, read_clips, source, wanted, pixels="yuv420")
+    return read_clips(source, wanted, pixels="yuv420")
 
 
 def prepared(videos: list[Path], folder: Path) -> list[tuple[Source, int]]:
@@ -67,9 +67,8 @@ def row(sources: list[tuple[Source, int]], seed: int) -> list[tuple[Source, list
 
 def cpu_s(process: int) -> float:
     """User and system time of a process so far."""
-    fields = Path(f"/proc/{process}/schedstat").read_text().split()
-    threads = [Path(f"/proc/{process}/task/{task}/schedstat") for task in os.listdir(f"/proc/{process}/task")]
-    return max(int(fields[0]), sum(int(file.read_text().split()[0]) for file in threads)) / 1e9
+    threads = Path(f"/proc/{process}/task").iterdir()
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 
 
 def measure(read: Read, rows: list[list[tuple[Source, list[Wanted]]]]) -> tuple[float, float]:

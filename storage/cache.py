@@ -8,6 +8,7 @@ import hashlib
 import os
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from crossview.storage.files import state
@@ -40,10 +41,9 @@ def local(path: Path, *, settled: bool = False) -> Path:
     return kept
 
 
-def use_copy(path: str, copy: Path) -> None:
-    """Have `local` give `copy` for a remote file that is settled, as another process of this node fetched it."""
-    if not copy == Path(path):
-        _settled[path] = copy
+def use_copies(copies: Mapping[str, Path]) -> None:
+    """Have `local` give these copies of settled remote files, as another process of this node fetched them."""
+    _settled.update(copies)
 
 
 def _used(kept: Path) -> Path:

@@ -24,7 +24,7 @@ FILE = Path("/videos/x.mp4")
 
 
 def call(function, *args, time_limit_s=60.0):  # type: ignore[no-untyped-def]
-    return child.call(FILE, time_limit_s, function, *args)
+    return child.call(FILE, [], time_limit_s, function, *args)
 
 
 def double(array: np.ndarray) -> list[np.ndarray]:
@@ -84,6 +84,10 @@ def grow() -> int:
     return os.getpid()
 
 
+def folder() -> Path:
+    return Path.cwd()
+
+
 def warn() -> int:
     warnings.warn("it is read from its start", stacklevel=2)
     return 7
@@ -104,6 +108,12 @@ def test_one_child_answers_all_calls() -> None:
     assert os.getpid() not in children
 
 
+def test_a_child_works_in_this_processs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert call(folder) == Path.cwd()
+    monkeypatch.chdir(tmp_path)
+    assert call(folder) == tmp_path
+
+
 def test_threads_have_a_child_each() -> None:
     barrier = threading.Barrier(3)
 
@@ -122,7 +132,7 @@ def test_a_crash_is_the_files() -> None:
         call(crash)
     with pytest.raises(UnreadableVideo, match=r"x\.mp4: .* \(exit status 3: no memory for it\)"):
         call(leave)
-    assert call(warn) == 7
+    assert call(double, np.arange(2))[0].tolist() == [0, 2]
 
 
 def test_a_crash_that_does_not_come_again_costs_nothing(tmp_path: Path) -> None:
@@ -145,7 +155,9 @@ def test_a_long_call_that_advances_is_not_ended(monkeypatch: pytest.MonkeyPatch)
     assert call(advance_slowly, 8, time_limit_s=2.0) == "read"
 
 
-@pytest.mark.parametrize("error", [ValueError("7"), MemoryError(), AttributeError("x"), SystemExit(3), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error", [ValueError("7"), MemoryError(), AttributeError("x"), SystemExit(3), KeyboardInterrupt()]
+)
 def test_other_errors_name_the_file(error: BaseException) -> None:
     with pytest.raises(UnreadableVideo, match=rf"^/videos/x\.mp4: {type(error).__name__}: {error}"):
         call(fail, error)

@@ -127,6 +127,7 @@ def test_the_error_names_file_and_reason(tmp_path: Path, make: Callable[[Path], 
         probe(file)
 
 
+@pytest.mark.usefixtures("reading_in_process")
 def test_pictures_that_become_too_large_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = clock.write_of_two_sizes(tmp_path)
     monkeypatch.setattr(reading, "MAX_PIXELS", 20_000)
@@ -191,6 +192,7 @@ def without_pictures(file: Path, packets: int) -> Path:
     return file.with_suffix(".avi")
 
 
+@pytest.mark.usefixtures("reading_in_process")
 def test_the_time_limit_acts_on_packets_without_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, ticks = without_pictures(tmp_path / "x", 300), itertools.count()
     with pytest.raises(UnreadableVideo, match=r"a sequential decode finds 2 frames"):
@@ -210,6 +212,7 @@ def test_the_time_limit_ends_reading_within_a_call(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.usefixtures("reading_in_process")
 def test_what_conversion_raises_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = videos.write(tmp_path / "x.mp4", frames=3)
     for error in (ValueError("no such format"), AttributeError("gone"), MemoryError()):
@@ -217,7 +220,7 @@ def test_what_conversion_raises_names_the_file(tmp_path: Path, monkeypatch: pyte
         def fails(*_: object, error: Exception = error) -> None:
             raise error
 
-        monkeypatch.setattr("crossview.datasets.video.pyav_decoder.rgb", fails)
+        monkeypatch.setattr("crossview.datasets.video.placing.rgb", fails)
         with pytest.raises(UnreadableVideo, match=rf"x\.mp4: {type(error).__name__}: {error}"):
             decode(file, np.array([0]))
 

@@ -15,13 +15,13 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from multiprocessing.connection import Pipe
 from multiprocessing.reduction import recv_handle
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from crossview.datasets.video.frames import TooSlow, UnreadableVideo, on_this_node
 from crossview.errors import UserError
@@ -52,16 +52,24 @@ inside = False
 """Whether this process is such a child, which makes its calls itself."""
 
 
-def call(path: Path, time_limit_s: float, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """`function` of a module, called in a child process that reads the file `path`; threads may call at once.
+def call(
+    path: Path,
+    files: Sequence[Path],
+    time_limit_s: float,
+    function: Callable[P, R],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> R:
+    """`function` of a module, called in a child process to read `path`; threads may call at once.
 
-    Raises UnreadableVideo for every error but a UserError, for a child that crashes, and for one that neither answers
-    nor reports progress (`frames.progressed`) for `time_limit_s`. Arguments and result are pickled.
+    `files` are those that it opens: remote ones are fetched to this node first, for as long as that takes. Raises
+    UnreadableVideo for every error but a UserError, for a child that crashes, and for one that neither answers nor
+    reports progress (`frames.progressed`) for `time_limit_s`. Arguments and result are pickled.
     """
     if inside:
         return function(*args, **kwargs)
-    copy = on_this_node(path)  # takes none of the time that is limited
-    work = pickle.dumps((str(path), str(copy), function, args, kwargs), protocol=5)
+    copies = {str(file): str(on_this_node(file)) for file in files}
+    work = pickle.dumps((str(path), str(Path.cwd()), copies, function, args, kwargs), protocol=5)
     for tries_left in reversed(range(TRIES)):
         child = _take()
         try:
@@ -153,9 +161,10 @@ class Child:
                 os.close(file)
         except (EOFError, ConnectionError) as error:
             raise Died(self.close(GRACE_S)) from error
-        starts = accumulate(map(aligned, answer.sizes), initial=0)
+        *starts, _ = accumulate(map(aligned, answer.sizes), initial=0)
+        parts = [self._memory[start : start + n] for start, n in zip(starts, answer.sizes, strict=True)]
         # Copied, since the child writes the next answer to the same memory: new memory would cost ten times as much.
-        return answer, [bytearray(self._memory[start : start + n]) for start, n in zip(starts, answer.sizes)]
+        return answer, [bytearray(part) for part in parts]
 
     def close(self, wait_s: float = 0.0) -> str:
         """End the child unless it ends by itself within `wait_s`; returns how it has ended."""

@@ -10,7 +10,6 @@ import signal
 import time
 import traceback
 import warnings
-from collections.abc import Sequence
 from itertools import accumulate
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import send_handle
@@ -65,6 +64,7 @@ class Progress:
         self.connection, self.reported_s = connection, time.monotonic()
 
     def __call__(self) -> None:
+        """Report, unless that was just done."""
         now = time.monotonic()
         if now - self.reported_s > _PROGRESS_S:
             self.reported_s = now
@@ -77,8 +77,9 @@ def _answer(work: bytes) -> tuple[Answer, list[memoryview]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
-            path, copy, function, args, kwargs = pickle.loads(work)
-            storage.use_copy(path, Path(copy))
+            path, folder, copies, function, args, kwargs = pickle.loads(work)
+            os.chdir(folder)  # the parent may have gone elsewhere
+            storage.use_copies({file: Path(copy) for file, copy in copies.items()})
             result = function(*args, **kwargs)
             answer = Answer(pickle.dumps(result, protocol=5, buffer_callback=buffers.append))
         except BaseException as error:
@@ -105,5 +106,4 @@ def _shared(size: int) -> tuple[memoryview, int]:
 
 
 def _resident_bytes() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * mmap.PAGESIZE
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE

@@ -24,9 +24,11 @@ TIME_LIMIT_S = 60.0
 """Seconds that reading `FRAMES_PER_LIMIT` frames may take, unless the caller says otherwise."""
 FRAMES_PER_LIMIT = 1800
 """Frames that a time limit is meant for: about a minute of video. Reading more may take longer in proportion."""
-progressed: Callable[[], None] = lambda: None
-"""Called again and again while reading advances; a process that is watched sets it."""
 _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails
+
+
+def progressed() -> None:
+    """Called again and again while reading advances; a process that is watched puts another function in its place."""
 
 
 class UnreadableVideo(UserError):  # noqa: N818 - it says what the file is
@@ -38,6 +40,11 @@ class UnreadableVideo(UserError):  # noqa: N818 - it says what the file is
 
 class TooSlow(UnreadableVideo):
     """Reading took longer than its limit."""
+
+
+def too_few(path: Path, frame: int, count: int, reader: str = "a sequential decode") -> UnreadableVideo:
+    """The error of a file that has `count` frames where `frame` was asked for."""
+    return UnreadableVideo(f"{path}: frame {frame} was asked for, but {reader} finds {count} frames")
 
 
 def printable(text: str) -> str:
