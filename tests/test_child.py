@@ -78,9 +78,12 @@ def fail_oddly() -> None:
     raise Odd(1, 2)
 
 
+kept = np.empty(0)
+
+
 def grow() -> int:
     global kept
-    kept = np.ones(child.MAX_RESIDENT_BYTES // 8 + 10_000_000)
+    kept = np.ones(5_000_000)
     return os.getpid()
 
 
@@ -181,8 +184,10 @@ def test_warnings_come_back() -> None:
 
 
 def test_a_child_that_has_grown_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "MAX_RESIDENT_BYTES", 1)
+    monkeypatch.setattr(child, "_idle", [])
+    monkeypatch.setattr(child, "MAX_GROWN_BYTES", 20_000_000)
     first = call(pid)
+    assert call(pid) == call(grow) == first
     assert call(pid) != first
 
 

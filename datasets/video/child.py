@@ -32,8 +32,8 @@ GRACE_S = 1.0
 """Beyond a time limit, for the child to notice it itself."""
 TRIES = 2
 """Children that may crash over a call: what killed the first may have had nothing to do with the file."""
-MAX_RESIDENT_BYTES = 2**30
-"""A child that is larger after a call is replaced."""
+MAX_GROWN_BYTES = 2**30
+"""A child that has grown by more since its first call is replaced."""
 ALIGNED = 64
 """Bytes to whose multiples arrays are placed in shared memory."""
 _KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
@@ -81,7 +81,8 @@ def call(
                 raise UnreadableVideo(f"{path}: reading it crashed its process ({died})") from died
             continue
         break
-    if answer.resident_bytes > MAX_RESIDENT_BYTES:
+    child.first_bytes = child.first_bytes or answer.resident_bytes
+    if answer.resident_bytes - child.first_bytes > MAX_GROWN_BYTES:
         child.close()
     else:
         _idle.append(child)
@@ -125,6 +126,8 @@ class Child:
         self.connection, theirs = Pipe()
         lifeline, self._lifeline = os.pipe()  # closed with this process, which ends the child
         self._memory = memoryview(b"")
+        self.first_bytes = 0
+        """Resident after the first call, which has loaded its decoder."""
         self._said = tempfile.TemporaryFile("a+b")  # noqa: SIM115 - closed with the child
         self.process = subprocess.Popen(
             [sys.executable, "-c", _START, json.dumps([theirs.fileno(), lifeline, sys.path])],

@@ -18,6 +18,7 @@ from crossview.datasets.video.image_folder import ImageFolder
 from crossview.datasets.video.indexing import VideoInfo, scan
 from crossview.datasets.video.pyav_decoder import PyAV
 from crossview.datasets.video.source import Source, Wanted
+from crossview.datasets.video.torchcodec_decoder import TorchCodec
 from crossview.errors import UserError
 
 
@@ -87,4 +88,9 @@ class Decoder(Protocol):
         """See `read_clips`."""
 
 
-DECODERS: dict[str, Decoder] = {"pyav": PyAV(), "decord": Decord()}
+DECODERS: dict[str, Decoder] = {
+    "pyav": PyAV(),
+    "decord": Decord(),
+    "torchcodec": TorchCodec(),
+    "torchcodec_cuda": TorchCodec("cuda"),
+}
