@@ -23,9 +23,10 @@ from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.catalog.probing import Prober
 from crossview.datasets.video import frames as reading
 from crossview.datasets.video.copies import prepare
-from crossview.datasets.video.decode import decode, probe
+from crossview.datasets.video.decode import decode, probe, read_clips
 from crossview.datasets.video.frames import UnreadableVideo
-from crossview.datasets.video.source import Source
+from crossview.datasets.video.indexing import scan
+from crossview.datasets.video.source import Source, Wanted
 
 
 def fuzzing() -> ModuleType:
@@ -223,6 +224,56 @@ def test_what_conversion_raises_names_the_file(tmp_path: Path, monkeypatch: pyte
         monkeypatch.setattr("crossview.datasets.video.placing.rgb", fails)
         with pytest.raises(UnreadableVideo, match=rf"x\.mp4: {type(error).__name__}: {error}"):
             decode(file, np.array([0]))
+
+
+def rewritten(file: Path, **arrays: np.ndarray) -> None:
+    with np.load(file) as stored:
+        content = dict(stored)
+    with file.open("wb") as out:
+        np.savez(out, **(content | arrays))  # type: ignore[arg-type]
+
+
+INDEX_DAMAGE: dict[str, Callable[[Path], object]] = {
+    "empty": lambda file: file.write_bytes(b""),
+    "text": lambda file: file.write_text("not an index" * 50),
+    "cut off": lambda file: file.write_bytes(file.read_bytes()[:-200]),
+    "changed bytes": lambda file: file.write_bytes(file.read_bytes().replace(b"steps.npy", b"stops.npy")),
+    "pickled objects": lambda file: rewritten(file, steps=np.array([print, None])),
+    "text for numbers": lambda file: rewritten(file, entry_steps=np.array(["a", "b"])),
+    "no metadata": lambda file: rewritten(file, meta=np.zeros(3, np.uint8)),
+    "fewer checks": lambda file: rewritten(file, checks=np.zeros(3, np.uint32)),
+    "entries after the end": lambda file: rewritten(
+        file, entry_steps=np.array([0, 500]), entry_pts_steps=np.zeros(2, int)
+    ),
+    "gone": Path.unlink,
+}
+
+
+@pytest.mark.parametrize("damage", INDEX_DAMAGE)
+def test_a_damaged_frame_index_is_named(tmp_path: Path, damage: str) -> None:
+    file, index = videos.write(tmp_path / "x.mp4", frames=24), tmp_path / "x.npz"
+    scan(file, time_limit_s=60.0)[1].write(index)
+    INDEX_DAMAGE[damage](index)
+    with pytest.raises(UnreadableVideo, match=r"x\.npz: this frame index .*; make the catalog again"):
+        read_clips(Source(file, index=index), [Wanted(np.array([20]))])
+
+
+def test_pictures_that_are_not_the_indexed_ones_are_read_from_the_start(tmp_path: Path) -> None:
+    file, index = videos.write(tmp_path / "x.mp4", frames=60), tmp_path / "x.npz"
+    scan(file, time_limit_s=60.0)[1].write(index)
+    rewritten(index, checks=np.zeros(60, np.uint32))
+    with pytest.warns(UserWarning, match=r"x\.mp4: seeking to frame 50 gives another picture .* read from its start"):
+        (clip,) = read_clips(Source(file, index=index), [Wanted(np.array([50, 59]))])
+    assert [videos.barcode(picture) for picture in clip] == [50, 59]
+
+
+def test_a_file_that_has_changed_since_it_was_indexed_is_named(tmp_path: Path) -> None:
+    file, index = videos.write(tmp_path / "x.mp4", frames=24), tmp_path / "x.npz"
+    scan(file, time_limit_s=60.0)[1].write(index)
+    videos.corrupt(file)
+    for decoder in ("pyav", "decord"):
+        with pytest.raises(UnreadableVideo, match=r"x\.mp4: it has changed since it was catalogued"):
+            read_clips(Source(file, index=index), [Wanted(np.array([20]))], decoder=decoder)
 
 
 def recording(file: Path, **facts: object) -> Recording:
