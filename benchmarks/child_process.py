@@ -94,8 +94,8 @@ def main() -> None:
         sources = prepared(videos, folder / "copies")
         ways: dict[str, Read] = {"in this process": in_process, "in a child": in_child}
         found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
-        for way in ways.values():  # the child is started, files are cached
-            measure(way, [row(sources, 0)])
+        for read in ways.values():  # the child is started, files are cached
+            measure(read, [row(sources, 0)])
         for k in range(options.rounds):
             rows = [row(sources, 1 + k * options.rows + r) for r in range(options.rows)]
             for way in list(ways)[:: 1 if k % 2 else -1]:

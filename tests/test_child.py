@@ -105,6 +105,12 @@ def test_arrays_come_back_and_can_be_written() -> None:
     first += 1
 
 
+def test_arrays_are_kept_over_the_next_call() -> None:
+    first = call(double, np.arange(1000))[0]
+    call(double, np.zeros(1000, int))
+    np.testing.assert_array_equal(first, np.arange(0, 2000, 2))
+
+
 def test_one_child_answers_all_calls() -> None:
     children = {call(pid) for _ in range(5)}
     assert len(children) == 1
