@@ -12,7 +12,7 @@ import pytest
 import videos
 
 from crossview.datasets.catalog import Catalog, Recording
-from crossview.datasets.catalog.probing import probe_all
+from crossview.datasets.catalog.probing import Prober
 from crossview.datasets.sampling.plan import Plan
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.datasets.video import decode, indexing
@@ -42,7 +42,7 @@ def test_cataloguing_lists_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     names = ["a.mp4", "bad.mp4", "b.mp4"]
     for name in names:
         videos.write(tmp_path / name, frames=5)
-    found, (broken,) = probe_all(tmp_path, names)
+    found, (broken,) = Prober(tmp_path / "indices").probe(tmp_path, names)
     assert list(found) == ["a.mp4", "b.mp4"]
     assert broken.path == "bad.mp4"
     assert broken.reason.startswith(f"{tmp_path}/bad.mp4: reading it crashed its process (SIGABRT")

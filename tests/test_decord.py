@@ -40,7 +40,7 @@ def test_clips_of_several_framings_and_a_later_first_frame(tmp_path: Path) -> No
         assert np.abs(clip.astype(int) - expected).mean() < 3  # chroma is scaled before or after the conversion
 
 
-NO_ENTRIES = {"entry_frames": np.empty(0, np.int64), "entry_pts": np.empty(0, np.int64)}
+NO_ENTRIES = {"entry_frames": np.empty(0, np.int64), "entry_stamps": np.empty(0, np.int64)}
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ NO_ENTRIES = {"entry_frames": np.empty(0, np.int64), "entry_pts": np.empty(0, np
     [
         ({"pts": np.arange(59) * 512, "checks": np.zeros(59, np.uint32), **NO_ENTRIES}, r"60 frames, not 59"),
         ({"pts": np.arange(60) * 700}, r"other time stamps"),
-        ({"entry_frames": np.array([0, 13]), "entry_pts": np.array([0, 13 * 512])}, r"other key frames"),
+        ({"entry_frames": np.array([0, 13]), "entry_stamps": np.array([0, 13 * 512])}, r"other key frames"),
     ],
 )
 def test_what_differs_from_the_index_is_refused(tmp_path: Path, changes: dict[str, np.ndarray], reason: str) -> None:

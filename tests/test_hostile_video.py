@@ -243,7 +243,7 @@ INDEX_DAMAGE: dict[str, Callable[[Path], object]] = {
     "no metadata": lambda file: rewritten(file, meta=np.zeros(3, np.uint8)),
     "fewer checks": lambda file: rewritten(file, checks=np.zeros(3, np.uint32)),
     "entries after the end": lambda file: rewritten(
-        file, entry_steps=np.array([0, 500]), entry_pts_steps=np.zeros(2, int)
+        file, entry_steps=np.array([0, 500]), entry_stamp_steps=np.zeros(2, int)
     ),
     "gone": Path.unlink,
 }

@@ -105,4 +105,6 @@ def test_damaged_and_short_files_are_named(tmp_path: Path) -> None:
 def test_without_the_package_the_fix_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
     with pytest.raises(UserError, match=r"needs the package torchcodec .*pip install 'crossview\[torchcodec\]'"):
-        TorchCodec().read(Source(tmp_path / "x.mp4"), [Wanted(np.array([0]))], pixels="rgb", time_limit_s=60.0)
+        TorchCodec().read(
+            Source(videos.write(tmp_path / "x.mp4", frames=2)), [Wanted(np.array([0]))], pixels="rgb", time_limit_s=60.0
+        )
