@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import seek_videos
 import videos
 
 from crossview.datasets.video import decord_decoder
@@ -40,6 +41,8 @@ def test_clips_of_several_framings_and_a_later_first_frame(tmp_path: Path) -> No
         assert np.abs(clip.astype(int) - expected).mean() < 3  # chroma is scaled before or after the conversion
 
 
+READ = ("closed groups of 8", "key frames only", "a single frame")
+"""Of seek_videos.KINDS; the others are refused."""
 NO_ENTRIES = {"entry_frames": np.empty(0, np.int64), "entry_stamps": np.empty(0, np.int64)}
 
 
@@ -55,6 +58,23 @@ def test_what_differs_from_the_index_is_refused(tmp_path: Path, changes: dict[st
     source = indexed(tmp_path, **changes)
     with pytest.raises(UserError, match=rf"x\.mp4: decoder 'decord' may return wrong frames here \({reason}.*prepare"):
         read_clips(source, [Wanted(np.array([3, 40]))], decoder="decord")
+
+
+@pytest.mark.parametrize("kind", seek_videos.KINDS)
+def test_every_kind_of_file_is_read_exactly_or_refused(tmp_path: Path, kind: str) -> None:
+    file = seek_videos.KINDS[kind](tmp_path)
+    index = scan(file, time_limit_s=60.0)[1]
+    index.write(tmp_path / "x.npz")
+    asked = [np.unique(np.linspace(0, len(index.pts) - 1, n).astype(int)) for n in (3, 7)]
+    wanted = [Wanted(frames) for frames in asked]
+    for source in (Source(file), Source(file, index=tmp_path / "x.npz")):
+        if kind not in READ:
+            with pytest.raises(UserError, match="decoder 'decord' may return wrong frames here"):
+                read_clips(source, wanted, decoder="decord")
+            continue
+        found = read_clips(source, wanted, decoder="decord")
+        for clip, expected in zip(found, read_clips(Source(file), wanted), strict=True):
+            assert np.abs(clip.astype(int) - expected).mean(axis=(1, 2, 3)).max() < 3
 
 
 @pytest.mark.usefixtures("reading_in_process")

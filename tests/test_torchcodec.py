@@ -9,6 +9,7 @@ from pathlib import Path
 import clock_videos as clock
 import numpy as np
 import pytest
+import seek_videos
 import videos
 
 from crossview.datasets.video.decode import decode, read_clips
@@ -27,6 +28,9 @@ KINDS: dict[str, dict[str, object]] = {
     "variable_rate.mkv": {"variable": True, "b_frames": 3},
     "rotated.mp4": {"rotation": 90},
 }
+
+REFUSED = ("negative start", "transport stream", "transport stream whose clock wraps", "MPEG-4 in AVI")
+"""Of seek_videos.KINDS."""
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +75,23 @@ def test_turned_files_are_read_and_mirrored_ones_refused(tmp_path: Path, matrix:
         return
     found, expected = (decode(file, np.array([2]), decoder=name)[0] for name in ("torchcodec", "pyav"))
     assert np.abs(found.astype(int) - expected).mean() < 2
+
+
+@pytest.mark.usefixtures("torchcodec")
+@pytest.mark.parametrize("kind", seek_videos.KINDS)
+def test_every_kind_of_file_is_read_exactly_or_refused(tmp_path: Path, kind: str) -> None:
+    file = seek_videos.KINDS[kind](tmp_path)
+    index = scan(file, time_limit_s=60.0)[1]
+    index.write(tmp_path / "x.npz")
+    source = Source(file, index=tmp_path / "x.npz")
+    wanted = [Wanted(np.unique(np.linspace(0, len(index.pts) - 1, n).astype(int))) for n in (3, 7)]
+    if kind in REFUSED:
+        with pytest.raises(UserError, match="decoder 'torchcodec' returns a wrong frame here"):
+            read_clips(source, wanted, decoder="torchcodec")
+        return
+    found = read_clips(source, wanted, decoder="torchcodec")
+    for clip, expected in zip(found, read_clips(Source(file), wanted), strict=True):
+        assert np.abs(clip.astype(int) - expected).mean(axis=(1, 2, 3)).max() < 5
 
 
 @pytest.mark.usefixtures("torchcodec")

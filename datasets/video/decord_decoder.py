@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from av.container import InputContainer
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from crossview.datasets.video.conversion import Pixels
 from crossview.datasets.video.frame_index import FrameIndex, fingerprint
@@ -23,9 +26,9 @@ from crossview.errors import UserError
 class Decord:
     """RGB only, and only files whose frames decord numbers rightly; to be called in a process that can be killed.
 
-    It returns wrong frames where frames are reordered over an open GOP or cut by an edit list, so it reads H.264
-    without B-frames that starts at zero, such as `prepare` writes. It can hang, and decodes ahead without bound while a
-    reader is open, so each read opens its own.
+    It returns wrong frames where frames are reordered over an open GOP, cut by an edit list or refreshed gradually, so
+    it reads H.264 without B-frames that starts at zero, such as `prepare` writes. It can hang, and decodes ahead
+    without bound while a reader is open, so each read opens its own.
     """
 
     def read(
@@ -53,8 +56,18 @@ def _troubles(path: Path, _fingerprint: str, time_limit_s: float) -> tuple[str, 
             "an edit list that cuts frames": any(entry.is_discard for entry in stream.index_entries),
             "several video streams": len(container.streams.video) > 1,
             "a name that is not UTF-8": printable(str(path)) != str(path),
+            "intra refresh": _refreshes(container, stream),
         }
     return tuple(what for what, there in found.items() if there)
+
+
+def _refreshes(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether the second packet that is listed as a key frame holds none: it is where a gradual refresh begins."""
+    stamps = [entry.timestamp for entry in stream.index_entries if entry.is_keyframe]
+    if len(stamps) < 2:
+        return False
+    container.seek(stamps[1], stream=stream)
+    return not all(frame.key_frame for frame in itertools.islice(container.decode(stream), 1))
 
 
 def _refuse(path: Path, troubles: Sequence[str]) -> None:
@@ -95,7 +108,7 @@ def _disagreements(reader: Any, frames: np.ndarray, index: FrameIndex) -> list[s
     found = {
         f"{len(reader)} frames, not {len(index.pts)}": len(reader) != len(index.pts),
         "other time stamps": not np.allclose(shown_s, times_s, rtol=0, atol=max(1e-3, float(index.time_base))),
-        "other key frames": not np.isin(index.entry_frames, reader.get_key_indices()).all(),
+        "other key frames": not np.array_equal(index.entry_frames, reader.get_key_indices()),
     }
     return [what for what, there in found.items() if there]
 
