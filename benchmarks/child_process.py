@@ -20,11 +20,11 @@ from decode import render
 
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.video import child
+from crossview.datasets.video.copies import prepare
 from crossview.datasets.video.decode import DECODERS, TIME_LIMIT_S, read_clips
 from crossview.datasets.video.framing import Framing
 from crossview.datasets.video.indexing import scan
 from crossview.datasets.video.source import Source, Wanted
-from crossview.datasets.video.transcode import prepare
 
 VIEWS, WINDOWS, FRAMES, SIZE_PX = 4, 10, 16, 224
 Read = Callable[[Source, list[Wanted]], list[np.ndarray]]

@@ -37,9 +37,9 @@ class Decord:
         """See `read_clips`; a file that decord would misnumber raises UserError."""
         if pixels != "rgb":
             raise UserError(f"decoder 'decord' yields 'rgb', not {pixels!r}; take decoder 'pyav'")
-        _refuse(source.path, _troubles(source.path, fingerprint(source.path), time_limit_s))
         frames = frames_in_file(source, wanted)
         index = current_index(source, frames)
+        _refuse(source.path, _troubles(source.path, fingerprint(source.path), time_limit_s))
         return placed(source, wanted, pixels, _pictures(source.path, frames, index, time_limit_s))
 
 

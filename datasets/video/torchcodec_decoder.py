@@ -38,13 +38,13 @@ class TorchCodec:
         """See `read_clips`; raises UserError without torchcodec, FFmpeg or the device."""
         if pixels != "rgb":
             raise UserError(f"decoder 'torchcodec' yields 'rgb', not {pixels!r}; take decoder 'pyav'")
+        frames = frames_in_file(source, wanted)
+        index = current_index(source, frames)
         if _mirrored(source.path, fingerprint(source.path), time_limit_s):
             raise UserError(
                 f"{source.path}: decoder 'torchcodec' does not mirror its pictures as the file says; take decoder "
                 "'pyav', or make a copy with `crossview prepare`"
             )
-        frames = frames_in_file(source, wanted)
-        index = current_index(source, frames)
         reader = self._opened(source.path)
         return placed(source, wanted, pixels, _pictures(source.path, reader, frames, index, time_limit_s))
 
