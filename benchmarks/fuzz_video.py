@@ -1,5 +1,8 @@
 """Read videos that were damaged at random, each in a child process; print per container what became of them.
 
+Each is catalogued and read, also through its frame index; then it, its index, or both are damaged behind the catalog
+and read again.
+
 A file may be read or be refused as unreadable. Any other exception has escaped, and a child that dies or does not
 answer has crashed or hung: each of these is a fault, which is listed, and makes the exit status 1. Run as
 `python benchmarks/fuzz_video.py --files 600 --seed 0`; `--keep FOLDER` keeps the faulty files.
@@ -18,6 +21,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,9 +35,13 @@ from av.audio.stream import AudioStream
 from av.video.stream import VideoStream
 
 from crossview.datasets.catalog import Catalog, Recording
+from crossview.datasets.video import child
 from crossview.datasets.video.copies import prepare
-from crossview.datasets.video.decode import decode, probe
+from crossview.datasets.video.decode import decode, probe, read_clips
 from crossview.datasets.video.frames import UnreadableVideo
+from crossview.datasets.video.framing import Framing
+from crossview.datasets.video.indexing import scan
+from crossview.datasets.video.source import Source, Wanted
 
 TITLE = b"a title to be found"
 CODECS = {"mp4": "libx264", "mkv": "libx264", "ts": "libx264", "avi": "mpeg4"}
@@ -198,6 +206,7 @@ def outcomes(files: Sequence[Path], limit_s: float = HUNG_S, command: Sequence[s
 
 def read_all(files: Sequence[Path]) -> None:
     """In the child: a line of JSON for each file, once it is read."""
+    child.inside = True  # this is a child process already, whose crash is seen
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     for file in files:
         print(json.dumps(_read(file)), flush=True)
@@ -216,6 +225,7 @@ def _read(file: Path) -> dict[str, str]:
         with tempfile.TemporaryDirectory() as copies:
             catalog = Catalog(file.parent, (recording,))
             left_out = prepare(catalog, Path(copies), size_px=32, time_limit_s=TIME_LIMIT_S, max_quarantined=1.0)
+        _read_through_index(file, info.num_frames)
         if left_out.quarantined:
             return {"what": "unreadable", "said": left_out.quarantined[0].reason}
     except UnreadableVideo as error:
@@ -223,6 +233,33 @@ def _read(file: Path) -> dict[str, str]:
     except Exception as error:
         return {"what": "escaped", "said": f"{type(error).__name__}: {error}"}
     return {"what": "read"}
+
+
+def _read_through_index(file: Path, num_frames: int) -> None:
+    """With the index of the file as it is, and with damage since then to the file or the index."""
+    rng = np.random.default_rng(zlib.crc32(file.read_bytes()))
+    wanted = [Wanted(np.unique(rng.integers(num_frames, size=4)), Framing(size=(32, 32))) for _ in range(2)]
+    with tempfile.TemporaryDirectory() as name:
+        index, video = Path(name) / "index.npz", Path(name) / file.name
+        shutil.copy(file, video)
+        scan(video, time_limit_s=TIME_LIMIT_S)[1].write(index)
+        before = read_clips(Source(video), wanted, time_limit_s=TIME_LIMIT_S)
+        found = read_clips(Source(video, index=index), wanted, time_limit_s=TIME_LIMIT_S)
+        if any(not np.array_equal(one, other) for one, other in zip(before, found, strict=True)):
+            raise AssertionError("other pictures are read through the index")
+        for k, damaged in enumerate(((index,), (video,), (index, video))):
+            copies = {path: path.with_name(f"{k}-{path.name}") for path in (index, video)}
+            for path, copy in copies.items():
+                data = bytearray(path.read_bytes())
+                copy.write_bytes(MUTATIONS[int(rng.integers(len(MUTATIONS)))](data, rng) if path in damaged else data)
+            try:
+                again = read_clips(Source(copies[video], index=copies[index]), wanted, time_limit_s=TIME_LIMIT_S)
+            except UnreadableVideo as error:
+                if not any(str(copy) in str(error) for copy in copies.values()):
+                    raise AssertionError(f"no file is named: {error}") from error
+                continue
+            if damaged == (index,) and any(not np.array_equal(*pair) for pair in zip(before, again, strict=True)):
+                raise AssertionError("other pictures are read through a damaged index")
 
 
 def report(found: Sequence[Outcome]) -> str:

@@ -56,7 +56,9 @@ class Data:
     """Keep each recording's frames beside the catalog as they are decoded at the method's size, and read those."""
     cache_features: bool = False
     """Compute the method's frozen features once per recording and train on those."""
-    decoder: Literal["pyav", "decord"] = "pyav"
+    decoder: Literal["pyav", "decord", "torchcodec"] = "pyav"
+    """What reads videos: pyav reads every file; decord only H.264 without B-frames, as prepared copies are; torchcodec
+    (extra `torchcodec`) most, but not MPEG-TS. The latter two give RGB, which is more bytes than pyav's planes."""
     decode_actors: int | None = None
     """Ray actors that decode, per training worker; None plans them from the CPUs that training leaves."""
     store_share: float = 0.5

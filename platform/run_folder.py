@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import itertools
 import json
@@ -74,6 +75,8 @@ def provenance() -> dict[str, Any]:
         ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=False
     )
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        versions["torchcodec"] = importlib.metadata.version("torchcodec")
     return {"commit": os.environ.get("CROSSVIEW_COMMIT") or git.stdout.strip() or None, "versions": versions}
 
 

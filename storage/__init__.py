@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from crossview.storage.atomic import copy_within, outgoing, staged, upload, write, write_text
-from crossview.storage.cache import cache_folder, local
+from crossview.storage.cache import cache_folder, local, use_copies
 from crossview.storage.files import head, is_file, make_folder, read_json, read_text, remove, state
 from crossview.storage.paths import Location, as_path, filesystem, is_local
 from crossview.storage.retry import named, patiently
@@ -28,6 +28,7 @@ __all__ = [
     "staged",
     "state",
     "upload",
+    "use_copies",
     "write",
     "write_text",
 ]

@@ -8,6 +8,7 @@ import hashlib
 import os
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from crossview.storage.files import state
@@ -38,6 +39,11 @@ def local(path: Path, *, settled: bool = False) -> Path:
     kept = patiently(lambda: _used(_fetched(path)), path)
     _settled[str(path)] = kept
     return kept
+
+
+def use_copies(copies: Mapping[str, Path]) -> None:
+    """Have `local` give these copies of settled remote files, as another process of this node fetched them."""
+    _settled.update(copies)
 
 
 def _used(kept: Path) -> Path:

@@ -126,3 +126,9 @@ def straight(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from crossview.platform.train.launcher import start
 
     return start(tmp_path_factory.mktemp("runs") / "straight", "byov", experiment(features), in_process=True)
+
+
+@pytest.fixture
+def reading_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Videos are read in this process, for tests that change how."""
+    monkeypatch.setattr("crossview.datasets.video.child.inside", True)

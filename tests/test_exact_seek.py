@@ -103,6 +103,7 @@ def test_the_index_has_the_times_of_the_frames(decoded: Decoded) -> None:
         assert np.abs(decoded.index.times_s - expected).max() <= 1e-3
 
 
+@pytest.mark.usefixtures("reading_in_process")
 def test_late_frames_are_read_without_those_before(
     decoded: Decoded, request: pytest.FixtureRequest, frames_decoded: list[int]
 ) -> None:

@@ -23,9 +23,10 @@ from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.catalog.probing import Prober
 from crossview.datasets.video import frames as reading
 from crossview.datasets.video.copies import prepare
-from crossview.datasets.video.decode import decode, probe
+from crossview.datasets.video.decode import decode, probe, read_clips
 from crossview.datasets.video.frames import UnreadableVideo
-from crossview.datasets.video.source import Source
+from crossview.datasets.video.indexing import scan
+from crossview.datasets.video.source import Source, Wanted
 
 
 def fuzzing() -> ModuleType:
@@ -127,6 +128,7 @@ def test_the_error_names_file_and_reason(tmp_path: Path, make: Callable[[Path], 
         probe(file)
 
 
+@pytest.mark.usefixtures("reading_in_process")
 def test_pictures_that_become_too_large_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = clock.write_of_two_sizes(tmp_path)
     monkeypatch.setattr(reading, "MAX_PIXELS", 20_000)
@@ -191,6 +193,7 @@ def without_pictures(file: Path, packets: int) -> Path:
     return file.with_suffix(".avi")
 
 
+@pytest.mark.usefixtures("reading_in_process")
 def test_the_time_limit_acts_on_packets_without_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, ticks = without_pictures(tmp_path / "x", 300), itertools.count()
     with pytest.raises(UnreadableVideo, match=r"a sequential decode finds 2 frames"):
@@ -210,6 +213,7 @@ def test_the_time_limit_ends_reading_within_a_call(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.usefixtures("reading_in_process")
 def test_what_conversion_raises_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = videos.write(tmp_path / "x.mp4", frames=3)
     for error in (ValueError("no such format"), AttributeError("gone"), MemoryError()):
@@ -217,9 +221,59 @@ def test_what_conversion_raises_names_the_file(tmp_path: Path, monkeypatch: pyte
         def fails(*_: object, error: Exception = error) -> None:
             raise error
 
-        monkeypatch.setattr("crossview.datasets.video.pyav_decoder.rgb", fails)
+        monkeypatch.setattr("crossview.datasets.video.placing.rgb", fails)
         with pytest.raises(UnreadableVideo, match=rf"x\.mp4: {type(error).__name__}: {error}"):
             decode(file, np.array([0]))
+
+
+def rewritten(file: Path, **arrays: np.ndarray) -> None:
+    with np.load(file) as stored:
+        content = dict(stored)
+    with file.open("wb") as out:
+        np.savez(out, **(content | arrays))  # type: ignore[arg-type]
+
+
+INDEX_DAMAGE: dict[str, Callable[[Path], object]] = {
+    "empty": lambda file: file.write_bytes(b""),
+    "text": lambda file: file.write_text("not an index" * 50),
+    "cut off": lambda file: file.write_bytes(file.read_bytes()[:-200]),
+    "changed bytes": lambda file: file.write_bytes(file.read_bytes().replace(b"steps.npy", b"stops.npy")),
+    "pickled objects": lambda file: rewritten(file, steps=np.array([print, None])),
+    "text for numbers": lambda file: rewritten(file, entry_steps=np.array(["a", "b"])),
+    "no metadata": lambda file: rewritten(file, meta=np.zeros(3, np.uint8)),
+    "fewer checks": lambda file: rewritten(file, checks=np.zeros(3, np.uint32)),
+    "entries after the end": lambda file: rewritten(
+        file, entry_steps=np.array([0, 500]), entry_stamp_steps=np.zeros(2, int)
+    ),
+    "gone": Path.unlink,
+}
+
+
+@pytest.mark.parametrize("damage", INDEX_DAMAGE)
+def test_a_damaged_frame_index_is_named(tmp_path: Path, damage: str) -> None:
+    file, index = videos.write(tmp_path / "x.mp4", frames=24), tmp_path / "x.npz"
+    scan(file, time_limit_s=60.0)[1].write(index)
+    INDEX_DAMAGE[damage](index)
+    with pytest.raises(UnreadableVideo, match=r"x\.npz: this frame index .*; make the catalog again"):
+        read_clips(Source(file, index=index), [Wanted(np.array([20]))])
+
+
+def test_pictures_that_are_not_the_indexed_ones_are_read_from_the_start(tmp_path: Path) -> None:
+    file, index = videos.write(tmp_path / "x.mp4", frames=60), tmp_path / "x.npz"
+    scan(file, time_limit_s=60.0)[1].write(index)
+    rewritten(index, checks=np.zeros(60, np.uint32))
+    with pytest.warns(UserWarning, match=r"x\.mp4: seeking to frame 50 gives another picture .* read from its start"):
+        (clip,) = read_clips(Source(file, index=index), [Wanted(np.array([50, 59]))])
+    assert [videos.barcode(picture) for picture in clip] == [50, 59]
+
+
+def test_a_file_that_has_changed_since_it_was_indexed_is_named(tmp_path: Path) -> None:
+    file, index = videos.write(tmp_path / "x.mp4", frames=24), tmp_path / "x.npz"
+    scan(file, time_limit_s=60.0)[1].write(index)
+    videos.corrupt(file)
+    for decoder in ("pyav", "decord"):
+        with pytest.raises(UnreadableVideo, match=r"x\.mp4: it has changed since it was catalogued"):
+            read_clips(Source(file, index=index), [Wanted(np.array([20]))], decoder=decoder)
 
 
 def recording(file: Path, **facts: object) -> Recording:

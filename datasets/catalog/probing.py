@@ -13,6 +13,7 @@ from crossview import storage
 from crossview.datasets.catalog.catalog import INDICES, Catalog
 from crossview.datasets.catalog.listing import Problems, first_of
 from crossview.datasets.catalog.recording import Quarantined
+from crossview.datasets.video import child
 from crossview.datasets.video.frames import TIME_LIMIT_S, UnreadableVideo, printable
 from crossview.datasets.video.image_folder import Images, index_of_folder
 from crossview.datasets.video.image_listing import listing
@@ -48,7 +49,7 @@ class Prober:
         found: dict[str, VideoInfo] = {}
         broken: list[Quarantined] = []
         indices = self.indices or storage.cache_folder() / INDICES
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # decoding runs outside the interpreter's lock
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # each waits for a child process
             outcomes = pool.map(lambda path: self._attempt(root, path, folders.get(path), indices), files)
             for done, (path, result) in enumerate(zip(files, outcomes, strict=True), 1):
                 if isinstance(result, Quarantined):
@@ -57,6 +58,7 @@ class Prober:
                     found[path] = result
                 if self.tick:
                     self.tick(done, len(files))
+        child.close_idle()
         gaps = [listing(root / path).gaps() for path in files if path in folders and path in found]
         if said := [gap for gap in gaps if gap]:
             shown = "\n  ".join(first_of(said, Problems.SHOWN))

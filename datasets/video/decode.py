@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from crossview import storage
+from crossview.datasets.video.child import call
 from crossview.datasets.video.conversion import Pixels
 from crossview.datasets.video.decord_decoder import Decord
 from crossview.datasets.video.frames import TIME_LIMIT_S
@@ -17,6 +18,7 @@ from crossview.datasets.video.image_folder import ImageFolder
 from crossview.datasets.video.indexing import VideoInfo, scan
 from crossview.datasets.video.pyav_decoder import PyAV
 from crossview.datasets.video.source import Source, Wanted
+from crossview.datasets.video.torchcodec_decoder import TorchCodec
 from crossview.errors import UserError
 
 
@@ -57,14 +59,22 @@ def read_clips(
     decoder: str = "pyav",
     time_limit_s: float = TIME_LIMIT_S,
 ) -> list[np.ndarray]:
-    """Clips of one source, which is opened once and read forward, over what no clip needs by seeking.
+    """Clips of one source, which a child process opens once and reads forward, over what no clip needs by seeking.
 
     Returns uint8 per clip: "rgb" (T, H, W, 3); "yuv420" (T, H * 3 // 2, W), planar I420, always BT.601 limited range.
     Raises UnreadableVideo if the source is damaged, has too few frames, or reading takes longer than `time_limit_s`
-    for each 1800 frames that have to be decoded.
+    for each 1800 frames that have to be decoded, and whatever the decoder raises, or if it crashes or hangs.
     """
     if decoder not in DECODERS:
         raise UserError(f"decoder is {decoder!r}; choose from {', '.join(DECODERS)}")
+    files = [source.path] if source.kind == "video" else []
+    files += [source.index] if source.index else []
+    return call(source.path, files, time_limit_s, _read, source, wanted, pixels, decoder, time_limit_s)
+
+
+def _read(
+    source: Source, wanted: Sequence[Wanted], pixels: Pixels, decoder: str, time_limit_s: float
+) -> list[np.ndarray]:
     chosen = ImageFolder() if source.kind == "frames" else DECODERS[decoder]
     return chosen.read(source, wanted, pixels=pixels, time_limit_s=time_limit_s)
 
@@ -78,4 +88,9 @@ class Decoder(Protocol):
         """See `read_clips`."""
 
 
-DECODERS: dict[str, Decoder] = {"pyav": PyAV(), "decord": Decord()}
+DECODERS: dict[str, Decoder] = {
+    "pyav": PyAV(),
+    "decord": Decord(),
+    "torchcodec": TorchCodec(),
+    "torchcodec_cuda": TorchCodec("cuda"),
+}

@@ -7,8 +7,8 @@ import io
 import json
 import os
 import threading
-import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
@@ -20,7 +20,6 @@ from av.video.frame import VideoFrame
 
 from crossview import storage
 from crossview.datasets.video.frames import UnreadableVideo, on_this_node
-from crossview.errors import UserError
 
 FORMAT = 1
 _CHECKED_ROWS = 8
@@ -76,27 +75,18 @@ class FrameIndex:
 
     @staticmethod
     def read(file: Path) -> FrameIndex:
-        """What `write` wrote; raises UserError for anything else."""
+        """What `write` wrote; raises UnreadableVideo for anything else."""
         try:
-            here = storage.local(file, settled=True)
-            with _one_reads, np.load(here, allow_pickle=False) as stored:
-                meta = json.loads(bytes(stored["meta"]))
-                if meta["format"] != FORMAT:
-                    raise ValueError(f"its format is {meta['format']}, not {FORMAT}")
-                return FrameIndex(
-                    np.cumsum(stored["steps"]),
-                    Fraction(meta["time_base"]),
-                    meta["clock_start_s"],
-                    stored["checks"],
-                    np.cumsum(stored["entry_steps"]),
-                    np.cumsum(stored["entry_stamp_steps"]),
-                    meta["fingerprint"],
-                    meta["facts"],
-                )
+            copy = storage.local(file, settled=True)
         except FileNotFoundError as error:
-            raise UserError(f"{file}: this frame index of the catalog is missing; make the catalog again") from error
-        except (ValueError, KeyError, TypeError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-            raise UserError(f"{file}: this frame index is damaged ({error}); make the catalog again") from error
+            raise _missing(file) from error
+        try:
+            with _one_reads, np.load(copy, allow_pickle=False) as stored:
+                return _checked(stored)
+        except FileNotFoundError as error:
+            raise _missing(file) from error
+        except Exception as error:  # a damaged archive raises more than its own errors
+            raise UnreadableVideo(f"{file}: this frame index is damaged ({error}); make the catalog again") from error
 
     def check_current(self, path: Path) -> None:
         """Raise UnreadableVideo if the file is another one than was indexed."""
@@ -115,6 +105,36 @@ class FrameIndex:
 def cached_index(file: Path) -> FrameIndex:
     """`FrameIndex.read`; an index is never rewritten, since its file's name holds the video's fingerprint."""
     return FrameIndex.read(file)
+
+
+def _missing(file: Path) -> UnreadableVideo:
+    return UnreadableVideo(f"{file}: this frame index of the catalog is missing; make the catalog again")
+
+
+def _checked(stored: Mapping[str, np.ndarray]) -> FrameIndex:
+    """The index in an archive; raises some error for one that `write` would not have written."""
+    meta = json.loads(bytes(stored["meta"]))
+    if meta["format"] != FORMAT:
+        raise ValueError(f"its format is {meta['format']}, not {FORMAT}")
+    index = FrameIndex(
+        np.cumsum(stored["steps"]),
+        Fraction(meta["time_base"]),
+        float(meta["clock_start_s"]),
+        stored["checks"],
+        np.cumsum(stored["entry_steps"]),
+        np.cumsum(stored["entry_stamp_steps"]),
+        str(meta["fingerprint"]),
+        dict(meta["facts"]),
+    )
+    entries = index.entry_frames
+    kinds = [(index.pts, np.int64), (index.checks, np.uint32), (entries, np.int64), (index.entry_stamps, np.int64)]
+    if any(array.ndim != 1 or array.dtype != kind for array, kind in kinds):
+        raise ValueError("its arrays have other shapes or types")
+    if not len(index.pts) == len(index.checks) > 0 or len(entries) != len(index.entry_stamps):
+        raise ValueError("its arrays do not have the same length")
+    if np.any(np.diff(entries, prepend=-1, append=len(index.pts)) <= 0):
+        raise ValueError("its entry points are not among its frames")
+    return index
 
 
 def _write_bytes(file: Path, content: bytes) -> None:

@@ -27,6 +27,10 @@ FRAMES_PER_LIMIT = 1800
 _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails
 
 
+def progressed() -> None:
+    """Called again and again while reading advances; a process that is watched puts another function in its place."""
+
+
 class UnreadableVideo(UserError):  # noqa: N818 - it says what the file is
     """The file cannot give the frames that were asked for; the message names the file and the reason."""
 
@@ -36,6 +40,11 @@ class UnreadableVideo(UserError):  # noqa: N818 - it says what the file is
 
 class TooSlow(UnreadableVideo):
     """Reading took longer than its limit."""
+
+
+def too_few(path: Path, frame: int, count: int, reader: str = "a sequential decode") -> UnreadableVideo:
+    """The error of a file that has `count` frames where `frame` was asked for."""
+    return UnreadableVideo(f"{path}: frame {frame} was asked for, but {reader} finds {count} frames")
 
 
 def printable(text: str) -> str:
@@ -115,6 +124,7 @@ class Limit:
 
     def check(self) -> None:
         """Raise UnreadableVideo once the time is used up."""
+        progressed()
         if time.monotonic() - self._resumed_s > self._left_s:
             raise _too_slow(self.path, self.seconds)
 

@@ -24,7 +24,7 @@ from crossview.datasets.video.frames import MAX_PIXELS, Limit, UnreadableVideo, 
 from crossview.datasets.video.image_listing import Listing, folder_of, listing
 from crossview.datasets.video.indexing import VideoInfo
 from crossview.datasets.video.orientation import displayed_size
-from crossview.datasets.video.pyav_decoder import placed
+from crossview.datasets.video.placing import placed
 from crossview.datasets.video.source import Source, Wanted, frames_in_file
 from crossview.errors import UserError
 

@@ -15,6 +15,8 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from crossview import storage
+from crossview.datasets.video import frames as reading
+from crossview.datasets.video.child import call
 from crossview.datasets.video.frame_index import FrameIndex, checksum, fingerprint
 from crossview.datasets.video.frames import UnreadableVideo, as_unreadable, opened, sequential
 from crossview.datasets.video.orientation import displayed_size
@@ -65,10 +67,14 @@ def index_of(path: Path, folder: Path, time_limit_s: float) -> VideoInfo:
 
 
 def scan(path: Path, *, time_limit_s: float) -> tuple[VideoInfo, FrameIndex]:
-    """Decode the whole file once, without keeping pixels; raises UnreadableVideo.
+    """Decode the whole file once, in a child process and without keeping pixels; raises UnreadableVideo.
 
     `time_limit_s` is for 1800 frames, a minute of video; a longer file has more.
     """
+    return call(path, [path], time_limit_s, _scan, path, time_limit_s)
+
+
+def _scan(path: Path, time_limit_s: float) -> tuple[VideoInfo, FrameIndex]:
     before = fingerprint(path)
     keys: dict[int, int | None] = {}
     pts: list[int | None] = []
@@ -179,6 +185,7 @@ def _entries(
 
 def _leads_to(container: InputContainer, stream: VideoStream, stamp: int, pts: int) -> bool:
     """Whether a seek to `stamp` leads to the packet with this presentation time stamp."""
+    reading.progressed()
     container.seek(stamp, stream=stream)
     landed = next((packet for packet in container.demux(stream) if packet.size), None)
     return landed is not None and landed.pts == pts

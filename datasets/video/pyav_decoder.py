@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 from av.video.frame import VideoFrame
 
-from crossview.datasets.video.conversion import Pixels, rgb, yuv420
-from crossview.datasets.video.frame_index import cached_index
-from crossview.datasets.video.frames import TooSlow, UnreadableVideo, as_unreadable, sequential
-from crossview.datasets.video.framing import Framing
-from crossview.datasets.video.seeking import passes, pictures
+from crossview.datasets.video.conversion import Pixels
+from crossview.datasets.video.frames import TooSlow, UnreadableVideo, sequential, too_few
+from crossview.datasets.video.placing import placed
+from crossview.datasets.video.seeking import current_index, passes, pictures
 from crossview.datasets.video.source import Source, Wanted, frames_in_file
 
 
@@ -28,11 +27,8 @@ class PyAV:
     ) -> list[np.ndarray]:
         """See `read_clips`."""
         frames = frames_in_file(source, wanted)
-        index = None if source.index is None else cached_index(source.index)
+        index = current_index(source, frames)
         if index is not None:
-            index.check_current(source.path)
-            if frames[-1] >= len(index.pts):
-                raise _too_few(source.path, int(frames[-1]), len(index.pts))
             parts = passes(frames, index)
             if any(part.entry_stamp is not None for part in parts):
                 try:
@@ -54,35 +50,4 @@ def _forward(path: Path, frames: np.ndarray, time_limit_s: float) -> Iterator[tu
             if n == len(frames):
                 return
         count += 1
-    raise _too_few(path, int(frames[n]), count)
-
-
-def _too_few(path: Path, frame: int, count: int) -> UnreadableVideo:
-    return UnreadableVideo(f"{path}: frame {frame} was asked for, but a sequential decode finds {count} frames")
-
-
-def placed(
-    source: Source, wanted: Sequence[Wanted], pixels: Pixels, found: Iterator[tuple[int, VideoFrame]]
-) -> list[np.ndarray]:
-    """The clips, filled from frames as they come."""
-    places: dict[int, dict[Framing, list[tuple[int, int, int]]]] = {}  # clip, and from where to where in it
-    for clip, w in enumerate(wanted):
-        numbers, first, count = np.unique(w.frames + source.first_frame, return_index=True, return_counts=True)
-        for number, start, times in zip(numbers.tolist(), first.tolist(), count.tolist(), strict=True):
-            places.setdefault(number, {}).setdefault(w.framing, []).append((clip, start, start + times))
-    convert = rgb if pixels == "rgb" else yuv420
-    clips: list[np.ndarray | None] = [None] * len(wanted)
-    for number, frame in found:
-        for framing, users in places[number].items():
-            with as_unreadable(source.path):
-                picture = convert(frame, framing)
-            for clip, start, stop in users:
-                out = clips[clip]
-                if out is None:
-                    out = clips[clip] = np.empty((len(wanted[clip].frames), *picture.shape), np.uint8)
-                if picture.shape != out.shape[1:]:
-                    raise UnreadableVideo(
-                        f"{source.path}: the picture's size changes at frame {number}; give size_px or prepare it"
-                    )
-                out[start:stop] = picture
-    return [clip for clip in clips if clip is not None]
+    raise too_few(path, int(frames[n]), count)

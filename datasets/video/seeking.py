@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from av.video.frame import VideoFrame
 
-from crossview.datasets.video.frame_index import FrameIndex
-from crossview.datasets.video.frames import Limit, UnreadableVideo, opened
+from crossview.datasets.video.frame_index import FrameIndex, cached_index
+from crossview.datasets.video.frames import Limit, UnreadableVideo, opened, too_few
 from crossview.datasets.video.source import Source
 
 SEEK_FRAMES = 3
@@ -34,6 +34,20 @@ class Misplaced(UnreadableVideo):
 
     def __init__(self, path: Path, frame: int) -> None:
         super().__init__(f"{path}: seeking to frame {frame} gives another picture than a sequential decode did")
+
+
+def current_index(source: Source, frames: np.ndarray) -> FrameIndex | None:
+    """A source's frame index, if it has one; raises UnreadableVideo if the file has changed or lacks some of `frames`.
+
+    frames: int64 (n,), sorted.
+    """
+    if source.index is None:
+        return None
+    index = cached_index(source.index)
+    index.check_current(source.path)
+    if frames[-1] >= len(index.pts):
+        raise too_few(source.path, int(frames[-1]), len(index.pts))
+    return index
 
 
 def passes(frames: np.ndarray, index: FrameIndex) -> list[Pass]:

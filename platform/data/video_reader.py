@@ -12,7 +12,6 @@ from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.video.consecutive import consecutive
 from crossview.datasets.video.conversion import yuv420
 from crossview.datasets.video.decode import read_clips
-from crossview.datasets.video.frame_index import cached_index
 from crossview.datasets.video.frames import as_unreadable
 from crossview.datasets.video.framing import Framing
 from crossview.datasets.video.source import Source, Wanted
@@ -23,16 +22,16 @@ from crossview.platform.data.color import yuv420_to_rgb
 from crossview.platform.data.feature_files import read_features
 
 MAX_DECODED_BYTES = 512 * 1024**2
-"""Pictures of a pass of decord, which holds them all."""
+"""Pictures of a pass of a decoder that holds them all."""
 
 
 def video(source: Source, num_frames: int, size: int, data: Data, frames: int) -> Iterator[Tensor]:
     """The first `num_frames` frames in chunks of `frames`, as in training: uint8 (n, 3, H, W); raises UnreadableVideo.
 
-    PyAV reads a file forward once, decord in passes of MAX_DECODED_BYTES.
+    PyAV reads a file forward once, the others in passes of MAX_DECODED_BYTES.
     """
-    if data.decoder == "decord":
-        for pixels in _by_decord(source, num_frames, size, frames, data.time_limit_s):
+    if data.decoder != "pyav":
+        for pixels in _in_passes(source, num_frames, size, data.decoder, frames, data.time_limit_s):
             yield torch.from_numpy(pixels).permute(0, 3, 1, 2)
         return
     planes: list[np.ndarray] = []
@@ -44,15 +43,14 @@ def video(source: Source, num_frames: int, size: int, data: Data, frames: int) -
             planes = []
 
 
-def _by_decord(source: Source, num_frames: int, size: int, frames: int, limit_s: float) -> Iterator[np.ndarray]:
-    """uint8 (n, H, W, 3): its child process is started once per pass, which holds many chunks."""
-    if source.kind == "video" and source.index is not None:
-        cached_index(source.index).check_current(source.path)
+def _in_passes(
+    source: Source, num_frames: int, size: int, decoder: str, frames: int, limit_s: float
+) -> Iterator[np.ndarray]:
+    """uint8 (n, H, W, 3): the file is opened once per pass, which holds many chunks."""
     per_pass = max(frames, MAX_DECODED_BYTES // (size * size * 3) // frames * frames)
     for first in range(0, num_frames, per_pass):
         wanted = Wanted(np.arange(first, min(first + per_pass, num_frames)), Framing(size=(size, size)))
-        (pixels,) = read_clips(source, [wanted], pixels="rgb", decoder="decord", time_limit_s=limit_s)
-        pixels = np.array(pixels)  # torch wants memory that could be written
+        (pixels,) = read_clips(source, [wanted], pixels="rgb", decoder=decoder, time_limit_s=limit_s)
         yield from (pixels[k : k + frames] for k in range(0, len(pixels), frames))
 
 
