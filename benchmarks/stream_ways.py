@@ -125,23 +125,25 @@ def limit(plan: Plan, rows: int) -> Iterator[int]:
 
 
 def decode_groups(path: Path, frames: np.ndarray) -> None:
-    """Decode each group of pictures from its key frame up to the last of `frames` in it."""
+    """Decode each group of pictures from its key frame up to the last of `frames` in it; seek over those between."""
     keys, times = entry_points(path)
-    last: dict[int, int] = {}
+    spans: list[tuple[int, int, int]] = []  # first group, last group, last frame
     for frame in frames.tolist():
-        last[bisect_right(keys, frame) - 1] = frame
+        group = bisect_right(keys, frame) - 1
+        if spans and group <= spans[-1][1] + 1:
+            spans[-1] = (spans[-1][0], group, frame)
+        else:
+            spans.append((group, group, frame))
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        stream.thread_type, stream.codec_context.thread_count = "NONE", 1
-        at: int | None = None
-        for group, frame in sorted(last.items()):
-            if at is None or keys[group] != at:
-                container.seek(times[keys[group]], stream=stream)
+        stream.codec_context.thread_count = 1
+        for first, _, frame in spans:
+            if first > 0:
+                container.seek(times[keys[first]], stream=stream)
             until = times[frame]
             for packet in container.demux(stream):
                 if any(picture.pts >= until for picture in stream.decode(packet)):
                     break
-            at = None
 
 
 @cache
