@@ -1,181 +1,144 @@
-"""The stream against the field's habit: a torch DataLoader whose workers open a decord reader for every clip.
+"""From video files to clips: Crossview beside the field's habits and the limit, one Markdown table per run.
 
-Both deliver the same clips of the same plan as uint8 RGB. Rates are between the first batch and the last; the time to
-the first batch stands beside them.
+    python benchmarks/stream.py --cache FOLDER                      # all cells; recordings are made in FOLDER once
+    python benchmarks/stream.py --cache FOLDER --seconds 10 --rows 2 --ways peer ours limit
+    python benchmarks/stream.py --cache FOLDER --batches 10000      # memory over that many batches through Ray Data
+
+CPU time is that of the CPU clocks of all processes; wall time is as good as the machine is idle.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import tempfile
-import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 
-import av
-import numpy as np
-import psutil
+import stream_ways as ways
 import torch
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
+from stream_cost import cost
+from stream_footage import CAMERAS, FPS, footage
+from stream_ray import Cell, in_train_worker, measure_cells, ray_down
+from stream_tables import Key, Row, goals, table
 
-from crossview.datasets.catalog import Catalog, Recording
+from crossview.datasets.catalog import Catalog
 from crossview.datasets.sampling.plan import Plan
 from crossview.datasets.sampling.spec import Sampling, View
-from crossview.platform.config import Data
-from crossview.platform.data.loader import Shard, Stream
 
-FPS, FRAMES, SIZE_PX, SCENES = 30, 300, 256, 6
-BATCH = 2
+STRIDE = 4
+EXO = sum(perspective == "exo" for perspective in CAMERAS.values())
+WINDOW = View(perspective="ego", frames=16, fps=FPS / STRIDE)
+SPREAD = View(perspective="ego", frames=32, spread="random")
+PATTERNS = {
+    "groups": Sampling(
+        views={"ego": WINDOW, "exo": View(perspective="exo", frames=16, fps=FPS / STRIDE, count=EXO)},
+        pairing="group",
+        windows=10,
+    ),
+    "unpaired": Sampling(
+        views={"ego": SPREAD, "exo": View(perspective="exo", frames=32, spread="random")}, pairing="unpaired"
+    ),
+    "pairs": Sampling(
+        views={"source": View(perspective="any", frames=16, fps=FPS / STRIDE),
+               "target": View(perspective="any", frames=16, fps=FPS / STRIDE)},
+        pairing="synchronized",
+    ),
+}  # fmt: skip
+"""What EVGAP, BYOV and MV2MAE read."""
+CLIPS = {"groups": 40, "unpaired": 2, "pairs": 2}
+ROWS = {"groups": 3, "unpaired": 8, "pairs": 24}
+"""Rows measured per cell."""
 
-
-def film(path: Path, seed: int) -> None:
-    """H.264 as `prepare` writes it: a textured background that drifts and a disc that crosses it."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)
-    texture = np.kron(coarse, np.ones((16, 16, 1), np.uint8)) // 2 + rng.integers(0, 60, (384, 384, 3), dtype=np.uint8)
-    y, x = np.mgrid[:SIZE_PX, :SIZE_PX]
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=FPS)
-        stream.width = stream.height = SIZE_PX
-        stream.pix_fmt, stream.gop_size = "yuv420p", 8
-        stream.options = {"bf": "0", "preset": "veryfast", "tune": "fastdecode", "x264-params": "open-gop=0"}
-        for k in range(FRAMES):
-            image = texture[k // 8 : k // 8 + SIZE_PX, k // 5 : k // 5 + SIZE_PX].copy()
-            image[(x - k) ** 2 + (y - 128) ** 2 < 900] = (240, 200, 30)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode(None))
-
-
-def footage(root: Path) -> Catalog:
-    """Scenes of one ego and one exo camera."""
-    recordings = []
-    for k in range(2 * SCENES):
-        view = ("ego", "exo")[k % 2]
-        film(root / f"{k}.mp4", k)
-        recordings.append(
-            Recording(
-                dataset="benchmark",
-                scene=str(k // 2),
-                view=view,
-                perspective=view,  # type: ignore[arg-type]
-                subject="0",
-                action="drift",
-                path=f"{k}.mp4",
-                kind="video",
-                fps=FPS,
-                num_frames=FRAMES,
-                height_px=SIZE_PX,
-                width_px=SIZE_PX,
-            )
-        )
-    return Catalog(root, tuple(recordings))
-
-
-class PerClip(TorchDataset[torch.Tensor]):
-    """A reader per clip, resized frame by frame in torch: what a VideoMAE-style dataset does, less the float copy."""
-
-    def __init__(self, plan: Plan, rows: int) -> None:
-        self.plan, self.rows = plan, rows
-
-    def __len__(self) -> int:
-        return self.rows
-
-    def __getitem__(self, i: int) -> torch.Tensor:
-        """uint8 (windows * cameras, T, 3, H, W)."""
-        import decord
-
-        clips = []
-        for clip in (clip for window in self.plan.row(i).clips for clip in window if clip is not None):
-            size = self.plan.sampling.views[clip.view].size_px
-            path = self.plan.catalog.file(self.plan.catalog.recordings[clip.recording])
-            pictures = decord.VideoReader(str(path), num_threads=1).get_batch(clip.frames).asnumpy()
-            video = torch.from_numpy(pictures).permute(0, 3, 1, 2)
-            video = torch.nn.functional.interpolate(video, (size, size), mode="bilinear", antialias=True)
-            clips.append(video)
-        return torch.stack(clips)
-
-
-@dataclass
-class Measured:
-    """One way to the consumer."""
-
-    first_s: float
-    mb_per_s: float
-    cpu_s_per_gb: float
-    wait_s_per_gb: float
-
-
-def cpu_s() -> float:
-    """CPU time of this process and everything it started that still runs."""
-    me, total = psutil.Process(), 0.0
-    for process in [me, *me.children(recursive=True)]:
-        try:
-            times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system
-    return total
-
-
-def measure(batches: Iterable[int], count: int) -> Measured:
-    """Take `count` batches, given as their bytes."""
-    begun, wait, seen = time.perf_counter(), 0.0, 0
-    source = iter(batches)
-    next(source)
-    first, cpu = time.perf_counter(), cpu_s()
-    for _ in range(count - 1):
-        asked = time.perf_counter()
-        seen += next(source)
-        wait += time.perf_counter() - asked
-    gb = seen / 1e9
-    spent = time.perf_counter() - first
-    return Measured(first - begun, 1e3 * gb / spent, (cpu_s() - cpu) / gb, wait / gb)
-
-
-def habit(plan: Plan, rows: int) -> Measured:
-    loader = DataLoader(PerClip(plan, rows), batch_size=BATCH, num_workers=2)
-    return measure((batch.nbytes for batch in loader), rows // BATCH)
-
-
-def ours(plan: Plan, rows: int, *, in_process: bool) -> Measured:
-    shard = Shard(start_step=0, stop_step=rows // BATCH, batch=BATCH, micro_batch=BATCH)
-    data = Data(catalog=plan.catalog.root, decode_actors=2)
-    source = Stream(plan, data, shard, device=torch.device("cpu"), run_dir=None, in_process=in_process)
-    with source:
-        return measure((sum(b[name].nbytes for name in plan.slots) for b in source), rows // BATCH)
+WAYS: dict[str, Callable[[Plan, int], Iterator[int]]] = {
+    "peer": lambda plan, rows: ways.data_loader(ways.decord_clip, plan, rows),
+    "torchcodec": lambda plan, rows: ways.data_loader(ways.torchcodec_clip, plan, rows),
+    "rows": ways.rows_decoded,
+    "ours": ways.in_process,
+    "limit": ways.limit,
+}
+"""Beside "ray"."""
 
 
 def main() -> None:
-    import ray
-
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=48, help="rows of the plan: 2 cameras x 4 windows x 16 frames each")
-    rows = parser.parse_args().rows
+    options = parse()
     torch.set_num_threads(1)
-    view = View(perspective="ego", frames=16, fps=FPS / 4, size_px=224)
-    views = {"ego": view, "exo": View(perspective="exo", frames=16, fps=FPS / 4, size_px=224)}
-    with tempfile.TemporaryDirectory() as folder:
-        plan = Plan(footage(Path(folder)), Sampling(views=views, pairing="synchronized", windows=4), seed=0)
-        ray.init(num_cpus=4, include_dashboard=False, object_store_memory=512 * 2**20, log_to_driver=False)
-        found = {
-            "DataLoader, decord per clip": habit(plan, rows),
-            "this stream, in process": ours(plan, rows, in_process=True),
-            "this stream, Ray Data": ours(plan, rows, in_process=False),
-        }
-        ray.shutdown()
-    base = found["DataLoader, decord per clip"]
-    print(f"\n{'':30}{'first batch s':>14}{'MB/s':>8}{'ratio':>7}{'CPU s/GB':>10}{'ratio':>7}{'wait s/GB':>11}")
-    for name, m in found.items():
-        print(
-            f"{name:30}{m.first_s:14.1f}{m.mb_per_s:8.0f}{m.mb_per_s / base.mb_per_s:7.1f}{m.cpu_s_per_gb:10.1f}"
-            f"{base.cpu_s_per_gb / m.cpu_s_per_gb:7.1f}{m.wait_s_per_gb:11.1f}"
-        )
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+    plans: dict[Key, Plan] = {}
+    for seconds in options.seconds:
+        for kind, folder in footage(options.cache, seconds).items():
+            if kind in options.kinds:
+                for pattern in options.patterns:
+                    plans[pattern, kind, seconds] = Plan(Catalog.load(folder), PATTERNS[pattern], seed=0)
+    if options.batches:
+        from stream_memory import print_memory
+
+        print_memory(options.cache, options.batches)
+        return
+    found = {key: measure(key, plan, options) for key, plan in plans.items()}
+    steps = through_ray(plans, found, options) if "ray" in options.ways else None
+    print(table(found))
+    print(goals(found, steps))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, required=True, help="folder for the recordings, kept between runs")
+    parser.add_argument("--seconds", type=int, nargs="+", default=[10, 60, 600], help="lengths of the recordings")
+    parser.add_argument("--kinds", nargs="+", default=["original", "prepared"], choices=["original", "prepared"])
+    parser.add_argument("--patterns", nargs="+", default=list(PATTERNS), choices=list(PATTERNS))
+    parser.add_argument("--ways", nargs="+", default=[*WAYS, "ray"], choices=[*WAYS, "ray"])
+    parser.add_argument("--rows", type=int, help="rows of the plan per cell; by default 3, 8 and 24 by pattern")
+    parser.add_argument("--batches", type=int, help="only watch memory over so many batches")
+    options = parser.parse_args()
+    if "torchcodec" in options.ways and not ways.has_torchcodec():
+        print("torchcodec is not installed: its column is left out")
+        options.ways.remove("torchcodec")
+    return options
+
+
+def measure(key: Key, plan: Plan, options: argparse.Namespace) -> Row:
+    """Every way but Ray Data's, one after the other."""
+    pattern = key[0]
+    rows = options.rows or ROWS[pattern]
+    found: Row = {}
+    for way in WAYS:
+        if way not in options.ways:
+            continue
+        for _ in WAYS[way](plan, 1):  # imports, the page cache, the limit's table of key frames
+            pass
+        gc.collect()
+        with cost() as spent:
+            clips = sum(WAYS[way](plan, rows))
+        assert clips == rows * CLIPS[pattern], (clips, rows)
+        found[way] = (spent.cpu_s / clips, spent.wall_s / clips, spent.memory_mb)
+    print(key, {way: f"{1e3 * value[0]:.1f} ms" for way, value in found.items()}, flush=True)
+    return found
+
+
+def through_ray(plans: dict[Key, Plan], found: dict[Key, Row], options: argparse.Namespace) -> dict[str, float]:
+    """Fill in "ray", all in one Train worker; returns what else is asked of it: first batch, share of waiting."""
+    cells = [Cell(repr(key), plan, (options.rows or ROWS[key[0]]) * 2) for key, plan in plans.items()]
+    key, plan = next(item for item in reversed(plans.items()))
+    cells.append(Cell("steps", plan, 2 * ROWS[key[0]], step_share=1.3))
+    with tempfile.TemporaryDirectory() as folder, ray_down():
+        out = in_train_worker(measure_cells, {"cells": cells}, Path(folder) / "found.json")
+    for key in plans:
+        cell = out[repr(key)]
+        spent, clips = cell["cost"], cell["clips"]
+        found[key]["ray"] = (spent["cpu_s"] / clips, spent["wall_s"] / clips, spent["memory_mb"])
+    first, steps = out[repr(next(iter(plans)))], out["steps"]
+    return {
+        "first_cpu_s": first["first_cpu_s"],
+        "first_s": first["first_s"],
+        "later_first_cpu_s": steps["first_cpu_s"],
+        "wait": steps["wait_s"] / steps["cost"]["wall_s"],
+    }
 
 
 if __name__ == "__main__":
