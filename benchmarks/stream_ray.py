@@ -85,9 +85,9 @@ def stream_cell(cell: Cell, root: int) -> Found:
         next(batches)
         first_cpu, first = cpu_s(root) - cpu, time.perf_counter() - begun
         warm = WARM_ROWS + -(-WARM_ROWS // stream.block_rows()) * stream.block_rows()
-        row = 1
-        for row in range(1, warm):
+        for _ in range(1, warm):
             next(batches)
+        row = warm - 1
         rows = max(1, round(cell.rows / stream.block_rows())) * stream.block_rows()
         step_s = 0.0
         if cell.step_share:

@@ -142,7 +142,7 @@ def decode_groups(path: Path, frames: np.ndarray) -> None:
                 container.seek(times[keys[first]], stream=stream)
             until = times[frame]
             for packet in container.demux(stream):
-                if any(picture.pts >= until for picture in stream.decode(packet)):
+                if any((picture.pts or 0) >= until for picture in stream.decode(packet)):
                     break
 
 

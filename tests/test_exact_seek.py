@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import clock_videos as clock
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 import seek_videos
 
 from crossview.datasets.catalog.probing import Prober
-from crossview.datasets.video import seeking
+from crossview.datasets.video import indexing, seeking
 from crossview.datasets.video.conversion import yuv420
 from crossview.datasets.video.decode import read_clips
 from crossview.datasets.video.frame_index import FrameIndex, cached_index
@@ -131,6 +132,19 @@ def test_times_start_with_the_stream_that_starts_first(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("sound_s", "picture_s", "start_s"),
+    [(None, 0.5, 0.5), (0.0, 0.5, 0.0), (1.4, 1.4, 1.4), (-0.021, 0.0, 0.0), (-0.021, 0.5, 0.0), (-0.5, -0.2, -0.2)],
+)
+def test_what_an_encoder_puts_before_the_first_sample_is_no_start(
+    sound_s: float | None, picture_s: float, start_s: float
+) -> None:
+    """AAC begins 1024 samples before 0, which players skip."""
+    sounds = [] if sound_s is None else [SimpleNamespace(start_time=round(sound_s * 1000), time_base=Fraction(1, 1000))]
+    stream = SimpleNamespace(container=SimpleNamespace(streams=SimpleNamespace(audio=sounds)))
+    assert indexing.clock_start(stream, picture_s) == pytest.approx(start_s)  # type: ignore[arg-type]
+
+
 def test_rates_are_constant_or_vary(tmp_path: Path) -> None:
     rates = {}
     for kind in ("B-frames", "variable rate", "MPEG-4 in AVI", "open groups in Matroska"):
@@ -232,6 +246,7 @@ def test_passes_seek_if_that_is_cheaper(closed: Decoded) -> None:
 
     assert cost(0, 5) == [(0, [0, 5])]
     assert cost(50) == [(48, [50])]
+    assert cost(48) == [(48, [48])]
     assert cost(50, 55, 57) == [(48, [50, 55, 57])]  # 56 is decoded on the way
     assert cost(50, 81) == [(48, [50]), (80, [81])]
     assert cost(50, 54, 59) == [(48, [50, 54, 59])]  # a seek to 56 would save one frame

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import tiny_run
 import torch
 
 from crossview.datasets.catalog import Catalog
+from crossview.datasets.catalog.tables import RECORDINGS, write_rows
 from crossview.datasets.sampling.plan import Plan
 from crossview.methods.byov.model import Model
 from crossview.platform import checkpoint, config
@@ -75,3 +77,16 @@ def test_what_travels_to_workers_is_without_catalogs_and_model(tmp_path: Path) -
     assert sent.initial is None
     assert sent.total_steps == run.total_steps == 4
     assert sent.info == json.loads((run.folder / "run.json").read_text())
+
+
+def test_copies_of_the_recordings_go_on_with_a_run_and_others_do_not(tmp_path: Path) -> None:
+    """Where a file and its index are decides no sample; when its frames are shown does."""
+    catalog = tiny_run.write_catalog(tmp_path)
+    run = tiny_run.train(tmp_path / "run", tmp_path)
+    moved = tuple(replace(r, index="elsewhere.npz") for r in catalog.recordings)
+    write_rows(tmp_path / "catalog" / "recordings.parquet", [asdict(r) for r in moved], RECORDINGS)
+    saved(run).with_recordings_noted()
+    late = (replace(catalog.recordings[0], first_s=0.5), *catalog.recordings[1:])
+    replace(catalog, recordings=late).save(tmp_path / "catalog")
+    with pytest.raises(ValueError, match="are not those that the run started with"):
+        saved(run).with_recordings_noted()

@@ -27,6 +27,7 @@ EXO = {
     "60 per s": (np.arange(0, LENGTH_S, 1 / 60), 0.02),
     "30, then 20 per s": (np.concatenate([np.arange(0, 3, 1 / 30), np.arange(3, 6, 1 / 20)]), 0.02),
     "a second missing": (np.concatenate([np.arange(0, 2, 1 / 30), np.arange(3, 6, 1 / 30)]), 0.02),
+    "two seconds missing at 60 per s": (np.concatenate([np.arange(0, 2, 1 / 60), np.arange(4, 6, 1 / 60)]), 0.02),
     "jitter": (np.arange(0, LENGTH_S, 1 / 30) + 0.008 * np.sin(np.arange(180)), 0.02),
 }
 """Times of the other camera's frames on the scene's clock, and half a frame of the slower camera in s."""
