@@ -11,6 +11,8 @@ from typing import Any, Generic, Literal, TypeVar
 import dacite
 
 from crossview import storage
+from crossview.datasets.sampling.geometry import SQUASH
+from crossview.datasets.sampling.spec import View
 from crossview.errors import UserError
 from crossview.methods.recipe import MethodConfig, Optim, Recipe
 from crossview.storage import Location, as_path
@@ -83,6 +85,10 @@ class Data:
             )
         if not 0 <= self.max_quarantined <= 1:
             raise UserError(f"data.max_quarantined is {self.max_quarantined}; it is a share and must be in [0, 1]")
+
+    def pixels(self, view: View) -> Literal["rgb", "yuv420"]:
+        """How the view's frames travel."""
+        return "rgb" if self.decoder == "decord" or view.geometry.via_px else "yuv420"
 
     def limit_s(self, num_frames: int) -> float:
         """Seconds that reading all of a recording may take; a longer one has more."""
@@ -241,6 +247,9 @@ def from_dict(values: dict[str, Any]) -> tuple[str, Experiment[Any]]:
         if name in values and (not isinstance(values[name], kind) or values[name] is True):
             raise UserError(f"the configuration's {name!r} is {values[name]!r}; it must be {_kind(kind)}")
     method, cls = values["name"], config_class(values["name"])
+    own = values["method"]
+    if "geometry" in cls.__dataclass_fields__ and "geometry" not in own:
+        values = values | {"method": own | {"geometry": dataclasses.asdict(SQUASH)}}  # written before there was another
     if unknown := values.keys() - (required | optional).keys():
         raise UserError(f"configuration of {method}: unknown option {', '.join(sorted(unknown))}")
     options = dacite.Config(strict=True, cast=[tuple, Location], type_hooks={float: _number})

@@ -146,6 +146,7 @@ def test_regions_in_pixels_are_even_and_within_the_picture(side: int) -> None:
     for _ in range(50):
         h, w = rng.uniform(0.01, 1, 2)
         top, left, height, width = region_px((rng.uniform(0, 1 - h), rng.uniform(0, 1 - w), h, w), side, side)
-        assert not (top % 2 or left % 2 or height % 2 or width % 2)
-        assert height >= 2 and top >= 0 and top + height <= side
-        assert width >= 2 and left >= 0 and left + width <= side
+        assert not any(value % 2 for value in (top, left, height, width))
+        for start, length in ((top, height), (left, width)):
+            assert length >= 2
+            assert 0 <= start <= side - length

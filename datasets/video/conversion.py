@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from av.filter import Graph
@@ -54,14 +55,12 @@ def yuv420(frame: VideoFrame, framing: Framing) -> np.ndarray:
     return np.concatenate([plane.reshape(-1) for plane in planes]).reshape(-1, planes[0].shape[1])
 
 
-def yuv420_of_rgb(picture: np.ndarray, framing: Framing) -> np.ndarray:
-    """What `yuv420` gives of a file whose displayed frame this is: uint8 RGB (H, W, 3) -> (H * 3 // 2, W)."""
-    return yuv420(VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24"), framing)
+CONVERT: dict[Pixels, Callable[[VideoFrame, Framing], np.ndarray]] = {"rgb": rgb, "yuv420": yuv420}
 
 
-def rgb_of_rgb(picture: np.ndarray, framing: Framing) -> np.ndarray:
-    """What `rgb` gives of a file whose displayed frame this is: uint8 RGB (H, W, 3) -> (H', W', 3)."""
-    return rgb(VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24"), framing)
+def of_rgb(picture: np.ndarray, framing: Framing, pixels: Pixels) -> np.ndarray:
+    """What a file gives whose displayed frame this is: uint8 RGB (H, W, 3) -> (H', W', 3), or planes of "yuv420"."""
+    return CONVERT[pixels](VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24"), framing)
 
 
 def _padded(picture: np.ndarray, framing: Framing, black: int, halve: int = 1) -> np.ndarray:
@@ -116,26 +115,28 @@ def _cut(frame: VideoFrame, pixels: tuple[int, int, int, int]) -> VideoFrame:
     top, left, height, width = pixels
     if (height, width) == (frame.height, frame.width):
         return frame
-    graph = _graphs(frame.width, frame.height, frame.format.name, f"{width}:{height}:{left}:{top}")
+    graph = _graph(frame, f"{width}:{height}:{left}:{top}")
     graph.push(frame)
-    part: Any = graph.pull()
-    return part  # type: ignore[no-any-return]
+    part: VideoFrame = graph.pull()  # type: ignore[assignment]
+    return part
 
 
 _MAX_GRAPHS = 8
 _threads = threading.local()
 
 
-def _graphs(width: int, height: int, pixel_format: str, crop: str) -> Graph:
-    """FFmpeg's crop filter for frames of one size and format; a few per thread are kept, as a clip's frames share one.
+def _graph(frame: VideoFrame, crop: str) -> Graph:
+    """FFmpeg's crop filter for frames like this one; a few per thread are kept, as a clip's frames share one.
 
     Making one costs as much as half a scaling; a frame through it costs microseconds.
     """
     kept: OrderedDict[tuple[int, int, str, str], Graph] = _threads.__dict__.setdefault("graphs", OrderedDict())
-    key = (width, height, pixel_format, crop)
+    key = (frame.width, frame.height, frame.format.name, crop)
     if key not in kept:
         graph = Graph()
-        source = graph.add_buffer(width=width, height=height, format=pixel_format, time_base=Fraction(1, 1000))
+        source = graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
+        )
         graph.link_nodes(source, graph.add("crop", crop), graph.add("buffersink")).configure()
         kept[key] = graph
         while len(kept) > _MAX_GRAPHS:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from crossview.datasets.video.conversion import Pixels
+from crossview.datasets.video.conversion import Pixels, of_rgb
 from crossview.datasets.video.frames import UnreadableVideo, as_unreadable, on_this_node, opened, printable
+from crossview.datasets.video.framing import Framing
 from crossview.datasets.video.orientation import Orientation, orientation
 from crossview.datasets.video.source import Source, Wanted, frames_in_file
 from crossview.errors import UserError
@@ -32,8 +33,11 @@ class Decord:
         framings = {w.framing for w in wanted}
         out: list[np.ndarray] = [np.empty(0, np.uint8)] * len(wanted)
         for framing in framings:
-            size_px = framing.size[0] if framing.size else None
+            whole = framing != Framing(size=framing.size)  # then pictures are cut out of the displayed ones
+            size_px = framing.size[0] if framing.size and not whole else None
             pictures = self._decode(source.path, frames, size_px=size_px, pixels=pixels, time_limit_s=time_limit_s)
+            if whole:
+                pictures = np.stack([of_rgb(picture, framing, "rgb") for picture in pictures])
             for k, w in enumerate(wanted):
                 if w.framing == framing:
                     out[k] = pictures[np.searchsorted(frames, w.frames + source.first_frame)]

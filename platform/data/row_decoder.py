@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 
 from crossview.datasets.catalog import Recording
+from crossview.datasets.sampling.geometry import boxes_in
 from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.plan import Clip, Plan, Row
 from crossview.datasets.teachers.store import FOLDER, Teachers
 from crossview.datasets.video.conversion import Pixels
-from crossview.datasets.video.decode import decode
+from crossview.datasets.video.decode import read_clips
 from crossview.datasets.video.frames import UnreadableVideo
+from crossview.datasets.video.framing import Framing
+from crossview.datasets.video.source import Source, Wanted
 from crossview.errors import UserError
 from crossview.platform.config import Data
 from crossview.platform.data.feature_files import feature_shape, read_features
@@ -99,7 +102,7 @@ class RowDecoder:
 
     def __init__(self, plan: Plan | Mixture, data: Data, shard: Shard) -> None:
         self.plan, self.data, self.shard = plan, data, shard
-        self.pixels: Pixels = "yuv420" if data.decoder == "pyav" else "rgb"
+        self.pixels: Pixels = data.pixels(next(iter(plan.sampling.views.values())))
         self.group = plan.sampling.pairing == "group"
         self.slots = self._slots()
         wanted = plan.sampling.scores or plan.sampling.boxes
@@ -208,7 +211,7 @@ class RowDecoder:
         return reports
 
     def _place(self, out: Arrays, slot: Slot, clip: Clip, at: tuple[int, ...], files: dict[Any, Any]) -> None:
-        frames, pictures = files[clip.recording, slot.size_px]
+        frames, pictures = files[clip.recording, self._framing(clip)]
         np.take(pictures, np.searchsorted(frames, clip.frames), axis=0, out=out[slot.name][at], mode="clip")
         out[f"{slot.name}/frames"][at] = clip.frames
         out[f"{slot.name}/num_frames"][at] = self.plan.catalog.recordings[clip.recording].num_frames
@@ -235,24 +238,24 @@ class RowDecoder:
         if sampling.boxes and self.teachers:
             boxes = self.teachers.boxes(recording.id, clip.frames, sampling.boxes)
             if boxes is not None:
-                out[f"{name}/boxes"][at] = boxes
+                out[f"{name}/boxes"][at] = boxes_in(boxes, self._framing(clip))
                 out[f"{name}/boxes/mask"][at] = 1
 
     def _files(self, row: Row, reports: list[dict[str, Any]]) -> dict[Any, Any]:
-        """(recording, size) -> (frame indices, frames) of everything that the row needs."""
-        wanted: dict[tuple[int, int], list[np.ndarray]] = {}
+        """(recording, framing) -> (frame indices, frames) of everything that the row needs."""
+        wanted: dict[tuple[int, Framing], list[np.ndarray]] = {}
         for clips in row.clips:
-            for slot, clip in zip(self.slots, clips, strict=True):
+            for clip in clips:
                 if clip is not None:
-                    wanted.setdefault((clip.recording, slot.size_px), []).append(clip.frames)
+                    wanted.setdefault((clip.recording, self._framing(clip)), []).append(clip.frames)
         found = {}
-        for (recording, size_px), parts in wanted.items():
+        for (recording, framing), parts in wanted.items():
             frames = np.unique(np.concatenate(parts))
             last = int(frames[-1])
             try:
                 if recording in self._failed and last >= self._failed[recording]:
                     raise UnreadableVideo(f"{recording}: it failed before")
-                found[recording, size_px] = frames, self._read(recording, frames, size_px)
+                found[recording, framing] = frames, self._read(recording, frames, framing)
             except UnreadableVideo as error:
                 if recording not in self._failed:
                     reports.append(self._report(recording, str(error)))
@@ -264,7 +267,11 @@ class RowDecoder:
         facts = self.plan.catalog.recordings[recording]
         return {"recording": facts.id, "path": str(self.plan.catalog.file(facts)), "reason": reason}
 
-    def _read(self, recording: int, frames: np.ndarray, size_px: int) -> np.ndarray:
+    def _framing(self, clip: Clip) -> Framing:
+        facts = self.plan.catalog.recordings[clip.recording]
+        return self.plan.sampling.views[clip.view].framing(clip.region, facts.height_px, facts.width_px)
+
+    def _read(self, recording: int, frames: np.ndarray, framing: Framing) -> np.ndarray:
         facts = self.plan.catalog.recordings[recording]
         path = self.plan.catalog.file(facts)
         if facts.kind == "features":
@@ -272,15 +279,14 @@ class RowDecoder:
         if self.data.cache_frames:
             # A file that cannot be read to its end gives what can be read of it below.
             with contextlib.suppress(UnreadableVideo):
-                return frame_cache(path, facts, size_px, self.pixels, self.data)[frames]
-        return decode(
-            path,
-            frames,
-            size_px=size_px,
+                return frame_cache(path, facts, framing, self.pixels, self.data)[frames]
+        return read_clips(
+            Source(path),
+            [Wanted(frames, framing)],
             pixels=self.pixels,
             decoder=self.data.decoder,
             time_limit_s=self.data.limit_s(facts.num_frames),
-        )
+        )[0]
 
 
 def _feature_rows(path: Path, recording: Recording, frames: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

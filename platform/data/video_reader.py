@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from crossview.datasets.catalog import Recording
-from crossview.datasets.video.conversion import yuv420
-from crossview.datasets.video.decode import decode
+from crossview.datasets.sampling.spec import View
+from crossview.datasets.video.conversion import CONVERT, Pixels
+from crossview.datasets.video.decode import read_clips
 from crossview.datasets.video.frames import UnreadableVideo, as_unreadable, sequential
-from crossview.datasets.video.framing import Framing
+from crossview.datasets.video.orientation import displayed_size
+from crossview.datasets.video.source import Source, Wanted
 from crossview.errors import UserError
 from crossview.methods.method import Method
 from crossview.platform.config import Data
@@ -24,38 +26,44 @@ MAX_DECODED_BYTES = 512 * 1024**2
 """Pictures of a pass of decord, which holds them all."""
 
 
-def video(file: Path, num_frames: int, size: int, data: Data, frames: int) -> Iterator[Tensor]:
-    """The first `num_frames` frames in chunks of `frames`, as in training: uint8 (n, 3, H, W); raises UnreadableVideo.
+def video(file: Path, num_frames: int, view: View, data: Data, frames: int) -> Iterator[Tensor]:
+    """The first `num_frames` frames in chunks of `frames`, as the view is evaluated: uint8 (n, 3, H, W).
 
-    PyAV reads the file forward once, decord in passes of MAX_DECODED_BYTES; `data.limit_s` says how
+    Raises UnreadableVideo. PyAV reads the file forward once, decord in passes of MAX_DECODED_BYTES; `data.limit_s` says how
     long that may take.
     """
     limit_s = data.limit_s(num_frames)
     if data.decoder == "decord":
-        for pixels in _by_decord(file, num_frames, size, frames, limit_s):
-            yield torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        yield from (in_rgb(pixels, "rgb") for pixels in _by_decord(file, num_frames, view, frames, limit_s))
         return
-    planes: list[np.ndarray] = []
+    pixels, pictures = data.pixels(view), list[np.ndarray]()
     count = 0
     for frame, _ in sequential(file, limit_s):
         with as_unreadable(file):
-            planes.append(yuv420(frame, Framing(size=(size, size))))
+            pictures.append(CONVERT[pixels](frame, view.centred(*displayed_size(frame))))
         count += 1
-        if len(planes) == frames or count == num_frames:
-            yield yuv420_to_rgb(torch.from_numpy(np.stack(planes)))
-            planes = []
+        if len(pictures) == frames or count == num_frames:
+            yield in_rgb(np.stack(pictures), pixels)
+            pictures = []
         if count == num_frames:
             return
     raise UnreadableVideo(f"{file}: a sequential decode finds {count} of the {num_frames} frames expected")
 
 
-def _by_decord(file: Path, num_frames: int, size: int, frames: int, limit_s: float) -> Iterator[np.ndarray]:
+def in_rgb(pictures: np.ndarray, pixels: Pixels) -> Tensor:
+    """Pictures as `read_clips` gives them: uint8 (n, ...) -> (n, 3, H, W)."""
+    stored = torch.from_numpy(np.array(pictures))  # torch wants memory that could be written
+    return yuv420_to_rgb(stored) if pixels == "yuv420" else stored.permute(0, 3, 1, 2)
+
+
+def _by_decord(file: Path, num_frames: int, view: View, frames: int, limit_s: float) -> Iterator[np.ndarray]:
     """uint8 (n, H, W, 3): its child process is started once per pass, which holds many chunks."""
-    per_pass = max(frames, MAX_DECODED_BYTES // (size * size * 3) // frames * frames)
+    height, width = displayed_size(next(sequential(file, limit_s))[0])
+    per_pass = max(frames, MAX_DECODED_BYTES // (height * width * 3) // frames * frames)
+    framing = view.centred(height, width)
     for first in range(0, num_frames, per_pass):
-        wanted = np.arange(first, min(first + per_pass, num_frames))
-        pixels = decode(file, wanted, size_px=size, pixels="rgb", decoder="decord", time_limit_s=limit_s)
-        pixels = np.array(pixels)  # torch wants memory that could be written
+        wanted = [Wanted(np.arange(first, min(first + per_pass, num_frames)), framing)]
+        (pixels,) = read_clips(Source(file), wanted, pixels="rgb", decoder="decord", time_limit_s=limit_s)
         yield from (pixels[k : k + frames] for k in range(0, len(pixels), frames))
 
 
@@ -79,13 +87,13 @@ def frozen_parts(model: Method, chunks: Iterable[Tensor], device: torch.device) 
 
 
 def clips(
-    model: Method, file: Path, recording: Recording, size: int, data: Data, *, batch: int, device: torch.device
+    model: Method, file: Path, recording: Recording, view: View, data: Data, *, batch: int, device: torch.device
 ) -> Iterator[Tensor]:
     """`frozen_parts` of all frames in order.
 
     Chunks of `batch` frames are cut from frame 0 on, so that they do not depend on who computes them.
     """
-    return frozen_parts(model, video(file, recording.num_frames, size, data, batch), device)
+    return frozen_parts(model, video(file, recording.num_frames, view, data, batch), device)
 
 
 def whole_input(model: Method, chunks: Callable[[], Iterable[Tensor]], device: torch.device) -> Tensor:
@@ -101,9 +109,9 @@ def whole_input(model: Method, chunks: Callable[[], Iterable[Tensor]], device: t
 
 
 def model_input(
-    model: Method, file: Path, recording: Recording, size: int, data: Data, *, batch: int, device: torch.device
+    model: Method, file: Path, recording: Recording, view: View, data: Data, *, batch: int, device: torch.device
 ) -> Tensor:
     """`whole_input` of a recording of a catalog; cached features are read."""
     if recording.kind == "features":
         return torch.from_numpy(read_features(file, recording)).unsqueeze(0).to(device)
-    return whole_input(model, lambda: video(file, recording.num_frames, size, data, batch), device)
+    return whole_input(model, lambda: video(file, recording.num_frames, view, data, batch), device)

@@ -14,16 +14,17 @@ from torch import Tensor
 from crossview.datasets.catalog import Catalog, Perspective, Recording
 from crossview.datasets.sampling.evaluation_clips import Windows, evaluation_clips
 from crossview.datasets.sampling.spec import Sampling, View
-from crossview.datasets.video.decode import decode
+from crossview.datasets.video.decode import read_clips
 from crossview.datasets.video.frames import UnreadableVideo
+from crossview.datasets.video.source import Source, Wanted
 from crossview.downstream.clip_table import ClipTable
 from crossview.errors import UserError
 from crossview.methods.method import Method
 from crossview.platform.cluster.map_recordings import Arrays
 from crossview.platform.config import Data
-from crossview.platform.data.color import yuv420_to_rgb
 from crossview.platform.data.feature_files import read_features
 from crossview.platform.data.frame_cache import frame_cache
+from crossview.platform.data.video_reader import in_rgb
 from crossview.platform.evaluate.embedding_store import (
     RunJob,
     Tables,
@@ -90,8 +91,8 @@ class _Embedder:
     def __call__(self, index: int) -> Arrays:
         job, recording = self.job, self.job.catalog.recordings[index]
         file, frames = job.catalog.file(recording), job.windows[recording.id].frames
-        size = self.sampling.view_for(recording.perspective).size_px
-        clips = clip_tensor(self.model, file, recording, frames, size, job.data, job.batch, self.device)
+        view = self.sampling.view_for(recording.perspective)
+        clips = clip_tensor(self.model, file, recording, frames, view, job.data, job.batch, self.device)
         return {row: _vectors(function(clips), row, recording, len(frames)) for row, function in self.rows.items()}
 
 
@@ -101,7 +102,7 @@ def clip_tensor(
     file: Path,
     recording: Recording,
     frames: np.ndarray,
-    size_px: int,
+    view: View,
     data: Data,
     batch: int,
     device: torch.device,
@@ -110,34 +111,27 @@ def clip_tensor(
 
     The frozen part, if the method has one, processes each frame once. Raises UnreadableVideo.
     """
-    pixels = clip_frames(file, recording, frames, size_px, data)
+    pixels = clip_frames(file, recording, frames, view, data)
     return _frozen(model, pixels, batch, device)[_places(frames)]
 
 
-def clip_frames(file: Path, recording: Recording, frames: np.ndarray, size_px: int, data: Data) -> Tensor:
+def clip_frames(file: Path, recording: Recording, frames: np.ndarray, view: View, data: Data) -> Tensor:
     """The distinct frames among `frames`, ascending: uint8 (n, 3, H, W), or float16 (n, N, D) from a features file.
 
-    Raises UnreadableVideo. Features, and frames that `data.cache_frames` keeps, are read memory-mapped.
+    They are framed as the view is evaluated. Raises UnreadableVideo. Features, and frames that `data.cache_frames` keeps, are read memory-mapped.
     """
     wanted = np.unique(frames)
     if recording.kind == "features":
         return torch.from_numpy(read_features(file, recording)[wanted])
     if wanted[-1] >= recording.num_frames:
         raise UnreadableVideo(f"{file}: frame {wanted[-1]} was requested, but the file has {recording.num_frames}")
-    planes = data.decoder == "pyav"
+    pixels, framing = data.pixels(view), view.centred(recording.height_px, recording.width_px)
     if data.cache_frames:
-        pictures = frame_cache(file, recording, size_px, "yuv420" if planes else "rgb", data)[wanted]
-    else:
-        pictures = decode(
-            file,
-            wanted,
-            size_px=size_px,
-            pixels="yuv420" if planes else "rgb",
-            decoder=data.decoder,
-            time_limit_s=data.limit_s(recording.num_frames),
-        )
-    pixels = torch.from_numpy(np.array(pictures))  # torch needs writable memory
-    return yuv420_to_rgb(pixels) if planes else pixels.permute(0, 3, 1, 2)
+        return in_rgb(frame_cache(file, recording, framing, pixels, data)[wanted], pixels)
+    limit_s = data.limit_s(recording.num_frames)
+    clip = [Wanted(wanted, framing)]
+    (pictures,) = read_clips(Source(file), clip, pixels=pixels, decoder=data.decoder, time_limit_s=limit_s)
+    return in_rgb(pictures, pixels)
 
 
 def _places(frames: np.ndarray) -> Tensor:

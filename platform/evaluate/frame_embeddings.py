@@ -78,9 +78,9 @@ class _Embedder:
     @torch.inference_mode()
     def __call__(self, index: int) -> Arrays:
         job, recording = self.job, self.job.catalog.recordings[index]
-        size = self.sampling.view_for(recording.perspective).size_px
+        view = self.sampling.view_for(recording.perspective)
         file = job.catalog.file(recording)
-        x = model_input(self.model, file, recording, size, job.data, batch=job.batch, device=self.device)
+        x = model_input(self.model, file, recording, view, job.data, batch=job.batch, device=self.device)
         return {row: _vectors(function(x), row, recording) for row, function in self.rows.items()}
 
 
