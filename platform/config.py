@@ -11,6 +11,8 @@ from typing import Any, Generic, Literal, TypeVar
 import dacite
 
 from crossview import storage
+from crossview.datasets.sampling.geometry import SQUASH
+from crossview.datasets.sampling.spec import View
 from crossview.errors import UserError
 from crossview.methods.recipe import MethodConfig, Optim, Recipe
 from crossview.storage import Location, as_path
@@ -85,6 +87,10 @@ class Data:
             )
         if not 0 <= self.max_quarantined <= 1:
             raise UserError(f"data.max_quarantined is {self.max_quarantined}; it is a share and must be in [0, 1]")
+
+    def pixels(self, view: View) -> Literal["rgb", "yuv420"]:
+        """How the view's frames travel."""
+        return "yuv420" if self.decoder == "pyav" and not view.geometry.via_px else "rgb"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +245,9 @@ def from_dict(values: dict[str, Any]) -> tuple[str, Experiment[Any]]:
         if name in values and (not isinstance(values[name], kind) or values[name] is True):
             raise UserError(f"the configuration's {name!r} is {values[name]!r}; it must be {_kind(kind)}")
     method, cls = values["name"], config_class(values["name"])
+    own = values["method"]
+    if "geometry" not in own and any(part.name == "geometry" for part in dataclasses.fields(cls)):
+        values = values | {"method": own | {"geometry": dataclasses.asdict(SQUASH)}}  # written before there was another
     if unknown := values.keys() - (required | optional).keys():
         raise UserError(f"configuration of {method}: unknown option {', '.join(sorted(unknown))}")
     options = dacite.Config(strict=True, cast=[tuple, Location], type_hooks={float: _number})

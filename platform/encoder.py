@@ -13,17 +13,16 @@ from torch import Tensor
 
 from crossview import storage
 from crossview.datasets.catalog import Perspective
-from crossview.datasets.video.conversion import yuv420_of_rgb
+from crossview.datasets.sampling.spec import View
+from crossview.datasets.video.conversion import of_rgb
 from crossview.datasets.video.decode import probe
-from crossview.datasets.video.framing import Framing
 from crossview.datasets.video.image_listing import is_image_folder, listing
 from crossview.datasets.video.source import Source
 from crossview.errors import UserError
 from crossview.methods.method import Method
 from crossview.platform import checkpoint as checkpoints
-from crossview.platform.config import Experiment, read
-from crossview.platform.data.color import yuv420_to_rgb
-from crossview.platform.data.video_reader import video, whole_input
+from crossview.platform.config import Data, read
+from crossview.platform.data.video_reader import in_rgb, video, whole_input
 
 BATCH = 64
 """Frames per pass of a frozen part, as `crossview embed` computes them."""
@@ -50,17 +49,17 @@ class Encoder:
         pattern for their names, such as ``take_1/*_rgb.jpg``. Raises UnreadableVideo for a video, and ValueError for
         other shapes. `perspective` chooses the frame size where a method has one for each.
         """
-        size = self.size_px(perspective)
+        view, data = self.experiment.method.sampling().view_for(perspective), self.experiment.data
         if isinstance(source, str | Path):
-            return self._embedded(partial(_of_file, storage.as_path(source), size, self.experiment))
+            return self._embedded(partial(_of_file, storage.as_path(source), view, data))
         frames = torch.as_tensor(source)
         if frames.dtype != torch.uint8 or frames.ndim not in (4, 5) or frames.shape[-3] != 3 or 0 in frames.shape:
             raise UserError(
                 f"frames are {frames.dtype} of shape {tuple(frames.shape)}; give uint8 (T, 3, H, W), or (B, T, 3, H, W)"
             )
         if frames.ndim == 4:
-            return self._embedded(partial(_of_frames, frames, size))
-        return torch.stack([self._embedded(partial(_of_frames, one, size)) for one in frames])
+            return self._embedded(partial(_of_frames, frames, view, data))
+        return torch.stack([self._embedded(partial(_of_frames, one, view, data)) for one in frames])
 
     def _embedded(self, chunks: Any) -> Tensor:
         return self.model.embed(whole_input(self.model, chunks, self.device))[0].float().cpu()
@@ -76,18 +75,19 @@ def load(
     return Encoder(checkpoints.resolve(storage.as_path(run), str(checkpoint)), torch.device(device))
 
 
-def _of_file(file: Path, size: int, experiment: Experiment[Any]) -> Iterable[Tensor]:
+def _of_file(file: Path, view: View, data: Data) -> Iterable[Tensor]:
     """All frames of a video file, which is decoded once to count them, or of a folder of images, in chunks."""
     if is_image_folder(file):
-        return video(Source(file, "frames"), len(listing(file).names), size, experiment.data, BATCH)
-    return video(Source(file), probe(file).num_frames, size, experiment.data, BATCH)
+        return video(Source(file, "frames"), len(listing(file).names), view, data, BATCH)
+    return video(Source(file), probe(file).num_frames, view, data, BATCH)
 
 
-def _of_frames(frames: Tensor, size: int) -> Iterable[Tensor]:
-    """Frames (T, 3, H, W) at the given size, in chunks."""
+def _of_frames(frames: Tensor, view: View, data: Data) -> Iterable[Tensor]:
+    """Frames (T, 3, H, W) as the view is evaluated, in chunks."""
+    framing, pixels = view.centred(*frames.shape[-2:]), data.pixels(view)
     for chunk in frames.cpu().split(BATCH):
-        if chunk.shape[-2:] == (size, size):
+        if chunk.shape[-2:] == (view.size_px, view.size_px):
             yield chunk
         else:
-            planes = [yuv420_of_rgb(picture.permute(1, 2, 0).numpy(), Framing(size=(size, size))) for picture in chunk]
-            yield yuv420_to_rgb(torch.from_numpy(np.stack(planes)))
+            pictures = [of_rgb(picture.permute(1, 2, 0).numpy(), framing, pixels) for picture in chunk]
+            yield in_rgb(np.stack(pictures), pixels)

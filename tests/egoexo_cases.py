@@ -8,6 +8,7 @@ import torch
 from egoexo_tiny import BACKBONE, TINY, batch_of
 from torch import Tensor, nn
 
+from crossview.datasets.sampling.geometry import Geometry
 from crossview.methods.egoexo.config import ACTIONS_ALONE, Config, Weights
 from crossview.methods.egoexo.model import Model
 
@@ -32,6 +33,7 @@ CONFIGS = {
         ego_temperature=4.0,
         recolour=0.3,
         crop_px=64,
+        geometry=Geometry(),
         short_side_px=(64, 76),
     ),
     "pre-training": SIGNALS,

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from crossview.datasets.sampling.geometry import Geometry
 from crossview.methods.egoexo.config import Backbone, Config, Weights
 
 BACKBONE = Backbone(
@@ -25,6 +26,7 @@ TINY = Config(
     frames=8,
     frame_px=64,
     crop_px=48,
+    geometry=Geometry(),
     short_side_px=(52, 64),
     boxes=4,
     map_width=16,

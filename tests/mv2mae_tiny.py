@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from crossview.datasets.sampling.geometry import Geometry
 from crossview.methods.mv2mae.config import Config, Transformer
 from crossview.methods.mv2mae.model import Model
 
@@ -12,6 +13,8 @@ SMALL = Transformer(width=24, depth=2, heads=2)
 TINY = Config(
     frames=4,
     size_px=32,
+    geometry=Geometry(),
+    crop_scales=(1.0, 0.875, 0.75, 0.66),
     patch_px=8,
     encoder=Transformer(width=48, depth=2, heads=3),
     same_decoder=SMALL,

@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from crossview.datasets.sampling.geometry import Geometry
 from crossview.methods.egoexo.config import ACTIONS_ALONE, Config, Weights
 from crossview.methods.egoexo.figures import draw
 from crossview.methods.egoexo.model import Model
@@ -33,6 +34,7 @@ CUED = replace(
     frames=2,
     frame_px=48,
     crop_px=48,
+    geometry=Geometry(),
     short_side_px=(48, 60),
     boxes=2,
 )

@@ -10,7 +10,7 @@ from crossview.datasets.sampling.plan import Clip, Plan, Row
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.datasets.video.frames import UnreadableVideo
 from crossview.platform.config import Data
-from crossview.platform.data.row_decoder import RowDecoder, Shard, Slot
+from crossview.platform.data.row_decoder import RowDecoder, Shard
 
 RECORDINGS, FIRST = 12, 20
 BROKEN = {2: 0, 5: 0, 7: 10, 8: 0}
@@ -50,12 +50,12 @@ class Blank(RowDecoder):
         super().__init__(plan, Data(catalog=Path("catalog"), max_quarantined=1.0), shard)
         self.asked: dict[int, list[int]] = {}
 
-    def _read(self, recording: int, clips: list[Clip], slots: list[Slot]) -> list[np.ndarray]:
+    def _read(self, recording: int, clips: list[Clip]) -> list[np.ndarray]:
         last = max(int(clip.frames[-1]) for clip in clips)
         self.asked.setdefault(recording, []).append(last)
         if last >= BROKEN.get(recording, last + 1):
             raise UnreadableVideo(f"{recording}: cut")
-        return [np.zeros((len(c.frames), *slot.shape), np.uint8) for c, slot in zip(clips, slots, strict=True)]
+        return [np.zeros((len(clip.frames), *self.slots[0].shape), np.uint8) for clip in clips]
 
 
 @pytest.fixture

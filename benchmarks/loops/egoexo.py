@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crossview.datasets.sampling.geometry import Geometry
 from crossview.methods import noise
 from crossview.methods.egoexo.config import Backbone, Config, presets
 from crossview.methods.egoexo.model import Model
@@ -24,7 +25,7 @@ def _laptop() -> tuple[Config, int]:
     backbone = Backbone(width=16, beta_inverse=4, blocks=(1, 2, 2, 1), temporal_blocks=(1, 2, 2, 1))
     config = Config(
         backbone=backbone, classes={"action": 10}, object_classes=100, frames=16, frame_px=128, crop_px=96,
-        short_side_px=(108, 136), boxes=8, map_width=64,
+        geometry=Geometry(), short_side_px=(108, 136), boxes=8, map_width=64,
     )  # fmt: skip
     return config, 4
 
@@ -64,7 +65,8 @@ def reference(model: Model, batch: dict[str, Tensor]) -> Tensor:
 def _sample(c: Config, batch: dict[str, Tensor], b: int) -> tuple[Tensor, list[list[list[float]]]]:
     """One sample, frame by frame: the cropped and normalised clip (T, 3, H, W), and lists of its boxes."""
     scale, x, y, mirrored = noise.uniform(batch["seed"][b : b + 1], 4, 0)[0]
-    share = c.crop_px / (c.short_side_px[0] + (c.short_side_px[1] - c.short_side_px[0]) * scale)
+    low, high = c.short_side_px or (c.crop_px, c.crop_px)
+    share = c.crop_px / (low + (high - low) * scale)
     left, top, flip = x * (1 - share), y * (1 - share), bool(mirrored < c.flip)
     # In the same steps as the method's: another rounding of a place may change a pixel by a level.
     middle = (torch.arange(c.crop_px, device=share.device) + 0.5) / c.crop_px

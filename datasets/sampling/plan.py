@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,9 +11,10 @@ from crossview.datasets.catalog.labels import Labels
 from crossview.datasets.sampling.pairing import MISSING, Groups, Pairs, Singles
 from crossview.datasets.sampling.spec import Sampling
 from crossview.datasets.sampling.windows import Cut, Starts, common_frames, frames_of, proportional
+from crossview.datasets.video.framing import Region
 from crossview.errors import UserError
 
-_FRAMES, _ORDER, _SEED = 1, 2, 3  # keep the streams of random numbers apart
+_FRAMES, _ORDER, _SEED, _REGION = 1, 2, 3, 4  # keep the streams of random numbers apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +29,14 @@ class Clip:
     """int64 (T,), sorted, with repeats where the recording is short."""
     length: int | None = None
     """Frames that count, where windows differ in length."""
+    region: Region | None = None
+    """Part of the displayed picture that the clip shows; None is all of it."""
 
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Clip)
             and (self.view, self.recording, self.length) == (other.view, other.recording, other.length)
+            and self.region == other.region
             and np.array_equal(self.frames, other.frames)
         )
 
@@ -96,7 +100,8 @@ class Plan:
         rng = np.random.Generator(np.random.Philox(seeds))
         row_seed = int(np.random.SeedSequence((self.seed, i, _SEED)).generate_state(1, np.uint64)[0] >> np.uint64(1))
         starts = Starts(self.sampling.window_stride, rng)
-        return Row(i, row_seed, tuple(self._window(recordings, starts, rng) for _ in range(self.sampling.windows)))
+        windows = [self._window(recordings, starts, rng) for _ in range(self.sampling.windows)]
+        return Row(i, row_seed, tuple(self._cut_out(window, (self.seed, i, w)) for w, window in enumerate(windows)))
 
     def _rows_of(self, epoch: int) -> np.ndarray:
         """Recordings of one epoch in its order, int64 (rows, slots); only the last epoch asked for is kept."""
@@ -126,3 +131,19 @@ class Plan:
             None if i == MISSING else Clip(slot, *next(drawn), cut.length)
             for slot, i in zip(self.slots, recordings, strict=True)
         )
+
+    def _cut_out(self, clips: tuple[Clip | None, ...], window: tuple[int, int, int]) -> tuple[Clip | None, ...]:
+        """The clips of one window with their regions, drawn apart from frames."""
+        return tuple(clip and self._with_region(clip, (*window, slot)) for slot, clip in enumerate(clips))
+
+    def _with_region(self, clip: Clip, place: tuple[int, int, int, int]) -> Clip:
+        facts, view = self.catalog.recordings[clip.recording], self.sampling.views[clip.view]
+        geometry = view.geometry
+        if facts.kind == "features" or geometry.fit != "crop":
+            return clip
+        if not geometry.drawn:
+            return replace(clip, region=geometry.centre(facts.height_px, facts.width_px, view.size_px))
+        seed, row, window, slot = place
+        own = (seed, row, window, 0 if geometry.shared else slot, _REGION)
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(own)))
+        return replace(clip, region=geometry.region(facts.height_px, facts.width_px, view.size_px, rng))

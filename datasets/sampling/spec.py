@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from crossview.datasets.sampling.geometry import Geometry
+from crossview.datasets.video.framing import Framing, Region
 from crossview.errors import UserError
 
 Pairing = Literal["single", "synchronized", "paired", "unpaired", "group"]
@@ -23,7 +25,10 @@ class View:
     spread: Literal["random", "even"] = "even"
     """Over a whole recording: T sorted frames at random without replacement, or T at even distances."""
     size_px: int = 224
-    """Frames are resized to size_px x size_px."""
+    """Frames become squares of this side, as `geometry` says."""
+    geometry: Geometry = field(default_factory=Geometry)
+    test_px: int | None = None
+    """Side of the squares in embedding and evaluation; None is size_px."""
     count: int = 1
     """Cameras of this perspective in a group; a scene with fewer has the rest masked."""
 
@@ -35,6 +40,22 @@ class View:
             raise UserError(f"view: fps is {self.fps}; it must be above 0, or None for the whole recording")
         if self.size_px % 2:
             raise UserError(f"view: size_px is {self.size_px}; it must be even (4:2:0 chroma)")
+        if self.test_px is not None and (self.test_px < 1 or self.test_px % 2):
+            raise UserError(f"view: test_px is {self.test_px}; it must be even and at least 2, or None for size_px")
+        self.geometry.check(self.size_px)
+        self.geometry.central().check(self.test_px or self.size_px)
+
+    def evaluated(self) -> View:
+        """As embedded and evaluated: the centre, at the size of that."""
+        return replace(self, size_px=self.test_px or self.size_px, test_px=None, geometry=self.geometry.central())
+
+    def framing(self, region: Region | None, height: int, width: int) -> Framing:
+        """What becomes of a region of a displayed picture of height x width."""
+        return self.geometry.framing(region, height, width, self.size_px)
+
+    def centred(self, height: int, width: int) -> Framing:
+        """What becomes of a displayed picture of height x width in embedding and evaluation."""
+        return self.framing(self.geometry.centre(height, width, self.size_px), height, width)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +111,12 @@ class Sampling:
             raise UserError(
                 f"sampling: pairing {self.pairing!r} needs common instants; give all views the same frames and fps"
             )
-        if self.pairing == "group" and len({view.size_px for view in self.views.values()}) > 1:
-            raise UserError("sampling: pairing 'group' stacks its views in one tensor; give them all the same size_px")
+        if self.pairing == "group" and len({(view.size_px, view.test_px) for view in self.views.values()}) > 1:
+            raise UserError(
+                "sampling: pairing 'group' stacks its views in one tensor; give them all the same size_px and test_px"
+            )
+        if len({view.geometry.via_px is None for view in self.views.values()}) > 1:
+            raise UserError("sampling: clips travel in RGB with geometry.via_px; give it to all views or to none")
         if self.windows > 1 and any(view.fps is None and view.spread == "even" for view in self.views.values()):
             raise UserError(
                 f"sampling: windows is {self.windows} with spread='even' over the whole recording, which makes them "
@@ -123,11 +148,11 @@ class Sampling:
         return math.ceil(view.frames * self.window_scale[1]) if self.window_length == "true" else view.frames
 
     def view_for(self, perspective: str) -> View:
-        """What one clip of this perspective is to the method: its first view of it, else an "any" view, else its first.
+        """How one clip of this perspective is evaluated: as its first view of it, else an "any" view, else its first.
 
-        Raises ValueError if views that are alike in that have different sizes.
+        Raises ValueError if views that are alike in that have different sizes or geometries.
         """
-        views = list(self.views.values())
+        views = [view.evaluated() for view in self.views.values()]
         fitting = (
             [view for view in views if view.perspective == perspective]
             or [view for view in views if view.perspective == "any"]
@@ -139,4 +164,13 @@ class Sampling:
                 f"sampling: the method's {fitting[0].perspective} views have sizes {sorted(sizes)}; {perspective} "
                 "recordings are embedded at one size: give these views one size_px"
             )
+        if len({view.geometry for view in fitting}) > 1:
+            raise UserError(
+                f"sampling: the method's {fitting[0].perspective} views have different geometries in evaluation; "
+                f"{perspective} recordings are embedded with one: give these views one geometry"
+            )
         return fitting[0]
+
+    def evaluated(self) -> Sampling:
+        """The same samples with their centre, as evaluated."""
+        return replace(self, views={name: view.evaluated() for name, view in self.views.items()})

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from av.video.frame import VideoFrame
 
+from crossview.datasets.video.framing import Region
+
 
 @dataclass(frozen=True)
 class Orientation:
@@ -22,6 +24,13 @@ class Orientation:
     def apply(self, picture: np.ndarray) -> np.ndarray:
         """A stored picture, or a plane of one, as displayed: (H, W, ...) -> (H, W, ...) or (W, H, ...)."""
         return np.rot90(picture[:, ::-1] if self.mirrored else picture, self.turns)
+
+    def stored(self, region: Region) -> Region:
+        """Where a region of the displayed picture is in the stored one."""
+        top, left, height, width = region
+        for _ in range(self.turns):
+            top, left, height, width = left, 1 - top - height, width, height
+        return (top, 1 - left - width if self.mirrored else left, height, width)
 
 
 def orientation(frame: VideoFrame) -> Orientation:

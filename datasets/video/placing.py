@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from av.video.frame import VideoFrame
 
-from crossview.datasets.video.conversion import Pixels, rgb, yuv420
+from crossview.datasets.video.conversion import CONVERT, Pixels
 from crossview.datasets.video.frames import UnreadableVideo, as_unreadable
 from crossview.datasets.video.framing import Framing
 from crossview.datasets.video.source import Source, Wanted
@@ -22,7 +22,7 @@ def placed(
         numbers, first, count = np.unique(w.frames + source.first_frame, return_index=True, return_counts=True)
         for number, start, times in zip(numbers.tolist(), first.tolist(), count.tolist(), strict=True):
             places.setdefault(number, {}).setdefault(w.framing, []).append((clip, start, start + times))
-    convert = rgb if pixels == "rgb" else yuv420
+    convert = CONVERT[pixels]
     clips: list[np.ndarray | None] = [None] * len(wanted)
     for number, frame in found:
         for framing, users in places[number].items():

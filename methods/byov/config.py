@@ -6,12 +6,17 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from crossview.datasets.sampling.geometry import Geometry
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.errors import UserError
 from crossview.methods.base_config import Base
 from crossview.methods.recipe import LossWeights, Optim, Recipe
 
 TimeCode = Literal["continuous", "index", "none"]
+
+
+RELEASED = Geometry(fit="squash", via_px=256)
+"""As the released code prepares frames: the aspect is not kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +58,8 @@ class Config:
     decoder: Decoder = field(default_factory=Decoder)
     frames: int = 32
     """Frames of a training clip (T), and the span of the continuous time code."""
+    geometry: Geometry = field(default_factory=lambda: RELEASED)
+    """How frames become squares of `base.size_px`."""
     stm_ratio: float | None = 0.3
     """Share of patches that selective token merging keeps; None averages all of them."""
     stm_evaluation_gap: Literal["adjacent", "training"] = "adjacent"
@@ -108,7 +115,8 @@ class Config:
 
         def view(perspective: Literal["ego", "exo"]) -> View:
             kind: Literal["ego", "exo", "any"] = "any" if merged else perspective
-            return View(perspective=kind, frames=self.frames, spread="random", size_px=self.base.size_px)
+            size_px, geometry = self.base.size_px, self.geometry
+            return View(perspective=kind, frames=self.frames, spread="random", size_px=size_px, geometry=geometry)
 
         return Sampling(views={"ego": view("ego"), "exo": view("exo")}, pairing="unpaired")
 
@@ -153,6 +161,7 @@ def _debug() -> Recipe:
             encoder=Encoder(width=64, depth=4, heads=4),
             decoder=Decoder(width=64, depth=2, heads=4),
             frames=16,
+            geometry=Geometry(),
         ),
         optim=Optim(lr=1e-3, weight_decay=1e-4, warmup_steps=10, clip_norm=1.0, batch=8, steps=150),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from crossview.datasets.sampling.geometry import Geometry
 from crossview.datasets.synthetic.config import WorldConfig
 from crossview.methods.base_config import Base
 from crossview.methods.byov.config import Config, Decoder, Encoder, Weights
@@ -27,6 +28,7 @@ METHOD = Config(
     base=Base(model="vit_tiny_patch16_224", weights="random", size_px=128, width=96, depth=3, heads=3),
     encoder=Encoder(width=64, depth=3, heads=4),
     decoder=Decoder(width=64, depth=2, heads=4),
+    geometry=Geometry(),
     input_norm="clip",
     target_norm="clip",
 )

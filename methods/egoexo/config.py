@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from crossview.datasets.sampling.geometry import Geometry
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.errors import UserError
 from crossview.methods.recipe import LossWeights, Optim, Recipe
@@ -101,12 +102,15 @@ class Config:
     fps: float = 15.0
     perspective: Literal["ego", "exo", "any"] = "any"
     """Which recordings to train on."""
+    geometry: Geometry = field(default_factory=lambda: Geometry(crop="random", short_px=(256, 320)))
+    """How frames become training crops of `crop_px`, and, with the low end of its `short_px`, squares of `frame_px`."""
     frame_px: int = 256
-    """Side of the decoded frames, which evaluation and embedding use whole."""
+    """Side of the squares that evaluation and embedding use whole."""
     crop_px: int = 224
     """Side of a training crop."""
-    short_side_px: tuple[int, int] = (256, 320)
-    """Range from which the side that frames are scaled to before the crop is drawn."""
+    short_side_px: tuple[int, int] | None = None
+    """With a geometry that draws nothing: squares of `frame_px` are decoded in training too, and scaled to a side from
+    this range and cropped on the device, for frames that are cached."""
     flip: float = 0.5
     """Probability of flipping a clip horizontally."""
     recolour: float = 0.0
@@ -136,7 +140,12 @@ class Config:
             raise UserError(
                 f"frames is {self.frames} with backbone.alpha {self.backbone.alpha}; alpha must divide the frames"
             )
-        low, high = self.short_side_px
+        if self.short_side_px is not None and self.geometry.drawn:
+            raise UserError(
+                f"short_side_px is {self.short_side_px} with geometry {self.geometry}, which crops already: leave "
+                "short_side_px out, or take geometry.crop 'centre'"
+            )
+        low, high = self.short_side_px or (self.crop_px, self.crop_px)
         if not 0 < self.crop_px <= low <= high:
             raise UserError(
                 f"crop_px is {self.crop_px} and short_side_px {self.short_side_px}; they must satisfy "
@@ -165,7 +174,14 @@ class Config:
     def sampling(self) -> Sampling:
         """One clip of one recording, with the labels and teacher signals whose weight is above 0."""
         w = self.weights
-        view = View(perspective=self.perspective, frames=self.frames, fps=self.fps, size_px=self.frame_px)
+        view = View(
+            perspective=self.perspective,
+            frames=self.frames,
+            fps=self.fps,
+            size_px=self.crop_px if self.short_side_px is None else self.frame_px,
+            test_px=self.frame_px,
+            geometry=self.geometry,
+        )
         scores = {"ego": 2} if w.ego else {}
         if w.object:
             scores["object"] = self.object_classes
@@ -283,6 +299,7 @@ def _debug() -> Recipe:
         frames=8,
         frame_px=64,
         crop_px=64,
+        geometry=Geometry(),
         short_side_px=(64, 80),
         boxes=8,
         map_width=32,

@@ -80,7 +80,8 @@ class Model(Method):
         if not self.training:
             return clips, boxes
         c = self.config
-        crop = scale_crop(batch["seed"], crop_px=c.crop_px, short_side_px=c.short_side_px, flip=c.flip)
+        sides = c.short_side_px or (c.crop_px, c.crop_px)  # the plan has cropped already
+        crop = scale_crop(batch["seed"], crop_px=c.crop_px, short_side_px=sides, flip=c.flip)
         clips = crop_video(clips, crop, c.crop_px)
         if c.recolour:
             clips = recolour(clips, batch["seed"], c.recolour)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from crossview.datasets.sampling.geometry import Geometry
 from crossview.methods.egoexo.config import ACTIONS_ALONE, Backbone, Config
 from crossview.methods.recipe import Optim, Recipe
 from crossview.methods.study import CLIPS, Claim, Study, TeacherTraining
@@ -43,6 +44,7 @@ def _synthetic() -> Study:
         perspective="exo",
         frame_px=64,
         crop_px=64,
+        geometry=Geometry(),
         short_side_px=(64, 76),
         recolour=0.3,
         boxes=8,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from crossview.datasets.sampling.geometry import Geometry
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.errors import UserError
 from crossview.methods.base_config import Base
@@ -54,6 +55,8 @@ class Config:
     """With input "features": values per frame, over all tokens (N x D)."""
     base: Base = field(default_factory=Base)
     """With input "video": the frozen timm backbone."""
+    geometry: Geometry = field(default_factory=Geometry)
+    """With input "video": how frames become squares of `base.size_px`."""
     base_grid: int | None = None
     """None uses the pooled output of any timm model; g averages a plain ViT's patch tokens over each cell of a g x g
     grid and concatenates the cells, which preserves spatial information."""
@@ -116,6 +119,7 @@ class Config:
                 frames=self.frames,
                 fps=self.fps,
                 size_px=size_px,
+                geometry=self.geometry,
                 count=count if groups else 1,
             )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from crossview.datasets.sampling.geometry import Geometry
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.errors import UserError
 from crossview.methods.recipe import LossWeights, Optim, Recipe
@@ -133,9 +134,11 @@ class Config:
     target_norm: Literal["none", "token", "channel"] = "none"
     """none predicts standardised pixels; token normalises each token to mean 0 and variance 1; channel does so for each
     colour of a token, as in VideoMAE."""
-    crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
-    """Sides of the random crops of training clips, as fractions of the frame's sides; views are cropped independently.
-    () turns cropping off."""
+    geometry: Geometry = field(default_factory=lambda: Geometry(crop="corners"))
+    """How frames become squares of `size_px`; by default multi-scale crops, drawn for each view."""
+    crop_scales: tuple[float, ...] = ()
+    """With a geometry that draws nothing: sides of random crops of the squares, as fractions of theirs, on the device
+    and for each view, for frames that are cached. () turns them off."""
     flip: float = 0.0
     """Probability that a training clip is mirrored; both views of a pair are mirrored together."""
     embed_stride: int = 4
@@ -169,6 +172,11 @@ class Config:
             raise UserError(
                 f"flip is {self.flip} and crop_scales {self.crop_scales}; flip must be in [0, 1] and scales in (0, 1]"
             )
+        if self.crop_scales and self.geometry.drawn:
+            raise UserError(
+                f"crop_scales is {self.crop_scales} with geometry.crop {self.geometry.crop!r}, which crops already: "
+                "leave crop_scales out, or take geometry.crop 'centre'"
+            )
 
     def _check_masking(self) -> None:
         hidden, tokens = self.masking.count(*self.grid[:2]), self.tokens
@@ -195,7 +203,7 @@ class Config:
 
     def sampling(self) -> Sampling:
         """Two cameras of one scene at the same T instants; for fine-tuning, labelled clips of one camera."""
-        view = View(perspective="any", frames=self.frames, fps=self.fps, size_px=self.size_px)
+        view = View(perspective="any", frames=self.frames, fps=self.fps, size_px=self.size_px, geometry=self.geometry)
         if self.stage == "finetune":
             return Sampling(views={"video": view}, pairing="single", labels={"action": self.finetuning.classes})
         return Sampling(views={"source": view, "target": view}, pairing="synchronized")
@@ -256,7 +264,8 @@ def _fine_tuning(classes: int, encoder: Transformer = VIT_S, *, small: bool = Fa
         batch=batch,
         epochs=epochs,
     )
-    return Recipe(method=replace(_sized(encoder), stage="finetune", flip=0.5, finetuning=head), optim=optim)
+    method = replace(_sized(encoder), stage="finetune", geometry=Geometry(crop="resized"), flip=0.5, finetuning=head)
+    return Recipe(method=method, optim=optim)
 
 
 def _debug() -> Recipe:
@@ -270,6 +279,8 @@ def _debug() -> Recipe:
             same_decoder=decoder,
             cross_decoder=decoder,
             positions="grid",
+            geometry=Geometry(),
+            crop_scales=(1.0, 0.875, 0.75, 0.66),
             embed_stride=2,
         ),
         optim=Optim(lr=2e-3, betas=(0.9, 0.95), warmup_steps=10, clip_norm=1.0, batch=16, steps=150),

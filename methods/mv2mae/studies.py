@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from crossview.datasets.sampling.geometry import Geometry
 from crossview.methods.mv2mae.config import Config, Masking, Motion, Transformer, Weights
 from crossview.methods.recipe import Optim, Recipe
 from crossview.methods.study import CLIPS, Claim, Study
@@ -36,7 +37,7 @@ def _synthetic() -> Study:
         weights=Weights(same_source=0.1, same_target=0.1),
         swap_roles=True,
         target_norm="channel",
-        crop_scales=(),
+        geometry=Geometry(),
         embed_stride=8,
     )
     optim = Optim(lr=4e-3, weight_decay=0.2, betas=(0.9, 0.95), warmup_share=0.05, clip_norm=1.0, batch=32, steps=900)

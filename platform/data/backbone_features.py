@@ -12,6 +12,8 @@ from torch import Tensor
 
 from crossview import storage
 from crossview.datasets.catalog import Catalog
+from crossview.datasets.sampling.geometry import SQUASH
+from crossview.datasets.sampling.spec import View
 from crossview.errors import UserError
 from crossview.methods.backbone import Pooled
 from crossview.methods.base_config import Base
@@ -94,7 +96,8 @@ class _Writer:
     def __call__(self, index: int) -> Arrays:
         job, recording = self.job, self.job.todo.recordings[index]
         source = job.todo.file(recording)
-        chunks = video(job.todo.source(recording), recording.num_frames, job.base.size_px, job.data, job.base.chunk)
+        view = View(perspective="any", frames=1, size_px=job.base.size_px, geometry=SQUASH)
+        chunks = video(job.todo.source(recording), recording.num_frames, view, job.data, job.base.chunk)
         write_file(job.files[index], recording, source, (self._features(chunk) for chunk in chunks))
         return {}
 

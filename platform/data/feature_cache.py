@@ -16,6 +16,7 @@ from torch import Tensor
 
 from crossview import storage
 from crossview.datasets.catalog import Catalog, Recording
+from crossview.datasets.sampling.geometry import SQUASH, Geometry
 from crossview.datasets.video.frames import UnreadableVideo
 from crossview.datasets.video.source import Source, source_state
 from crossview.errors import UserError
@@ -131,9 +132,9 @@ class _Writer:
 
     def __call__(self, index: int) -> Arrays:
         job, recording = self.job, self.job.todo.recordings[index]
-        source, size = job.todo.file(recording), job.config.sampling().view_for(recording.perspective).size_px
+        source, view = job.todo.file(recording), job.config.sampling().view_for(recording.perspective)
         where, count = job.todo.source(recording), recording.num_frames
-        parts = clips(self.model, where, count, size, job.data, batch=job.batch, device=self.device)
+        parts = clips(self.model, where, count, view, job.data, batch=job.batch, device=self.device)
         write_file(job.files[index], recording, source, (self._checked(part) for part in parts))
         return {}
 
@@ -174,8 +175,14 @@ def _write_parts(file: Path, recording: Recording, source: Path, parts: Iterable
 def _key(name: str, config: MethodConfig, model: Method, data: Data) -> str:
     """Hash of what decides the features apart from the videos; the folder's name."""
     part = config.features_key() if hasattr(config, "features_key") else config
-    sizes = {n: (v.perspective, v.size_px) for n, v in config.sampling().views.items()}
+    views = {n: v.evaluated() for n, v in config.sampling().views.items()}
+    sizes = {n: (v.perspective, v.size_px, *_shape(v.geometry)) for n, v in views.items()}
     return f"{name}-{_hash([_plain(part), sizes, data.decoder, _frozen_fingerprint(model)])[:16]}"
+
+
+def _shape(geometry: Geometry) -> list[dict[str, Any]]:
+    """What `_key` holds of it: nothing where frames are squashed, as all were once."""
+    return [] if geometry == SQUASH else [asdict(geometry)]
 
 
 def _frozen_fingerprint(model: Method) -> str:

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from crossview.datasets.catalog import Recording
+from crossview.datasets.sampling.geometry import boxes_in
 from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.plan import Clip, Plan, Row
 from crossview.datasets.teachers.store import FOLDER, Teachers
@@ -101,7 +102,7 @@ class RowDecoder:
 
     def __init__(self, plan: Plan | Mixture, data: Data, shard: Shard) -> None:
         self.plan, self.data, self.shard = plan, data, shard
-        self.pixels: Pixels = "yuv420" if data.decoder == "pyav" else "rgb"
+        self.pixels: Pixels = data.pixels(next(iter(plan.sampling.views.values())))
         self.group = plan.sampling.pairing == "group"
         self.slots = self._slots()
         wanted = plan.sampling.scores or plan.sampling.boxes
@@ -237,7 +238,7 @@ class RowDecoder:
         if sampling.boxes and self.teachers:
             boxes = self.teachers.boxes(recording.id, clip.frames, sampling.boxes)
             if boxes is not None:
-                out[f"{name}/boxes"][at] = boxes
+                out[f"{name}/boxes"][at] = boxes_in(boxes, self._framing(clip))
                 out[f"{name}/boxes/mask"][at] = 1
 
     def _pictures(self, row: Row, reports: list[dict[str, Any]]) -> dict[tuple[int, int], np.ndarray]:
@@ -254,7 +255,7 @@ class RowDecoder:
             try:
                 if self._fails(recording, last):
                     raise UnreadableVideo(f"{recording}: it failed before")
-                found |= zip(at, self._read(recording, of_file, [self.slots[slot] for _, slot in at]), strict=True)
+                found |= zip(at, self._read(recording, of_file), strict=True)
             except UnreadableVideo as error:
                 if recording not in self._failed:
                     reports.append(self._report(recording, str(error)))
@@ -271,25 +272,26 @@ class RowDecoder:
         facts = self.plan.catalog.recordings[recording]
         return {"recording": facts.id, "path": str(self.plan.catalog.file(facts)), "reason": reason}
 
-    def _read(self, recording: int, clips: list[Clip], slots: list[Slot]) -> list[np.ndarray]:
+    def _framing(self, clip: Clip) -> Framing:
+        facts = self.plan.catalog.recordings[clip.recording]
+        return self.plan.sampling.views[clip.view].framing(clip.region, facts.height_px, facts.width_px)
+
+    def _read(self, recording: int, clips: list[Clip]) -> list[np.ndarray]:
         catalog, data = self.plan.catalog, self.data
         facts = catalog.recordings[recording]
         if facts.kind == "features":
-            array = _features(catalog.file(facts), facts, slots[0].shape)
+            array = _features(catalog.file(facts), facts, self.slots[0].shape)
             return [array[clip.frames] for clip in clips]
         if data.cache_frames:
             # A file that cannot be read to its end gives what can be read of it below.
             with contextlib.suppress(UnreadableVideo):
-                source, sizes = catalog.source(facts), {slot.size_px for slot in slots}
-                cached = {size: frame_cache(source, facts, size, self.pixels, data) for size in sizes}
-                return [cached[slot.size_px][clip.frames] for clip, slot in zip(clips, slots, strict=True)]
-        wanted = [
-            Wanted(clip.frames, Framing(size=(slot.size_px, slot.size_px)))
-            for clip, slot in zip(clips, slots, strict=True)
-        ]
+                source = catalog.source(facts)
+                framings = [self._framing(clip) for clip in clips]
+                cached = {framing: frame_cache(source, facts, framing, self.pixels, data) for framing in framings}
+                return [cached[framing][clip.frames] for framing, clip in zip(framings, clips, strict=True)]
         return read_clips(
             catalog.source(facts),
-            wanted,
+            [Wanted(clip.frames, self._framing(clip)) for clip in clips],
             pixels=self.pixels,
             decoder=data.decoder,
             time_limit_s=data.time_limit_s,

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from crossview.datasets.catalog import Catalog, Recording
+from crossview.datasets.sampling.spec import View
 from crossview.datasets.video.consecutive import consecutive
-from crossview.datasets.video.conversion import yuv420
+from crossview.datasets.video.conversion import CONVERT, Pixels
 from crossview.datasets.video.decode import read_clips
 from crossview.datasets.video.frames import as_unreadable
-from crossview.datasets.video.framing import Framing
+from crossview.datasets.video.orientation import displayed_size
 from crossview.datasets.video.source import Source, Wanted
 from crossview.errors import UserError
 from crossview.methods.method import Method
@@ -25,31 +26,39 @@ MAX_DECODED_BYTES = 512 * 1024**2
 """Pictures of a pass of a decoder that holds them all."""
 
 
-def video(source: Source, num_frames: int, size: int, data: Data, frames: int) -> Iterator[Tensor]:
-    """The first `num_frames` frames in chunks of `frames`, as in training: uint8 (n, 3, H, W); raises UnreadableVideo.
+def video(source: Source, num_frames: int, view: View, data: Data, frames: int) -> Iterator[Tensor]:
+    """The first `num_frames` frames in chunks of `frames`, as the view is evaluated: uint8 (n, 3, H, W).
 
-    PyAV reads a file forward once, the others in passes of MAX_DECODED_BYTES.
+    Raises UnreadableVideo. PyAV reads a file forward once, the others in passes of MAX_DECODED_BYTES.
     """
     if data.decoder != "pyav":
-        for pixels in _in_passes(source, num_frames, size, data.decoder, frames, data.time_limit_s):
-            yield torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        passes = _in_passes(source, num_frames, view, data.decoder, frames, data.time_limit_s)
+        yield from (in_rgb(pixels, "rgb") for pixels in passes)
         return
-    planes: list[np.ndarray] = []
+    pixels, pictures = data.pixels(view), list[np.ndarray]()
     for count, frame in enumerate(consecutive(source, num_frames, data.time_limit_s), 1):
         with as_unreadable(source.path):
-            planes.append(yuv420(frame, Framing(size=(size, size))))
-        if len(planes) == frames or count == num_frames:
-            yield yuv420_to_rgb(torch.from_numpy(np.stack(planes)))
-            planes = []
+            pictures.append(CONVERT[pixels](frame, view.centred(*displayed_size(frame))))
+        if len(pictures) == frames or count == num_frames:
+            yield in_rgb(np.stack(pictures), pixels)
+            pictures = []
+
+
+def in_rgb(pictures: np.ndarray, pixels: Pixels) -> Tensor:
+    """Pictures as `read_clips` gives them: uint8 (n, ...) -> (n, 3, H, W)."""
+    stored = torch.from_numpy(np.array(pictures))  # torch wants memory that could be written
+    return yuv420_to_rgb(stored) if pixels == "yuv420" else stored.permute(0, 3, 1, 2)
 
 
 def _in_passes(
-    source: Source, num_frames: int, size: int, decoder: str, frames: int, limit_s: float
+    source: Source, num_frames: int, view: View, decoder: str, frames: int, limit_s: float
 ) -> Iterator[np.ndarray]:
     """uint8 (n, H, W, 3): the file is opened once per pass, which holds many chunks."""
-    per_pass = max(frames, MAX_DECODED_BYTES // (size * size * 3) // frames * frames)
+    height, width = displayed_size(next(consecutive(source, 1, limit_s)))
+    per_pass = max(frames, MAX_DECODED_BYTES // (height * width * 3) // frames * frames)
+    framing = view.centred(height, width)
     for first in range(0, num_frames, per_pass):
-        wanted = Wanted(np.arange(first, min(first + per_pass, num_frames)), Framing(size=(size, size)))
+        wanted = Wanted(np.arange(first, min(first + per_pass, num_frames)), framing)
         (pixels,) = read_clips(source, [wanted], pixels="rgb", decoder=decoder, time_limit_s=limit_s)
         yield from (pixels[k : k + frames] for k in range(0, len(pixels), frames))
 
@@ -74,13 +83,13 @@ def frozen_parts(model: Method, chunks: Iterable[Tensor], device: torch.device) 
 
 
 def clips(
-    model: Method, source: Source, num_frames: int, size: int, data: Data, *, batch: int, device: torch.device
+    model: Method, source: Source, num_frames: int, view: View, data: Data, *, batch: int, device: torch.device
 ) -> Iterator[Tensor]:
     """`frozen_parts` of all frames in order.
 
     Chunks of `batch` frames are cut from frame 0 on, so that they do not depend on who computes them.
     """
-    return frozen_parts(model, video(source, num_frames, size, data, batch), device)
+    return frozen_parts(model, video(source, num_frames, view, data, batch), device)
 
 
 def whole_input(model: Method, chunks: Callable[[], Iterable[Tensor]], device: torch.device) -> Tensor:
@@ -96,10 +105,10 @@ def whole_input(model: Method, chunks: Callable[[], Iterable[Tensor]], device: t
 
 
 def model_input(
-    model: Method, catalog: Catalog, recording: Recording, size: int, data: Data, *, batch: int, device: torch.device
+    model: Method, catalog: Catalog, recording: Recording, view: View, data: Data, *, batch: int, device: torch.device
 ) -> Tensor:
     """`whole_input` of a recording of a catalog; cached features are read."""
     if recording.kind == "features":
         return torch.from_numpy(read_features(catalog.file(recording), recording)).unsqueeze(0).to(device)
     source = catalog.source(recording)
-    return whole_input(model, lambda: video(source, recording.num_frames, size, data, batch), device)
+    return whole_input(model, lambda: video(source, recording.num_frames, view, data, batch), device)

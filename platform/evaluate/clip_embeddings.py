@@ -16,16 +16,15 @@ from crossview.datasets.sampling.evaluation_clips import Windows, evaluation_cli
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.datasets.video.decode import read_clips
 from crossview.datasets.video.frames import UnreadableVideo
-from crossview.datasets.video.framing import Framing
 from crossview.datasets.video.source import Wanted
 from crossview.downstream.clip_table import ClipTable
 from crossview.errors import UserError
 from crossview.methods.method import Method
 from crossview.platform.cluster.map_recordings import Arrays
 from crossview.platform.config import Data
-from crossview.platform.data.color import yuv420_to_rgb
 from crossview.platform.data.feature_files import read_features
 from crossview.platform.data.frame_cache import frame_cache
+from crossview.platform.data.video_reader import in_rgb
 from crossview.platform.evaluate.embedding_store import (
     RunJob,
     Tables,
@@ -92,8 +91,8 @@ class _Embedder:
     def __call__(self, index: int) -> Arrays:
         job, recording = self.job, self.job.catalog.recordings[index]
         frames = job.windows[recording.id].frames
-        size = self.sampling.view_for(recording.perspective).size_px
-        clips = clip_tensor(self.model, job.catalog, recording, frames, size, job.data, job.batch, self.device)
+        view = self.sampling.view_for(recording.perspective)
+        clips = clip_tensor(self.model, job.catalog, recording, frames, view, job.data, job.batch, self.device)
         return {row: _vectors(function(clips), row, recording, len(frames)) for row, function in self.rows.items()}
 
 
@@ -103,7 +102,7 @@ def clip_tensor(
     catalog: Catalog,
     recording: Recording,
     frames: np.ndarray,
-    size_px: int,
+    view: View,
     data: Data,
     batch: int,
     device: torch.device,
@@ -112,14 +111,15 @@ def clip_tensor(
 
     The frozen part, if the method has one, processes each frame once. Raises UnreadableVideo.
     """
-    pixels = clip_frames(catalog, recording, frames, size_px, data)
+    pixels = clip_frames(catalog, recording, frames, view, data)
     return _frozen(model, pixels, batch, device)[_places(frames)]
 
 
-def clip_frames(catalog: Catalog, recording: Recording, frames: np.ndarray, size_px: int, data: Data) -> Tensor:
+def clip_frames(catalog: Catalog, recording: Recording, frames: np.ndarray, view: View, data: Data) -> Tensor:
     """The distinct frames among `frames`, ascending: uint8 (n, 3, H, W), or float16 (n, N, D) from a features file.
 
-    Raises UnreadableVideo. Features, and frames that `data.cache_frames` keeps, are read memory-mapped.
+    They are framed as the view is evaluated. Raises UnreadableVideo. Features, and frames that `data.cache_frames`
+    keeps, are read memory-mapped.
     """
     wanted = np.unique(frames)
     if recording.kind == "features":
@@ -128,20 +128,13 @@ def clip_frames(catalog: Catalog, recording: Recording, frames: np.ndarray, size
         raise UnreadableVideo(
             f"{catalog.file(recording)}: frame {wanted[-1]} was requested, but the recording has {recording.num_frames}"
         )
-    source = catalog.source(recording)
-    planes = data.decoder == "pyav"
+    source, pixels = catalog.source(recording), data.pixels(view)
+    framing = view.centred(recording.height_px, recording.width_px)
     if data.cache_frames:
-        pictures = frame_cache(source, recording, size_px, "yuv420" if planes else "rgb", data)[wanted]
-    else:
-        (pictures,) = read_clips(
-            source,
-            [Wanted(wanted, Framing(size=(size_px, size_px)))],
-            pixels="yuv420" if planes else "rgb",
-            decoder=data.decoder,
-            time_limit_s=data.time_limit_s,
-        )
-    pixels = torch.from_numpy(np.array(pictures))  # torch needs writable memory
-    return yuv420_to_rgb(pixels) if planes else pixels.permute(0, 3, 1, 2)
+        return in_rgb(frame_cache(source, recording, framing, pixels, data)[wanted], pixels)
+    clip, limit_s = [Wanted(wanted, framing)], data.time_limit_s
+    (pictures,) = read_clips(source, clip, pixels=pixels, decoder=data.decoder, time_limit_s=limit_s)
+    return in_rgb(pictures, pixels)
 
 
 def _places(frames: np.ndarray) -> Tensor:

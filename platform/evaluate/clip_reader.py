@@ -45,6 +45,6 @@ class ClipFiles:
 
     def _decoded(self, recording: str, clips: list[int]) -> Tensor:
         facts, frames = self.recordings[recording], self.windows[recording].frames[clips]
-        size_px = self.run.experiment.method.sampling().view_for(facts.perspective).size_px
+        view = self.run.experiment.method.sampling().view_for(facts.perspective)
         data = self.run.experiment.data
-        return clip_tensor(self.run.trained, self.catalog, facts, frames, size_px, data, BATCH, self.run.device).cpu()
+        return clip_tensor(self.run.trained, self.catalog, facts, frames, view, data, BATCH, self.run.device).cpu()

@@ -78,8 +78,8 @@ class _Embedder:
     @torch.inference_mode()
     def __call__(self, index: int) -> Arrays:
         job, recording = self.job, self.job.catalog.recordings[index]
-        size = self.sampling.view_for(recording.perspective).size_px
-        x = model_input(self.model, job.catalog, recording, size, job.data, batch=job.batch, device=self.device)
+        view = self.sampling.view_for(recording.perspective)
+        x = model_input(self.model, job.catalog, recording, view, job.data, batch=job.batch, device=self.device)
         return {row: _vectors(function(x), row, recording) for row, function in self.rows.items()}
 
 

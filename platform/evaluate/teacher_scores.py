@@ -13,6 +13,7 @@ from torch import nn
 
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.sampling.evaluation_clips import Windows
+from crossview.datasets.sampling.geometry import SQUASH
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.errors import UserError
 from crossview.methods.base_config import Base
@@ -135,9 +136,9 @@ class _RunScorer:
     @torch.inference_mode()
     def __call__(self, index: int) -> Arrays:
         job, recording = self.job, self.job.catalog.recordings[index]
-        size = self.sampling.view_for(recording.perspective).size_px
+        view = self.sampling.view_for(recording.perspective)
         frames = job.windows[recording.id].frames
-        clips = clip_tensor(self.model, job.catalog, recording, frames, size, job.data, job.batch, self.device)
+        clips = clip_tensor(self.model, job.catalog, recording, frames, view, job.data, job.batch, self.device)
         found = self.model.class_logits(clips)
         kind = job.kind or (next(iter(found)) if len(found) == 1 else None)
         if kind not in found:
@@ -160,7 +161,8 @@ class _ClassifierScorer:
     def __call__(self, index: int) -> Arrays:
         job, recording = self.job, self.job.catalog.recordings[index]
         frames = job.windows[recording.id].frames
-        pixels = clip_frames(job.catalog, recording, frames, job.base.size_px, job.data)
+        view = View(perspective="any", frames=1, size_px=job.base.size_px, geometry=SQUASH)
+        pixels = clip_frames(job.catalog, recording, frames, view, job.data)
         logits = self.model((pixels.to(self.device).float() / 255 - self.mean) / self.std)
         return {_LOGITS: logits.mean(0).float().cpu().numpy()}
 

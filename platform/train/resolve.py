@@ -21,6 +21,7 @@ from crossview.methods.method import Method, build
 from crossview.platform import checkpoint, config, run_folder
 from crossview.platform.cluster.resources import joined
 from crossview.platform.config import Data, Experiment
+from crossview.platform.data.frame_cache import check_cacheable
 from crossview.platform.data.plan_builder import build_plan, load_catalogs
 from crossview.platform.progress import warn
 from crossview.platform.train.batch_layout import Reach, shares
@@ -128,6 +129,7 @@ def check_new(method: str, experiment: Experiment[Any], tell: Callable[[str], No
     experiment = replace(experiment, data=_absolute(experiment.data), init_from=begin)
     catalogs = load_catalogs(experiment.data)
     plan = build_plan(experiment, catalogs)
+    check_cacheable(plan.sampling, experiment.data)
     warn(plan_warnings(plan))
     shares(experiment.optim, experiment.compute)
     check_profile(experiment.compute, total_steps(experiment.optim, plan.rows_per_epoch))
