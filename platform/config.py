@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, cast
 
 import dacite
 
@@ -246,7 +246,7 @@ def from_dict(values: dict[str, Any]) -> tuple[str, Experiment[Any]]:
             raise UserError(f"the configuration's {name!r} is {values[name]!r}; it must be {_kind(kind)}")
     method, cls = values["name"], config_class(values["name"])
     own = values["method"]
-    if "geometry" not in own and any(part.name == "geometry" for part in dataclasses.fields(cls)):
+    if "geometry" not in own and "geometry" in {part.name for part in dataclasses.fields(cast(Any, cls))}:
         values = values | {"method": own | {"geometry": dataclasses.asdict(SQUASH)}}  # written before there was another
     if unknown := values.keys() - (required | optional).keys():
         raise UserError(f"configuration of {method}: unknown option {', '.join(sorted(unknown))}")
