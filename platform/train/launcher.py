@@ -31,17 +31,18 @@ def start(
     validation: Validation | None = None,
     until: int | None = None,
     planned: bool = False,
+    command: str | None = None,
 ) -> Path:
     """Train a new run in `folder`; what can be refused is refused before the folder exists.
 
     `validation` names the tasks that score it while it trains. `until` ends it after that step, for `resume` to
-    continue; for `planned` see `driver.fit`. SIGTERM ends training with a checkpoint of the current step, and then the
+    continue; for `planned` see `driver.fit`, for `command` `run_folder.create`. SIGTERM ends training with a checkpoint of the current step, and then the
     process (SystemExit).
     """
     run = check_new(method, experiment, console.print)
     scored = (validation or Validation()).saved(experiment.every.evaluate)
     check(run, scored)
-    info = run_folder.create(folder, method, run.experiment, scored)
+    info = run_folder.create(folder, method, run.experiment, scored, command)
     try:
         return _train(replace(run, folder=folder.resolve(), info=info), in_process, until, planned)
     except Exception:
