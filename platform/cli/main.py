@@ -16,6 +16,7 @@ from crossview.errors import OUT_OF_MEMORY, UserError
 from crossview.platform.cli.evaluate import embed, evaluate
 from crossview.platform.cli.jobs import check_cluster, logs, status, stop, submit
 from crossview.platform.cli.options import parse, parse_train, parse_tune
+from crossview.platform.cli.outputs import check_file, check_folder
 from crossview.platform.config import method_names, presets
 from crossview.storage import is_local, named
 
@@ -125,6 +126,7 @@ def view(catalog: Run, /, scene: str | None = None, out: Path = Path("contact_sh
     from crossview.datasets.catalog import Catalog
     from crossview.platform.report.contact_sheet import contact_sheet
 
+    check_file(out)
     loaded = Catalog.load(catalog)
     contact_sheet(loaded, scene or loaded.recordings[0].scene, out, instants)
     print(f"The contact sheet is saved to {out}")
@@ -213,6 +215,7 @@ def _on_a_disk(out: Path) -> None:
     """A study renders videos and links weights in its folder."""
     if not is_local(out):
         raise UserError(f"--out {out}: a study must be on a disk or a mounted share; choose such a folder")
+    check_folder(out)
 
 
 def _overview(*, ok: bool) -> None:

@@ -25,6 +25,7 @@ from crossview.datasets.catalog.spans import Part, check_splits
 from crossview.datasets.sampling.coverage import clock_warnings
 from crossview.errors import UserError
 from crossview.platform.cli.options import parse
+from crossview.platform.cli.outputs import check_folder
 from crossview.platform.progress import Progress, console, warn
 
 Own = TypeVar("Own")
@@ -64,7 +65,7 @@ def dataset(name: str, args: Sequence[str]) -> None:
         prog=f"crossview prepare {name}",
         description=module.__doc__,
     )
-    _reach(request.out)
+    check_folder(request.out)
     with ticking("reading") as tick:
         made = module.catalog(request.options, prober=Prober(request.out / INDICES, tick))
     check_share(made, request.max_quarantined)
@@ -173,6 +174,7 @@ def synthetic(
         size_px=size_px,
         workers=workers or os.cpu_count() or 1,
     )
+    check_folder(out)
     with ticking("rendering") as tick, storage.staged(out) as here:
         if layout == "synchronized":
             made = write(config, here, tick)
@@ -223,7 +225,7 @@ def copies(
         raise UserError(f"--actors is {actors}; at least 1 copy is made at a time: pass 1 or more, or leave it out")
     encoding = Encoding(size_px, gop, crf)
     source = Catalog.load(catalog)
-    _reach(out)
+    check_folder(out)
     with Progress("copying", 0, "videos") as line:
 
         def tick(done: int, total: int) -> None:
@@ -356,12 +358,6 @@ def _import(what: Import, catalog: Catalog, folder: Path) -> None:
 
 def _tell(count: int, total: int, what: str, folder: Path) -> None:
     console.print(f"{count} of {total} recordings: {what}\nTeacher tables are saved to {folder}", highlight=False)
-
-
-def _reach(out: Path) -> None:
-    """Find out before hours of work that a remote place cannot be reached."""
-    if not storage.is_local(out):
-        storage.make_folder(out)
 
 
 def _save(catalog: Catalog, out: Path) -> None:
