@@ -111,6 +111,18 @@ def test_an_offset_in_milliseconds_is_recognised(offsets_s: dict[str, float], ca
     assert ("milliseconds" in str(error.value)) == ("milliseconds" in named)
 
 
+def test_scenes_are_counted_and_not_their_cameras_and_spans_with_a_gap_stay_apart() -> None:
+    (warning,) = clock_warnings(take(ego=0.0, a=400.0, b=1442.1))
+    lines = warning.splitlines()
+    assert lines[0].startswith("1 of 1 scenes with several cameras: a camera never runs")
+    assert len(lines) == 4
+    assert (
+        "camera ego (s_ego.mp4) runs from 0.0 to 59.9 s, a from 400.0 to 459.9 s, b from 1442.1 to 1502.0 s" in lines[1]
+    )
+    warning, _ = clock_warnings(take(ego=0.0, a=400.0, b=430.0))
+    assert "runs from 0.0 to 59.9 s, a, b from 400.0 to 489.9 s" in warning
+
+
 @pytest.mark.parametrize("pairing", ["synchronized", "paired"])
 def test_scenes_of_one_camera_are_counted_and_the_worst_three_named(pairing: Pairing) -> None:
     lonely = [r for k in range(5) for r in take(f"alone{k}", ego=0.0)]

@@ -181,12 +181,31 @@ def _check_clock(catalog: Catalog, cameras: list[int], problems: Problems) -> No
 
 def clock_error(camera: Recording, others: Sequence[Recording]) -> str:
     """That a camera never runs while others of its scene do, and what may be wrong with its start_offset_s."""
-    first_s, last_s = min(r.start_s for r in others), max(r.end_s for r in others)
     return (
         f"scene {camera.scene!r}: camera {camera.view} ({camera.path}) runs from {camera.start_s:.1f} to "
-        f"{camera.end_s:.1f} s, {', '.join(r.view for r in others[:3])}{', ...' if len(others) > 3 else ''} from "
-        f"{first_s:.1f} to {last_s:.1f} s{_milliseconds(camera, others)}"
+        f"{camera.end_s:.1f} s, {_first_three([_span(group) for group in _without_gaps(others)])}"
+        f"{_milliseconds(camera, others)}"
     )
+
+
+def _without_gaps(recordings: Sequence[Recording]) -> list[list[Recording]]:
+    """Groups of cameras, in order of time, of which some camera runs at every instant of the group's span."""
+    groups: list[list[Recording]] = []
+    for recording in sorted(recordings, key=lambda r: r.start_s):
+        if groups and recording.start_s <= max(r.end_s for r in groups[-1]):
+            groups[-1].append(recording)
+        else:
+            groups.append([recording])
+    return groups
+
+
+def _span(group: Sequence[Recording]) -> str:
+    first_s, last_s = min(r.start_s for r in group), max(r.end_s for r in group)
+    return f"{_first_three([r.view for r in group])} from {first_s:.1f} to {last_s:.1f} s"
+
+
+def _first_three(names: Sequence[str]) -> str:
+    return ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
 
 
 def _milliseconds(camera: Recording, others: Sequence[Recording]) -> str:

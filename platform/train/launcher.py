@@ -36,8 +36,8 @@ def start(
     """Train a new run in `folder`; what can be refused is refused before the folder exists.
 
     `validation` names the tasks that score it while it trains. `until` ends it after that step, for `resume` to
-    continue; for `planned` see `driver.fit`, for `command` `run_folder.create`. SIGTERM ends training with a checkpoint of the current step, and then the
-    process (SystemExit).
+    continue; for `planned` see `driver.fit`, for `command` `run_folder.create`. SIGTERM ends training with a checkpoint
+    of the current step, and then the process (SystemExit).
     """
     run = check_new(method, experiment, console.print)
     scored = (validation or Validation()).saved(experiment.every.evaluate)
