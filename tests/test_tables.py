@@ -51,7 +51,7 @@ def test_encodings_separators_and_line_ends(tmp_path: Path, separator: str, enco
 def test_spaces_case_blank_lines_and_emptied_cells_do_not_matter(tmp_path: Path) -> None:
     untidy = [
         " Path ,SPLIT, scene,view,Perspective,action,Start_Offset_S,,", "", ",,,,,,,,", "   ",
-        ' a.mp4, train ,s,head, EGO,"café" ,0.5,,'.replace('" ,', '",'), '"b, c.mp4",train,s,left,exo, "café",,,',
+        ' a.mp4, train ,s,head, EGO,"café" ,0.5,,', '"b, c.mp4",train,s,left,exo, "café",,,',
         "d.mp4,train,t,left,Exo,,-0.1",
     ]  # fmt: skip
     assert catalogued(tmp_path, "\n".join(untidy).encode()) == EXPECTED
@@ -193,3 +193,4 @@ def test_lines_count_as_editors_count_them(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_bytes("one\r\n\r\ntwo\u2028still two\rthree\x0c\n".encode())
     assert text_lines(tmp_path / "t.txt") == [(1, "one"), (3, "two\u2028still two"), (4, "three\x0c")]
     assert cells(tmp_path / "t.txt", 1, ' a ;"b;""c"""; d', ";") == ["a", 'b;"c"', "d"]
+    assert cells(tmp_path / "t.txt", 1, ',"a.mp4"  , "", b,', ",") == ["", "a.mp4", "", "b", ""]
