@@ -156,6 +156,22 @@ def test_training_needs_both_views(features: Path, capsys: pytest.CaptureFixture
     assert not (tmp_path / "runs").exists()
 
 
+def test_cameras_that_are_chosen_are_named_where_they_are_the_cause(
+    features: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    said = refused(capsys, *small(features, tmp_path, "--data.views", "ego"))
+    assert (
+        "--data.views ego: with these recordings alone nothing can be drawn for the views ego (ego), exo (exo)" in said
+    )
+    assert "name more of its cameras, which are ego (ego), exo (exo)" in said
+    assert "perspective column" not in said
+    whole = Catalog.load(features)
+    ego = dataclasses.replace(whole, recordings=tuple(r for r in whole.recordings if r.perspective == "ego"))
+    dataclasses.replace(ego, frame_labels={}).save(tmp_path / "ego")
+    said = refused(capsys, *small(tmp_path / "ego", tmp_path, "--data.views", "ego"))
+    assert f"catalog {tmp_path / 'ego'}: view 'exo' asks for 'exo' recordings" in said
+
+
 def test_a_used_name(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(trained)
     args = ("train", "byov", "--from", trained, "--debug", "--runs", trained.parent, "--name", "first")
@@ -168,7 +184,9 @@ def test_a_used_name(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_evaluation_needs_labels_and_another_split(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(trained)
     assert "have no frame labels named 'phase'" in refused(capsys, "evaluate", trained, "--debug")
-    assert "split is 'train'" in refused(capsys, "evaluate", trained, "--split", "train", "--debug")
+    said = refused(capsys, "evaluate", trained, "--split", "train", "--debug")
+    assert "--split is 'train' and --fit-split 'train'" in said
+    assert "pass --split val" in said
     said = refused(capsys, "evaluate", trained, "--phases.k", "0", "--debug")
     assert "k is 0; frame retrieval needs at least 1" in said
     assert "split 'dev' holds no recording" in refused(capsys, "embed", trained, "--split", "dev", "--debug")
@@ -186,7 +204,8 @@ def test_any_catalog_is_embedded(trained: Path, capsys: pytest.CaptureFixture[st
     assert "give --catalog with it" in refused(capsys, "embed", trained, "--out", tmp_path / "x.parquet", "--debug")
     assert "actors is 0; it must be at least 1" in refused(capsys, *args, "--actors", "0")
     said = refused(capsys, "evaluate", trained, "--fit-split", "test", "--debug")
-    assert "fit_split is 'test'" in said
+    assert "--fit-split 'test'" in said
+    assert "pass --fit-split train" in said
 
 
 def test_a_broken_checkpoint(trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -109,6 +109,11 @@ def test_an_offset_in_milliseconds_is_recognised(offsets_s: dict[str, float], ca
     with pytest.raises(ValueError, match=r"have no common instant.*correct start_offset_s") as error:
         plan("group", found, exo=2)
     assert ("milliseconds" in str(error.value)) == ("milliseconds" in named)
+    if len(found) == 2:
+        with pytest.raises(ValueError, match=r"no scene has two cameras .* that run at one time") as error:
+            plan("synchronized", found)
+        assert ("milliseconds" in str(error.value)) == ("milliseconds" in named)
+        assert "unpaired" not in str(error.value)
 
 
 def test_scenes_are_counted_and_not_their_cameras_and_spans_with_a_gap_stay_apart() -> None:

@@ -121,8 +121,8 @@ def test_the_problems_of_all_tasks_are_listed_at_once(labelled: Catalog) -> None
     said = [
         "action probe: all 2 recordings to fit on show the action 'wave'",
         "action probe: all 2 recordings to fit on are of subject '0'",
-        "fine-tuning: split 'val' has no ego recording of the cameras ego, exo",
-        "fine-tuning: all ego recordings to tune on show the action 'wave'",
+        "few_clips: split 'val' has no ego recording of the cameras ego, exo",
+        "few_clips: all ego recordings to tune on show the action 'wave'",
         "tasks name 'measures', but byov measures nothing of its own",
         "phases: 2 of 2 recordings of split 'val' (first 'clips/wave2/exo')",
         "phases: split 'val' shows the action 'wave' from exo cameras only",
@@ -147,7 +147,7 @@ def test_all_splits_that_hold_nothing_are_named(labelled: Catalog) -> None:
     for_phases, of = make(("phases",)), experiment(labelled)
     with pytest.raises(UserError, match=r"2 things(.|\n)*split 'dev' holds no recording(.|\n)*split 'extra' holds no"):
         preflight(for_phases, "byov", of, labelled, "dev", "extra")
-    with pytest.raises(UserError, match=r"split is 'val' and fit_split is 'val'"):
+    with pytest.raises(UserError, match=r"--split is 'val' and --fit-split 'val';.*: pass --fit-split train$"):
         preflight(for_phases, "byov", of, labelled, "val", "val")
     assert preflight(make(("retrieval",)), "byov", of, labelled, "val", "extra").train == ()  # it fits nothing
 

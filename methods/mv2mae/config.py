@@ -205,7 +205,12 @@ class Config:
         """Two cameras of one scene at the same T instants; for fine-tuning, labelled clips of one camera."""
         view = View(perspective="any", frames=self.frames, fps=self.fps, size_px=self.size_px, geometry=self.geometry)
         if self.stage == "finetune":
-            return Sampling(views={"video": view}, pairing="single", labels={"action": self.finetuning.classes})
+            return Sampling(
+                views={"video": view},
+                pairing="single",
+                labels={"action": self.finetuning.classes},
+                label_options={"action": "method.finetuning.classes"},
+            )
         return Sampling(views={"source": view, "target": view}, pairing="synchronized")
 
 
