@@ -99,3 +99,8 @@ class Recipe:
 
     method: MethodConfig
     optim: Optim = field(default_factory=lambda: Optim(steps=100))
+
+
+def values_of(options: Any) -> str:
+    """The fields of a dataclass as errors show them: "width 64, heads 4"."""
+    return ", ".join(f"{name} {value}" for name, value in vars(options).items())

@@ -263,7 +263,11 @@ EGO, EXO = recording(0, "e", "ego"), recording(0, "x", "exo")
 @pytest.mark.parametrize(
     ("catalog", "sampling", "message"),
     [
-        (catalog_of(EXO), two_views("unpaired"), r"some/root: view 'a' asks for 'ego' recordings.* holds exo; add such"),
+        (
+            catalog_of(EXO),
+            two_views("unpaired"),
+            r"some/root: view 'a' asks for 'ego' recordings.* holds exo; add such",
+        ),
         (catalog_of(), two_views("group"), r"some/root: view 'a' asks for 'ego'.*no recording at all"),
         (
             catalog_of(EGO, recording(1, "x", "exo")),

@@ -173,8 +173,8 @@ def relative_path(root: Path, text: str, *, folders: Callable[[Path], bool] = la
     path = PurePosixPath(text)
     if path.is_absolute() or ".." in path.parts:
         raise UserError(
-            f"{text!r} leads out of {root}; write paths relative to it and without '..', and put a link there for "
-            "files that are elsewhere"
+            f"{_short(text)} leads out of {root}; write paths relative to it and without '..', and put a link there "
+            "for files that are elsewhere"
         )
     found = root / text
     if not exists(found) and not folders(found):
@@ -216,4 +216,5 @@ def one_of(value: str, choices: Collection[str]) -> str:
 
 
 def _short(text: str, most: int = 80) -> str:
-    return repr(text if len(text) <= most else f"{text[:most]}...")
+    shown = text if len(text) <= most else f"{text[:most]}..."
+    return f"'{shown}'" if shown.isprintable() else repr(shown)
