@@ -11,7 +11,7 @@ from crossview.datasets.catalog import Catalog
 from crossview.platform import checkpoint, run_folder
 from crossview.platform.config import Experiment
 from crossview.platform.evaluate.runner import show
-from crossview.platform.progress import Progress, console
+from crossview.platform.progress import Progress, console, warn
 from crossview.platform.train.device import device_of, set_threads, wants_gpu, within_memory
 from crossview.platform.train.loop import train
 from crossview.platform.train.notice import TERMINATED, Notice, on_sigterm
@@ -89,6 +89,8 @@ def _train(run: ResolvedRun, in_process: bool, until: int | None, planned: bool)
 
 def _in_this_process(run: ResolvedRun, line: Progress, until: int | None, notice: Notice) -> None:
     compute, write, show = run.experiment.compute, status_writer(run.folder), shown_on(line)
+    if compute.workers > 1:
+        warn([f"this process alone trains, in place of the {compute.workers} of compute.workers; leave out --debug"])
     set_threads(compute)
 
     def tell(status: Status) -> None:
