@@ -194,3 +194,10 @@ def test_lines_count_as_editors_count_them(tmp_path: Path) -> None:
     assert text_lines(tmp_path / "t.txt") == [(1, "one"), (3, "two\u2028still two"), (4, "three\x0c")]
     assert cells(tmp_path / "t.txt", 1, ' a ;"b;""c"""; d', ";") == ["a", 'b;"c"', "d"]
     assert cells(tmp_path / "t.txt", 1, ',"a.mp4"  , "", b,', ",") == ["", "a.mp4", "", "b", ""]
+
+
+def test_a_link_to_a_file_of_the_scene_is_no_camera_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "a.mp4")
+    lines = ["a.mp4,train,s,head,ego,,", "link.mp4,train,s,left,exo,,"]
+    with pytest.raises(UserError, match=r"line 3: link\.mp4 is in line 2 already as view 'head' of this scene"):
+        catalogued(tmp_path, "\n".join([",".join(HEADER), *lines]).encode())

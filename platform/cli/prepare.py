@@ -8,7 +8,7 @@ import importlib.util
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -376,10 +376,23 @@ def _describe(catalog: Catalog, out: Path) -> None:
             console.print(said, highlight=False)
         if without := sum(r.id not in of for r in catalog.recordings):
             console.print(f"{which}without a split: {without} recordings, which take no part", highlight=False)
+        warn(_one_sided(catalog, of, which))
     for broken in catalog.quarantined:
         console.print(f"quarantined: {broken.path}: {broken.reason}", highlight=False, markup=False)
     warn(clock_warnings(catalog.recordings))
     console.print(f"The catalog is saved to {out}", highlight=False)
+
+
+def _one_sided(catalog: Catalog, of: Mapping[str, str], which: str) -> Iterator[str]:
+    """Perspectives that some split of a protocol lacks."""
+    there = {(of[r.id], r.perspective) for r in catalog.recordings if r.id in of}
+    splits = sorted({split for split, _ in there})
+    for perspective in ("ego", "exo"):
+        if lacking := [split for split in splits if (split, perspective) not in there]:
+            yield (
+                f"{which}no {perspective} recording in {', '.join(lacking)}: methods and tasks that need both "
+                "perspectives cannot use it; if there should be some, correct the column 'perspective'"
+            )
 
 
 @contextmanager
