@@ -12,7 +12,7 @@ import pytest
 import tiny_run
 from synchronized import SEEN, write_synchronized
 
-from crossview.datasets.catalog import Catalog, Recording
+from crossview.datasets.catalog import Catalog, Recording, Segment
 from crossview.downstream.task import Facts
 from crossview.errors import UserError
 from crossview.methods.recipe import Optim
@@ -160,6 +160,17 @@ def test_samples_that_cannot_be_drawn_are_found_before(synchronized: Catalog) ->
     alone = without(synchronized, lambda r, split: split == "val" and r.view != "ego")
     with pytest.raises(UserError, match="no samples can be drawn from split 'val' as in training: "):
         preflight(tasks, "mv2mae", of, alone, "val", "train")
+
+
+def test_classes_are_those_of_all_splits(synchronized: Catalog) -> None:
+    """Segments of train alone name actions; recordings of val, which have none, are not taken for labels then."""
+    recipe, tasks = preset("egoexo", "debug"), make(("measures",))
+    of = replace(experiment(synchronized), method=recipe.method, optim=recipe.optim)
+    train = [r for r in synchronized.recordings if synchronized.split_of(r) == "train"]
+    segments = tuple(
+        Segment(recording=r.id, name="action", start_s=0.0, end_s=1.0, label="abcd"[k % 4]) for k, r in enumerate(train)
+    )
+    preflight(tasks, "egoexo", of, replace(synchronized, segments=segments), "val", "train")
 
 
 def test_a_metric_must_be_one_that_the_tasks_report_of_this_split(synchronized: Catalog) -> None:
