@@ -333,7 +333,7 @@ def _saved(root: Path, folder: Path) -> str:
     ("options", "said"),
     [
         ("--tasks phases --split test", "--split is test; a run is never scored on test while it trains"),
-        ("--tasks phases --fit-split val", "split is 'val' and fit_split is 'val'"),
+        ("--tasks phases --fit-split val", "--split is 'val' and --fit-split 'val'"),
         ("--tasks dance", "tasks is dance; name some of action_probe"),
         ("--every.best kendall_tau", "every.best is kendall_tau, but every.evaluate is None"),
         ("--every.evaluate -1", "every.evaluate is -1; it must be a number of steps, or 0"),
