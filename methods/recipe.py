@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from crossview.datasets.sampling.spec import Sampling
 from crossview.errors import UserError
@@ -99,3 +99,8 @@ class Recipe:
 
     method: MethodConfig
     optim: Optim = field(default_factory=lambda: Optim(steps=100))
+
+
+def values_of(options: Any) -> str:
+    """The fields of a dataclass as errors show them: "width 64, heads 4"."""
+    return ", ".join(f"{name} {value}" for name, value in vars(options).items())

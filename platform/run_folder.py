@@ -7,6 +7,7 @@ import importlib.metadata
 import itertools
 import json
 import os
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -26,9 +27,16 @@ def write_json(path: Path, values: Any, *, patience_s: float | None = None) -> N
 
 
 def create(
-    run: Path, method: str, experiment: Experiment[Any], validation: dict[str, Any] | None = None
+    run: Path,
+    method: str,
+    experiment: Experiment[Any],
+    validation: dict[str, Any] | None = None,
+    command: str | None = None,
 ) -> dict[str, Any]:
-    """Make the folder of a new run and write its run.json, returned here; raises ValueError where the name is taken."""
+    """Make the folder of a new run and write its run.json, returned here; raises ValueError where the name is taken.
+
+    `command` makes the run; None is this process's own command line.
+    """
     try:
         storage.make_folder(run, exist_ok=False)
     except FileExistsError:
@@ -37,15 +45,20 @@ def create(
             f"`crossview resume {run}`"
         ) from None
     scored = {} if validation is None else {"validation": validation}
-    info = {"experiment": to_dict(method, experiment), **scored, **record()}
+    info = {"experiment": to_dict(method, experiment), **scored, **record(command)}
     write_json(run / "run.json", info, patience_s=0)
     return info
 
 
-def record() -> dict[str, Any]:
-    """The command that was typed, when, and with which code."""
+def record(command: str | None = None) -> dict[str, Any]:
+    """The command, by default the one that was typed, when, and with which code."""
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"command": " ".join(["crossview", *sys.argv[1:]]), "created": created, **provenance()}
+    return {"command": command or shlex.join(["crossview", *sys.argv[1:]]), "created": created, **provenance()}
+
+
+def training_command(run: Path, method: str) -> str:
+    """What trains a run of a study or search again; it is made in a process of Ray's, whose arguments are Ray's own."""
+    return shlex.join(["crossview", "train", method, "--from", str(run)])
 
 
 def discard_bare(run: Path) -> None:

@@ -167,6 +167,12 @@ def test_folder(tmp_path: Path) -> None:
     assert third.id not in catalog.frame_labels["phase"]
 
 
+def test_a_camera_may_start_before_the_clock(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("\n".join(make_folder(tmp_path)).replace(",0.5,", ",-0.5,"))
+    first = folder.catalog(folder.Options(root=tmp_path, csv=tmp_path / "list.csv")).recordings[0]
+    assert (first.start_offset_s, first.start_s) == (-0.5, -0.5)
+
+
 @pytest.mark.parametrize(
     ("line", "old", "new", "message"),
     [

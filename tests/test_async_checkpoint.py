@@ -9,7 +9,9 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from crossview.methods.recipe import Optim
 from crossview.platform import checkpoint
 from crossview.platform.config import Cadence, Compute, Data, Experiment, preset, to_dict
 from crossview.platform.run_folder import create
+from crossview.platform.train.checkpoint_writer import CheckpointWriter
 from crossview.platform.train.launcher import resume, start
 from crossview.platform.train.loop import train
 from crossview.platform.train.metrics import read_metrics
@@ -231,3 +234,18 @@ def test_a_run_saved_without_the_option_writes_in_the_background(catalog: Path) 
     assert from_dict(values)[1].compute.async_checkpoint is False
     del values["compute"]["async_checkpoint"]
     assert from_dict(values)[1] == experiment(catalog)
+
+
+def test_an_error_of_the_thread_is_raised_once() -> None:
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    writer = CheckpointWriter(background=True)
+    writer.write(SimpleNamespace(saving=lambda copied: full))  # type: ignore[arg-type]
+    with pytest.raises(OSError, match="No space left"):
+        writer.wait()
+    writer.wait()
+    done: list[int] = []
+    writer.write(SimpleNamespace(saving=lambda copied: partial(done.append, 1)))  # type: ignore[arg-type]
+    writer.wait()
+    assert done == [1]

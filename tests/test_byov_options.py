@@ -20,8 +20,8 @@ from crossview.methods.byov.config import Config, Decoder, Encoder, Weights
         ({"mcm_ratio": 0.96}, "mcm_ratio is 0.96 with 10 frames"),
         ({"msm_ratio": -0.4}, "msm_ratio is -0.4"),
         ({"stm_ratio": 0.0}, "stm_ratio is 0.0"),
-        ({"encoder": Encoder(width=30, heads=4)}, r"encoder is .*heads must divide the width"),
-        ({"decoder": Decoder(width=32, depth=0)}, r"decoder is .*all must be above 0"),
+        ({"encoder": Encoder(width=30, heads=4)}, r"encoder has width 30, .*heads must divide the width"),
+        ({"decoder": Decoder(width=32, depth=0)}, r"decoder has .*all must be above 0"),
         ({"segment_embedding": True, "weights": Weights(mcm_ego=0, mcm_exo=0)}, "segment_embedding"),
     ],
 )

@@ -78,7 +78,10 @@ def small(features: Path, tmp_path: Path, *options: object) -> tuple[object, ...
         ("prepare ae2 --root nowhere --set chop --out out", "nowhere/chop: the folder is missing"),
         ("prepare folder --root nowhere --csv a.csv --out out", "nowhere: the folder is missing; pass the folder"),
         ("prepare copies --catalog nowhere --out out", "nowhere: no catalog here"),
-        ("prepare synthetic --out out --actions juggle", "actions is ('juggle',); choose at least one of crack_egg"),
+        (
+            "prepare synthetic --out out --actions juggle",
+            "error: world: actions is juggle; choose at least one of crack_egg",
+        ),
         ("prepare synthetic --out out --takes 0 0 0", "takes is 0 in every split; give at least one"),
         ("prepare synthetic --out out --layout ae3", "invalid choice 'ae3' for argument '--layout'"),
     ],
@@ -114,7 +117,7 @@ def test_unknown_names_and_missing_folders(
         ("--every.checkpoint 0", "every.checkpoint is 0; it must be at least 1"),
         ("--seed -1", "seed is -1; it must be 0 or more"),
         ("--method.msm-ratio 0.01", "msm_ratio is 0.01 with 16 frames; it must lie between 0 and 1 and leave at least"),
-        ("--method.encoder.heads 7", "heads=7, mlp_ratio=4.0); all must be above 0 and heads must divide the width"),
+        ("--method.encoder.heads 7", "heads 7, mlp_ratio 4.0; all must be above 0 and heads must divide the width"),
         ("--init-from nowhere", "nowhere: no checkpoint here; pass a run folder"),
         ("--method.base.model nonsense", "nonsense"),
         ("--method.base.weights nowhere.pt", "nowhere.pt"),
@@ -156,6 +159,22 @@ def test_training_needs_both_views(features: Path, capsys: pytest.CaptureFixture
     assert not (tmp_path / "runs").exists()
 
 
+def test_cameras_that_are_chosen_are_named_where_they_are_the_cause(
+    features: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    said = refused(capsys, *small(features, tmp_path, "--data.views", "ego"))
+    assert (
+        "--data.views ego: with these recordings alone nothing can be drawn for the views ego (ego), exo (exo)" in said
+    )
+    assert "name more of its cameras, which are ego (ego), exo (exo)" in said
+    assert "perspective column" not in said
+    whole = Catalog.load(features)
+    ego = dataclasses.replace(whole, recordings=tuple(r for r in whole.recordings if r.perspective == "ego"))
+    dataclasses.replace(ego, frame_labels={}).save(tmp_path / "ego")
+    said = refused(capsys, *small(tmp_path / "ego", tmp_path, "--data.views", "ego"))
+    assert f"catalog {tmp_path / 'ego'}: view 'exo' asks for 'exo' recordings" in said
+
+
 def test_a_used_name(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(trained)
     args = ("train", "byov", "--from", trained, "--debug", "--runs", trained.parent, "--name", "first")
@@ -168,7 +187,9 @@ def test_a_used_name(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_evaluation_needs_labels_and_another_split(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(trained)
     assert "have no frame labels named 'phase'" in refused(capsys, "evaluate", trained, "--debug")
-    assert "split is 'train'" in refused(capsys, "evaluate", trained, "--split", "train", "--debug")
+    said = refused(capsys, "evaluate", trained, "--split", "train", "--debug")
+    assert "--split is 'train' and --fit-split 'train'" in said
+    assert "pass --split val" in said
     said = refused(capsys, "evaluate", trained, "--phases.k", "0", "--debug")
     assert "k is 0; frame retrieval needs at least 1" in said
     assert "split 'dev' holds no recording" in refused(capsys, "embed", trained, "--split", "dev", "--debug")
@@ -186,7 +207,8 @@ def test_any_catalog_is_embedded(trained: Path, capsys: pytest.CaptureFixture[st
     assert "give --catalog with it" in refused(capsys, "embed", trained, "--out", tmp_path / "x.parquet", "--debug")
     assert "actors is 0; it must be at least 1" in refused(capsys, *args, "--actors", "0")
     said = refused(capsys, "evaluate", trained, "--fit-split", "test", "--debug")
-    assert "fit_split is 'test'" in said
+    assert "--fit-split 'test'" in said
+    assert "pass --fit-split train" in said
 
 
 def test_a_broken_checkpoint(trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

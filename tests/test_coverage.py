@@ -109,6 +109,23 @@ def test_an_offset_in_milliseconds_is_recognised(offsets_s: dict[str, float], ca
     with pytest.raises(ValueError, match=r"have no common instant.*correct start_offset_s") as error:
         plan("group", found, exo=2)
     assert ("milliseconds" in str(error.value)) == ("milliseconds" in named)
+    if len(found) == 2:
+        with pytest.raises(ValueError, match=r"no scene has two cameras .* that run at one time") as error:
+            plan("synchronized", found)
+        assert ("milliseconds" in str(error.value)) == ("milliseconds" in named)
+        assert "unpaired" not in str(error.value)
+
+
+def test_scenes_are_counted_and_not_their_cameras_and_spans_with_a_gap_stay_apart() -> None:
+    (warning,) = clock_warnings(take(ego=0.0, a=400.0, b=1442.1))
+    lines = warning.splitlines()
+    assert lines[0].startswith("1 of 1 scenes with several cameras: a camera never runs")
+    assert len(lines) == 4
+    assert (
+        "camera ego (s_ego.mp4) runs from 0.0 to 59.9 s, a from 400.0 to 459.9 s, b from 1442.1 to 1502.0 s" in lines[1]
+    )
+    warning, _ = clock_warnings(take(ego=0.0, a=400.0, b=430.0))
+    assert "runs from 0.0 to 59.9 s, a, b from 400.0 to 489.9 s" in warning
 
 
 @pytest.mark.parametrize("pairing", ["synchronized", "paired"])

@@ -165,3 +165,13 @@ def test_labels_of_other_videos_too_do_no_harm(tmp_path: Path) -> None:
     labels = pickle.loads((base / "label.pickle").read_bytes())
     (base / "label.pickle").write_bytes(pickle.dumps({**labels, "S9_ego_1": [0, 1]}))
     assert len(ae2.catalog(ae2.Options(root=tmp_path, set="chop")).recordings) == 12
+
+
+def test_a_label_file_of_two_videos_is_refused_once(tmp_path: Path) -> None:
+    lines = [line.replace("b.npy", "a.txt") for line in make_folder(tmp_path)]
+    (tmp_path / "a.txt").write_text("0 one")
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    with pytest.raises(UserError) as error:
+        folder.catalog(folder.Options(root=tmp_path, csv=tmp_path / "list.csv"))
+    (said,) = str(error.value).splitlines()
+    assert re.search(r"list\.csv, line 2, column 'labels': .*a\.txt, line 1: 'one' is not a whole number", said)

@@ -128,6 +128,69 @@ def test_the_error_names_file_and_reason(tmp_path: Path, make: Callable[[Path], 
         probe(file)
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is empty; copy it again"),
+        (b"not a video\n" * 50, "it is no video file, or cut off or damaged; copy it again"),
+        (bytes(4096), "it is no video file, or cut off or damaged; copy it again"),
+    ],
+)
+def test_a_file_that_is_no_video_is_said_to_be_none(tmp_path: Path, content: bytes, reason: str) -> None:
+    file = tmp_path / "x.mp4"
+    file.write_bytes(content)
+    with pytest.raises(UnreadableVideo) as raised:
+        probe(file)
+    assert str(raised.value) == f"{file}: {reason}"
+
+
+def without_its_index(file: Path) -> Path:
+    """MP4 of a camera that lost power: it writes the index last."""
+    data = videos.write(file, frames=10).read_bytes()
+    at = data.index(b"moov") - 4
+    size = int.from_bytes(data[at : at + 4])
+    file.write_bytes(data[:at] + data[at + size :])
+    return file
+
+
+def test_files_that_are_cut_off_or_damaged_are_all_said_to_be(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableVideo, match=r"it is no video file, or cut off or damaged; copy it again"):
+        probe(without_its_index(tmp_path / "no_index.mp4"))
+    with pytest.raises(UnreadableVideo, match=r"it is no video file, or cut off or damaged; copy it again"):
+        probe(videos.truncate(videos.write(tmp_path / "header.mp4"), 0.05))
+    with pytest.raises(UnreadableVideo, match=r"it is cut off or damaged in packet 15; copy it again"):
+        probe(videos.truncate(videos.write(tmp_path / "tail.mp4"), 0.6))
+    with pytest.raises(UnreadableVideo, match=r"it is cut off or damaged at 0\.40 s; copy it again"):
+        probe(videos.corrupt(videos.write(tmp_path / "middle.mp4")))
+
+
+def packets_of(file: Path) -> list[av.Packet]:
+    with av.open(str(file)) as container:
+        return [packet for packet in container.demux(video=0) if packet.size]
+
+
+def test_a_file_that_ends_between_two_packets_lacks_the_last(tmp_path: Path) -> None:
+    """Its last packet, whole by its own marks, is one less than its index lists."""
+    file = videos.write(tmp_path / "x.mp4")
+    packets = packets_of(file)
+    assert packets[-1].pos == max(packet.pos for packet in packets)
+    file.write_bytes(file.read_bytes()[: packets[-1].pos])
+    assert len(packets_of(file)) == 29
+    with pytest.raises(UnreadableVideo, match=r"it is cut off or damaged: its index lists 30 packets, 29 are there"):
+        probe(file)
+
+
+def test_a_transport_stream_that_says_where_it_lost_data_is_damaged(tmp_path: Path) -> None:
+    file = videos.write(tmp_path / "x.ts")
+    data = bytearray(file.read_bytes())
+    of_video = [at for at in range(0, len(data), 188) if int.from_bytes(data[at + 1 : at + 3]) & 0x1FFF == 0x100]
+    data[of_video[len(of_video) // 2] + 1] |= 0x80  # transport_error_indicator
+    file.write_bytes(data)
+    assert any(packet.is_corrupt for packet in packets_of(file))
+    with pytest.raises(UnreadableVideo, match=r"it is cut off or damaged in packet \d+"):
+        probe(file)
+
+
 @pytest.mark.usefixtures("reading_in_process")
 def test_pictures_that_become_too_large_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = clock.write_of_two_sizes(tmp_path)

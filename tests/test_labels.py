@@ -64,7 +64,7 @@ def test_declared_classes_count_where_no_recording_shows_them() -> None:
     declared = replace(CATALOG, classes={"verb": ("c10", "c9", "c7", "c2"), "action": ("jump", "stir", "wave")})
     assert Labels(declared, {"verb": 4}).of(ONE, "verb", 0.0, 5 / ONE.fps).tolist() == [1, 0, 0, 0]
     assert Labels(declared, {"action": 3}).of(TWO, "action", 0.0, 5 / TWO.fps).tolist() == [0, 1, 0]
-    with pytest.raises(ValueError, match=r"kind 'verb' have 4 classes .*configured for 3; set .* to 4"):
+    with pytest.raises(ValueError, match=r"kind 'verb' have 4 classes .*the method asks for 3; have .* 4"):
         Labels(declared, {"verb": 3})
     withheld = replace(declared, recordings=(ONE, replace(TWO, action="")))
     assert Labels(withheld, {"action": 3}).of(withheld.recordings[1], "action", 0.0, 5 / 30).tolist() == [0, 0, 0]
@@ -87,7 +87,11 @@ def test_labels_outside_the_class_list_are_refused() -> None:
 
 
 def test_another_number_of_classes_is_refused_with_the_right_one() -> None:
-    with pytest.raises(ValueError, match=r"kind 'verb' have 3 classes \(c2, c7, c10\).*configured for 5; set .* to 3"):
+    with pytest.raises(
+        ValueError, match=r"kind 'verb' have 3 classes \(c2, c7, c10\), but the method asks for 5; have"
+    ):
         Labels(CATALOG, {"verb": 5})
+    with pytest.raises(ValueError, match=r"but --method\.verbs is 5; pass --method\.verbs 3, or correct the catalog"):
+        Labels(CATALOG, {"verb": 5}, {"verb": "method.verbs"})
     with pytest.raises(ValueError, match=r"no labels of kind 'noun'; kinds here: action, perspective, verb"):
         Labels(CATALOG, {"noun": 5})

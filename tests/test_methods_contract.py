@@ -56,7 +56,13 @@ def test_every_preset_builds_its_config(name: str) -> None:
         recipe: Recipe = make()
         assert isinstance(recipe.method, config_class(name))
         assert isinstance(recipe.optim, Optim)
-        assert isinstance(recipe.method.sampling(), Sampling)
+        sampling = recipe.method.sampling()
+        assert isinstance(sampling, Sampling)
+        for kind, count in sampling.labels.items():  # errors name the option that sets the count
+            value: Any = recipe
+            for part in sampling.label_options[kind].split("."):
+                value = value[part] if isinstance(value, dict) else getattr(value, part)
+            assert value == count
 
 
 def test_losses_are_finite_scalars_and_reach_every_parameter(name: str, method: Method) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -172,6 +173,29 @@ def test_shares_and_counts_are_refused_before_work(
     args = ("reproduce", "byov:synthetic", "--jobs", "0", "--out", tmp_path / "out")
     assert "--jobs is 0; it must be at least 1" in said(capsys, *args)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_work(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "catalog"):
+        for command in (
+            ("prepare", "folder", "--root", "none", "--csv", "none.csv"),
+            ("prepare", "copies", "--catalog", root / "catalog"),
+            ("prepare", "synthetic"),
+            ("reproduce", "byov:quickstart"),
+        ):
+            text = said(capsys, *command, "--out", out)
+            assert text.startswith(f"error: --out {out}: {tmp_path / 'file'} is a file, and a folder is to be written")
+    assert (tmp_path / "file").read_text() == "mine"
+    text = said(capsys, "view", root / "catalog", "--out", tmp_path)
+    assert text.startswith(f"error: --out {tmp_path}: it is a folder; name a file in it")
+    text = said(capsys, "view", root / "catalog", "--out", tmp_path / "file" / "sheet.png")
+    assert f"{tmp_path / 'file'} is a file" in text
+    monkeypatch.setattr(os, "access", lambda place, mode: False)
+    text = said(capsys, "prepare", "copies", "--catalog", root / "catalog", "--out", tmp_path / "new" / "out")
+    assert f"--out {tmp_path / 'new' / 'out'}: you may not write in {tmp_path}; change its permissions" in text
 
 
 def test_errors_of_the_operating_system_begin_with_the_file(

@@ -74,6 +74,29 @@ def terminated(runs: Path, catalog: Path, times: int) -> subprocess.CompletedPro
     )
 
 
+def test_sigterm_before_training_says_so(catalog: Path, tmp_path: Path) -> None:
+    """As it comes while catalogs are read; a process that was forked from this one says nothing."""
+    code = """
+import os, signal, sys
+from crossview.platform.cli.main import main
+from crossview.platform.train import launcher
+
+def begun(*arguments, **options):
+    if not (child := os.fork()):
+        os.kill(os.getpid(), signal.SIGTERM)
+    os.waitpid(child, 0)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+launcher.check_new = begun
+main(sys.argv[1:])
+"""
+    command = ["train", "byov", "--preset", "debug", "--data.catalog", str(catalog), "--debug", "--runs", str(tmp_path)]
+    process = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)
+    assert process.returncode == -signal.SIGTERM
+    assert process.stderr.splitlines() == ["crossview train: ended by SIGTERM"]
+    assert not list(tmp_path.iterdir())
+
+
 def test_sigterm_ends_a_run_with_its_current_step_and_it_resumes_exactly(catalog: Path, tmp_path: Path) -> None:
     process = terminated(tmp_path, catalog, 1)
     run = tmp_path / "run"

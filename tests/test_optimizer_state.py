@@ -138,3 +138,28 @@ def test_another_number_of_parameters_is_refused_by_position(tmp_path: Path) -> 
     rewritten(tmp_path / "run", state)
     with pytest.raises(ValueError, match=r"train_state\.pt: it has \d+ trained parameters, this model \d+;"):
         resumed(tmp_path / "run")
+
+
+@pytest.mark.parametrize("kind", ["missing", "surplus"])
+def test_a_name_too_few_or_too_many_is_refused(tmp_path: Path, kind: str) -> None:
+    before = trained(tmp_path / "run", 1)
+    state = optimizer_state.by_name(before.optimizer, before.model)
+    params = state["param_groups"][0]["params"]
+    if kind == "missing":
+        del state["state"][params[0]]
+        message = f"does not fit: it lacks {params.pop(0)};"
+    else:
+        params.append("encoder.other")
+        message = "does not fit: it has encoder.other, which this model does not train;"
+    rewritten(tmp_path / "run", state)
+    with pytest.raises(ValueError, match=message):
+        resumed(tmp_path / "run")
+
+
+def test_more_parameters_are_refused_by_position_too(tmp_path: Path) -> None:
+    before = trained(tmp_path / "run", 1)
+    state = before.optimizer.state_dict()
+    state["param_groups"][0]["params"].append(sum(len(group["params"]) for group in state["param_groups"]))
+    rewritten(tmp_path / "run", state)
+    with pytest.raises(ValueError, match=r"train_state\.pt: it has \d+ trained parameters, this model \d+;"):
+        resumed(tmp_path / "run")

@@ -12,7 +12,7 @@ import pytest
 import tiny_run
 from synchronized import SEEN, write_synchronized
 
-from crossview.datasets.catalog import Catalog, Recording
+from crossview.datasets.catalog import Catalog, Recording, Segment
 from crossview.downstream.task import Facts
 from crossview.errors import UserError
 from crossview.methods.recipe import Optim
@@ -121,8 +121,8 @@ def test_the_problems_of_all_tasks_are_listed_at_once(labelled: Catalog) -> None
     said = [
         "action probe: all 2 recordings to fit on show the action 'wave'",
         "action probe: all 2 recordings to fit on are of subject '0'",
-        "fine-tuning: split 'val' has no ego recording of the cameras ego, exo",
-        "fine-tuning: all ego recordings to tune on show the action 'wave'",
+        "few_clips: split 'val' has no ego recording of the cameras ego, exo",
+        "few_clips: all ego recordings to tune on show the action 'wave'",
         "tasks name 'measures', but byov measures nothing of its own",
         "phases: 2 of 2 recordings of split 'val' (first 'clips/wave2/exo')",
         "phases: split 'val' shows the action 'wave' from exo cameras only",
@@ -147,7 +147,7 @@ def test_all_splits_that_hold_nothing_are_named(labelled: Catalog) -> None:
     for_phases, of = make(("phases",)), experiment(labelled)
     with pytest.raises(UserError, match=r"2 things(.|\n)*split 'dev' holds no recording(.|\n)*split 'extra' holds no"):
         preflight(for_phases, "byov", of, labelled, "dev", "extra")
-    with pytest.raises(UserError, match=r"split is 'val' and fit_split is 'val'"):
+    with pytest.raises(UserError, match=r"--split is 'val' and --fit-split 'val';.*: pass --fit-split train$"):
         preflight(for_phases, "byov", of, labelled, "val", "val")
     assert preflight(make(("retrieval",)), "byov", of, labelled, "val", "extra").train == ()  # it fits nothing
 
@@ -160,6 +160,17 @@ def test_samples_that_cannot_be_drawn_are_found_before(synchronized: Catalog) ->
     alone = without(synchronized, lambda r, split: split == "val" and r.view != "ego")
     with pytest.raises(UserError, match="no samples can be drawn from split 'val' as in training: "):
         preflight(tasks, "mv2mae", of, alone, "val", "train")
+
+
+def test_classes_are_those_of_all_splits(synchronized: Catalog) -> None:
+    """Segments of train alone name actions; recordings of val, which have none, are not taken for labels then."""
+    recipe, tasks = preset("egoexo", "debug"), make(("measures",))
+    of = replace(experiment(synchronized), method=recipe.method, optim=recipe.optim)
+    train = [r for r in synchronized.recordings if synchronized.split_of(r) == "train"]
+    segments = tuple(
+        Segment(recording=r.id, name="action", start_s=0.0, end_s=1.0, label="abcd"[k % 4]) for k, r in enumerate(train)
+    )
+    preflight(tasks, "egoexo", of, replace(synchronized, segments=segments), "val", "train")
 
 
 def test_a_metric_must_be_one_that_the_tasks_report_of_this_split(synchronized: Catalog) -> None:

@@ -92,6 +92,9 @@ def test_a_module_is_a_dataset_of_the_command(toy: Path, capsys: pytest.CaptureF
     prepare(toy)
     said = capsys.readouterr().out
     assert "protocol x-view, val: 0 ego and 3 exo recordings, 26 frames" in said
+    assert "warning: protocol x-view, no ego recording in val: methods and tasks that need both" in said
+    assert "warning: protocol x-view, no exo recording in train: " in said
+    assert "warning: protocol x-sub" not in said
     assert f"saved to {toy / 'catalog'}" in said.replace("\n", "")
     found = Catalog.load(toy / "catalog")
     assert [r.id for r in found.recordings] == ["toy/a/head", "toy/a/left", "toy/b/head", "toy/b/left", "toy/b/right"]

@@ -14,7 +14,9 @@ from crossview.platform.train.profiler import WAIT, WARM_UP
 STEPS, TRACED = WAIT + WARM_UP + 3, 2
 
 
-def test_a_run_is_traced_once_after_the_warm_up(features: Path, straight: Path, tmp_path: Path) -> None:
+def test_a_run_is_traced_once_after_the_warm_up(
+    features: Path, straight: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Stopped within the traced steps it leaves nothing; resumed, it is traced; and not once more."""
     options = {"compute__profile": TRACED, "optim__steps": 3 * STEPS}
     run = start(tmp_path / "run", "byov", experiment(features, **options), in_process=True, until=WAIT + WARM_UP + 1)
@@ -25,6 +27,9 @@ def test_a_run_is_traced_once_after_the_warm_up(features: Path, straight: Path, 
     assert steps == {f"ProfilerStep#{WAIT + WARM_UP + k}" for k in range(TRACED)}
     assert sum(event.get("name") == "wait for data" for event in events) >= TRACED
     assert "aten::" in (run / "profile" / "operators.txt").read_text()
+    said = capfd.readouterr()
+    assert "USDT" not in said.err + said.out
+    assert "failed with code" not in said.err + said.out  # there is no GPU to be found
     before = (run / "profile" / "trace.json").stat().st_mtime_ns
     resume(run, in_process=True)
     assert (run / "profile" / "trace.json").stat().st_mtime_ns == before

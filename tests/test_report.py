@@ -148,7 +148,7 @@ def test_the_sheet_shows_each_camera_at_the_same_instants(tmp_path: Path) -> Non
     out = contact_sheet(catalog, "wave1", tmp_path / "new" / "sheet.png", instants=5)
     with Image.open(out) as image:
         assert image.width > image.height
-    with pytest.raises(ValueError, match=r"scene 'nowhere' has no video; scenes here: wave0, wave1"):
+    with pytest.raises(ValueError, match=r"scene 'nowhere' has no video; scenes: wave0, wave1"):
         contact_sheet(catalog, "nowhere", out)
 
 

@@ -79,8 +79,9 @@ def test_a_study_trains_scores_and_goes_on(tmp_path: Path, monkeypatch: pytest.M
     assert "both losses" in table.read_text()
     runs = sorted(p.name for p in out.glob("*-seed*"))
     assert runs == ["MSM-alone-seed0", "MSM-alone-seed1", "both-losses-seed0", "both-losses-seed1"]
-    base = json.loads((out / runs[0] / "run.json").read_text())["experiment"]["method"]["base"]["weights"]
-    assert base == str(out / "base.safetensors")
+    info = json.loads((out / runs[0] / "run.json").read_text())
+    assert info["experiment"]["method"]["base"]["weights"] == str(out / "base.safetensors")
+    assert info["command"] == f"crossview train byov --from {out / runs[0]}"  # not that of Ray's worker process
 
     before = {p: p.stat().st_mtime_ns for p in out.glob("*/checkpoints/*/model.safetensors")}
     (out / "MSM-alone-seed1" / "results.parquet").unlink()

@@ -51,7 +51,7 @@ def test_encodings_separators_and_line_ends(tmp_path: Path, separator: str, enco
 def test_spaces_case_blank_lines_and_emptied_cells_do_not_matter(tmp_path: Path) -> None:
     untidy = [
         " Path ,SPLIT, scene,view,Perspective,action,Start_Offset_S,,", "", ",,,,,,,,", "   ",
-        ' a.mp4, train ,s,head, EGO,"café" ,0.5,,'.replace('" ,', '",'), '"b, c.mp4",train,s,left,exo, "café",,,',
+        ' a.mp4, train ,s,head, EGO,"café" ,0.5,,', '"b, c.mp4",train,s,left,exo, "café",,,',
         "d.mp4,train,t,left,Exo,,-0.1",
     ]  # fmt: skip
     assert catalogued(tmp_path, "\n".join(untidy).encode()) == EXPECTED
@@ -96,7 +96,7 @@ def test_files_and_headers_that_cannot_be_read(tmp_path: Path, data: bytes, mess
         ("a.mp4,train,s,head,ego,tea,nan", "column 'start_offset_s': 'nan' is not a number"),
         ("../a.mp4,train,s,head,ego,tea,0", r"column 'path': '\.\./a\.mp4' leads out of .*relative to it"),
         ("/a.mp4,train,s,head,ego,tea,0", "column 'path': '/a.mp4' leads out of .*relative to it"),
-        ("x\\a.mp4,train,s,head,ego,tea,0", "column 'path': .* is missing.*write '/' between folders"),
+        ("x\\a.mp4,train,s,head,ego,tea,0", "column 'path': x\\\\a\\.mp4 is missing.*write '/' between folders"),
         (f"{'a' * 5000},train,s,head,ego,tea,0", "column 'path': .{,160} is missing"),
         (f"{'a' * (LONGEST + 1)},train", f"it has {LONGEST + 7} characters, and at most {LONGEST} are read"),
         ("a.mp4\0,train,s,head,ego,tea,0", "it holds a NUL character"),
@@ -193,3 +193,11 @@ def test_lines_count_as_editors_count_them(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_bytes("one\r\n\r\ntwo\u2028still two\rthree\x0c\n".encode())
     assert text_lines(tmp_path / "t.txt") == [(1, "one"), (3, "two\u2028still two"), (4, "three\x0c")]
     assert cells(tmp_path / "t.txt", 1, ' a ;"b;""c"""; d', ";") == ["a", 'b;"c"', "d"]
+    assert cells(tmp_path / "t.txt", 1, ',"a.mp4"  , "", b,', ",") == ["", "a.mp4", "", "b", ""]
+
+
+def test_a_link_to_a_file_of_the_scene_is_no_camera_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "a.mp4")
+    lines = ["a.mp4,train,s,head,ego,,", "link.mp4,train,s,left,exo,,"]
+    with pytest.raises(UserError, match=r"line 3: link\.mp4 is in line 2 already as view 'head' of this scene"):
+        catalogued(tmp_path, "\n".join([",".join(HEADER), *lines]).encode())

@@ -84,9 +84,10 @@ def test_bfloat16_trains_as_float32_nearly_does(straight: Path, features: Path, 
 
 
 def test_one_process_stands_in_for_the_workers_of_a_configuration(
-    straight: Path, features: Path, tmp_path: Path
+    straight: Path, features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = start(tmp_path / "debug", "byov", experiment(features, compute__workers=4), in_process=True)
+    assert "warning: this process alone trains, in place of the 4 of compute.workers" in capsys.readouterr().out
     assert losses(run) == pytest.approx(losses(straight), rel=1e-4)
 
 

@@ -8,6 +8,7 @@ import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,8 @@ from crossview.platform.evaluate.opened import RANDOM_INIT, TRAINED, OpenRun
 from crossview.platform.evaluate.result_store import read_results
 from crossview.platform.evaluate.runner import evaluate
 from crossview.platform.report.run_report import report
-from crossview.platform.train import validation
+from crossview.platform.train import loop, validation
+from crossview.platform.train import metrics as training_metrics
 from crossview.platform.train.launcher import resume, start
 from crossview.platform.train.metrics import read_metrics
 from crossview.platform.train.settings import with_task_options
@@ -105,6 +107,27 @@ def assert_equal(one: Any, other: Any) -> None:
 def test_training_is_the_same_bit_for_bit_with_and_without_validation(scored: Path, plain: Path) -> None:
     assert_equal(last(scored), last(plain))
     assert [row["loss"] for row in read_metrics(scored)] == [row["loss"] for row in read_metrics(plain)]
+
+
+def test_training_time_leaves_validation_out_and_the_end_is_not_scoring(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now_s=0.0)
+    scores = validation.Validator._scores
+
+    def takes_long(self: validation.Validator, step: int) -> dict[str, float]:
+        clock.now_s += 1000.0
+        return scores(self, step)
+
+    monkeypatch.setattr(validation.Validator, "_scores", takes_long)
+    for module in (loop, training_metrics, validation):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    run = start(tmp_path / "run", "byov", experiment(root, every=SCORED), in_process=True)
+    rows = read_metrics(run)
+    assert {row["time_s"] for row in rows} == {0.0}
+    assert len(values(run)) > 1
+    progress = json.loads((run / "progress.json").read_text())
+    assert (progress["step"], progress["doing"]) == (STEPS, "")
 
 
 def test_generators_that_a_task_draws_from_are_put_back(
@@ -310,7 +333,7 @@ def _saved(root: Path, folder: Path) -> str:
     ("options", "said"),
     [
         ("--tasks phases --split test", "--split is test; a run is never scored on test while it trains"),
-        ("--tasks phases --fit-split val", "split is 'val' and fit_split is 'val'"),
+        ("--tasks phases --fit-split val", "--split is 'val' and --fit-split 'val'"),
         ("--tasks dance", "tasks is dance; name some of action_probe"),
         ("--every.best kendall_tau", "every.best is kendall_tau, but every.evaluate is None"),
         ("--every.evaluate -1", "every.evaluate is -1; it must be a number of steps, or 0"),

@@ -13,10 +13,11 @@ import pytest
 import videos
 
 from crossview.datasets.catalog import Catalog, Recording
-from crossview.datasets.video.conversion import Pixels
+from crossview.datasets.video.conversion import Pixels, rgb
 from crossview.datasets.video.copies import prepare
 from crossview.datasets.video.decode import decode, probe
 from crossview.datasets.video.frames import Limit, UnreadableVideo
+from crossview.datasets.video.framing import Framing
 
 ASKED = np.array([0, 3, 4, 11, 13, 28, 29])
 KINDS: dict[str, dict[str, object]] = {
@@ -219,3 +220,25 @@ def test_a_long_file_may_take_longer_in_proportion(monkeypatch: pytest.MonkeyPat
 
     assert frames_within(0.03, 20_000) == 20_000
     assert frames_within(0.034, 20_000) == 1764  # 60 s are used up
+
+
+@pytest.mark.parametrize(
+    ("space", "red", "blue"), [(1, 0.2126, 0.0722), (9, 0.2627, 0.0593), (10, 0.2627, 0.0593), (2, 0.299, 0.114)]
+)
+def test_the_matrix_that_a_file_states_is_used(space: int, red: float, blue: float) -> None:
+    """BT.709, BT.2020 and, for none stated, BT.601: by the weights of red and blue in luma, in limited range."""
+    frame = av.VideoFrame(16, 16, "yuv420p")
+    frame.colorspace, frame.color_range = space, 1
+    for plane, value in zip(frame.planes, (120, 90, 180), strict=True):
+        plane.update(bytes([value]) * plane.buffer_size)
+    luma, b, r = (120 - 16) / 219, (90 - 128) / 224, (180 - 128) / 224
+    r, b = luma + 2 * (1 - red) * r, luma + 2 * (1 - blue) * b
+    g = (luma - red * r - blue * b) / (1 - red - blue)
+    assert np.abs(rgb(frame, Framing())[8, 8] - 255 * np.array([r, g, b])).max() <= 2
+
+
+def test_a_picture_that_shrinks_is_the_mean_of_its_areas() -> None:
+    values = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    frame = av.VideoFrame.from_ndarray(np.stack([values] * 3, -1), format="rgb24")
+    small = rgb(frame, Framing(size=(16, 16)))[..., 0]
+    assert np.abs(small - values.reshape(16, 4, 16, 4).mean((1, 3))).max() < 3

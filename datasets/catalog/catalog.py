@@ -71,12 +71,12 @@ class Catalog:
             known = seen.setdefault(recording.file_stem, recording.id)
             if known != recording.id:
                 raise UserError(
-                    f"catalog {self.root}: recordings {known!r} and {recording.id!r} would have one file name, "
+                    f"catalog {self.place}: recordings {known!r} and {recording.id!r} would have one file name, "
                     f"{recording.file_stem}; rename a scene or a view"
                 )
         if len(seen) < len(self.recordings):
             raise UserError(_twice(self))
-        where = f"catalog {self.root}"
+        where = f"catalog {self.place}"
         check_segments(self.classes, self.segments, where)
         for name, by_recording in self.frame_labels.items():
             for recording in self.recordings:
@@ -144,6 +144,11 @@ class Catalog:
         """The file of its frame index."""
         return (self.folder or Path()) / recording.index if recording.index else None
 
+    @property
+    def place(self) -> Path:
+        """The folder that errors name: the catalog's own, or the files' before the catalog is written."""
+        return self.folder or self.root
+
     def all_classes(self) -> Classes:
         """Names by kind: what the dataset declares, and of other kinds what this catalog shows, in natural order."""
         return shown(self.recordings, self.segments) | self.classes
@@ -155,7 +160,7 @@ class Catalog:
         """
         if protocol is None and not self.protocols:
             return self
-        name = choose(self.protocols, protocol, f"catalog {self.root}")
+        name = choose(self.protocols, protocol, f"catalog {self.place}")
         return replace(self, protocols={name: self.protocols[name]})
 
     def select(self, split: str, protocol: str | None = None) -> Catalog:
@@ -163,14 +168,14 @@ class Catalog:
 
         Raises ValueError if the split has none. Classes keep the numbers that they have in this catalog.
         """
-        name = choose(self.protocols, protocol, f"catalog {self.root}")
+        name = choose(self.protocols, protocol, f"catalog {self.place}")
         of = self.protocols[name]
         part = self.keep(lambda r: of.get(r.id) == split)
         if not part.recordings:
             known = sorted({of[r.id] for r in self.recordings if r.id in of})
             which = f" in protocol {name!r}" if len(self.protocols) > 1 else ""
             raise UserError(
-                f"catalog {self.root}: split {split!r} holds no recording{which}; splits here: {', '.join(known)}"
+                f"catalog {self.place}: split {split!r} holds no recording{which}; splits here: {', '.join(known)}"
             )
         return part.under(name)
 
@@ -286,6 +291,6 @@ def _read_1(folder: Path, root: Path) -> Catalog:
 def _twice(catalog: Catalog) -> str:
     twice = Counter(r.id for r in catalog.recordings).most_common(1)[0][0]
     return (
-        f"catalog {catalog.root}: recording {twice!r} appears twice; dataset, scene and view together must name one "
+        f"catalog {catalog.place}: recording {twice!r} appears twice; dataset, scene and view together must name one "
         "file, in whatever splits: rename a scene or a view"
     )

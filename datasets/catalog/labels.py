@@ -19,18 +19,21 @@ class Labels:
 
     Kinds are names of segments, "perspective" (exo 0, ego 1) and "action", which is `Recording.action` where no segment
     has that name. Raises ValueError if the table has another number of classes than the method counts on, and for
-    an action that it does not have.
+    an action that it does not have. `options` set the counts, for that error.
     """
 
-    def __init__(self, catalog: Catalog, counts: Mapping[str, int]) -> None:
+    def __init__(self, catalog: Catalog, counts: Mapping[str, int], options: Mapping[str, str] | None = None) -> None:
         self.classes = {kind: classes_of(catalog, kind) for kind in counts}
         for kind, count in counts.items():
             found = self.classes[kind]
             if len(found) != count:
+                option = (options or {}).get(kind)
+                asked = f"--{option} is {count}" if option else f"the method asks for {count}"
+                fix = f"pass --{option} {len(found)}" if option else f"have it ask for {len(found)}"
                 raise UserError(
-                    f"catalog {catalog.root}: labels of kind {kind!r} have {len(found)} classes "
-                    f"({', '.join(found[:6])}{', ...' if len(found) > 6 else ''}), but the method is configured for "
-                    f"{count}; set its number of classes to {len(found)}, or correct the catalog"
+                    f"catalog {catalog.place}: labels of kind {kind!r} have {len(found)} classes "
+                    f"({', '.join(found[:6])}{', ...' if len(found) > 6 else ''}), but {asked}; {fix}, or correct the "
+                    "catalog"
                 )
         numbers = {kind: {name: i for i, name in enumerate(names)} for kind, names in self.classes.items()}
         self._spans: dict[tuple[str, str], list[tuple[float, float, int]]] = {}
@@ -41,7 +44,7 @@ class Labels:
         self._numbers = numbers
         self._by_recording = "action" in numbers and not any(kind == "action" for kind, _ in self._spans)
         if self._by_recording:
-            check_actions(self.classes, catalog.recordings, f"catalog {catalog.root}")
+            check_actions(self.classes, catalog.recordings, f"catalog {catalog.place}")
 
     def of(self, recording: Recording, kind: str, first_s: float, last_s: float) -> np.ndarray:
         """1 for every class that is shown from one frame to another, by their times in the file in s: uint8 (C,)."""
@@ -67,7 +70,7 @@ def classes_of(catalog: Catalog, kind: str) -> tuple[str, ...]:
     if kind not in table:
         known = sorted({name for name in table if "/" not in name} | {"action", "perspective"})
         raise UserError(
-            f"catalog {catalog.root}: it has no labels of kind {kind!r}; kinds here: {', '.join(known)}. Label the "
+            f"catalog {catalog.place}: it has no labels of kind {kind!r}; kinds here: {', '.join(known)}. Label the "
             "recordings with segments of that name, or choose another kind"
         )
     return table[kind]

@@ -6,7 +6,6 @@ Every line that is not blank is given back or refused; a line is never dropped, 
 from __future__ import annotations
 
 import codecs
-import csv
 import difflib
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -98,7 +97,7 @@ def _decoded(file: Path, data: bytes) -> str:
 
 def cells(file: Path, number: int, line: str, separator: str) -> list[str]:
     """The values of one line without the spaces around them; raises UserError for quotes that are not in pairs."""
-    value = rf' *"(?:[^"]|"")*"|[^"{separator}]*'
+    value = rf' *"(?:[^"]|"")*" *|[^"{separator}]*'
     line = line.strip(" ")
     if not re.fullmatch(f"(?:{value})(?:{separator}(?:{value}))*", line):
         raise UserError(
@@ -106,8 +105,8 @@ def cells(file: Path, number: int, line: str, separator: str) -> list[str]:
             f'{_short(line)}; remove it, or write a value that holds quotes or {separator!r} as "a ""quoted"" one": '
             "none may span several lines"
         )
-    (values,) = csv.reader([line], delimiter=separator, skipinitialspace=True, strict=True)
-    return [value.strip() for value in values]
+    values = [found.strip() for found in re.findall(f"(?:^|{separator})({value})", line)]
+    return [found[1:-1].replace('""', '"').strip() if found.startswith('"') else found for found in values]
 
 
 def table(file: Path, required: Sequence[str], optional: Sequence[str], problems: Problems) -> Iterator[Row]:
@@ -174,8 +173,8 @@ def relative_path(root: Path, text: str, *, folders: Callable[[Path], bool] = la
     path = PurePosixPath(text)
     if path.is_absolute() or ".." in path.parts:
         raise UserError(
-            f"{text!r} leads out of {root}; write paths relative to it and without '..', and put a link there for "
-            "files that are elsewhere"
+            f"{_short(text)} leads out of {root}; write paths relative to it and without '..', and put a link there "
+            "for files that are elsewhere"
         )
     found = root / text
     if not exists(found) and not folders(found):
@@ -217,4 +216,5 @@ def one_of(value: str, choices: Collection[str]) -> str:
 
 
 def _short(text: str, most: int = 80) -> str:
-    return repr(text if len(text) <= most else f"{text[:most]}...")
+    shown = text if len(text) <= most else f"{text[:most]}..."
+    return f"'{shown}'" if shown.isprintable() else repr(shown)

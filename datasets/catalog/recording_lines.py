@@ -54,8 +54,9 @@ def read_lines(root: Path, csv_file: Path) -> list[Line]:
     """The checked lines, with their labels; raises UserError with all that is wrong in them."""
     if not csv_file.is_file():
         raise UserError(f"{csv_file}: the file is missing; write one with the header {','.join(REQUIRED)}")
-    problems = Problems()
-    checked = (_check(root, csv_file, row, problems) for row in table(csv_file, REQUIRED, OPTIONAL, problems))
+    problems, label_files = Problems(), dict[str, np.ndarray | None]()
+    rows = table(csv_file, REQUIRED, OPTIONAL, problems)
+    checked = (_check(root, csv_file, row, label_files, problems) for row in rows)
     lines = [line for line in checked if line is not None]
     if not lines and not problems:
         raise UserError(f"{csv_file}: it lists no recording; add a line per video under the header")
@@ -64,8 +65,10 @@ def read_lines(root: Path, csv_file: Path) -> list[Line]:
     return lines
 
 
-def _check(root: Path, csv_file: Path, row: Row, problems: Problems) -> Line | None:
-    """One line, or None if it has a problem."""
+def _check(
+    root: Path, csv_file: Path, row: Row, label_files: dict[str, np.ndarray | None], problems: Problems
+) -> Line | None:
+    """One line, or None if it has a problem; `label_files` are those of earlier lines, None if refused."""
     before, values = len(problems.found), row.values
 
     def attempt(column: str, check: Callable[[str], T]) -> T | None:
@@ -82,11 +85,13 @@ def _check(root: Path, csv_file: Path, row: Row, problems: Problems) -> Line | N
     perspective = attempt("perspective", lambda text: _PERSPECTIVES[one_of(text, _PERSPECTIVES)] if text else None)
     path = attempt("path", lambda text: relative_path(root, text, folders=is_image_folder) if text else None)
     offset_s = attempt("start_offset_s", seconds) if values.get("start_offset_s") else 0.0
-    labels = attempt("labels", lambda text: read_labels(relative_path(root, text))) if values.get("labels") else None
+    if (file := values.get("labels")) and file not in label_files:
+        label_files[file] = attempt("labels", lambda text: read_labels(relative_path(root, text)))
+    labels = label_files[file] if file else None
     in_seconds = any(values.get(name) for name in _SECONDS)
     span = _seconds(attempt, values) if in_seconds else _frames(attempt, values)
     images = _images(attempt, values, path) if path else None
-    if len(problems.found) > before or perspective is None or offset_s is None:
+    if len(problems.found) > before or perspective is None or offset_s is None or (file and labels is None):
         return None
     return Line(row.number, values, perspective, offset_s, labels, span, in_seconds, images)
 

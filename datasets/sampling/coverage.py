@@ -20,8 +20,10 @@ NAMED = 3
 
 @dataclass(frozen=True)
 class _Finding:
-    """One scene or action, and why it is not drawn."""
+    """A scene, or a camera of one, or an action, and why it is not drawn."""
 
+    of: tuple[str, ...]
+    """Which scene or action."""
     cause: str
     lost: float
     """Share of it that is never drawn."""
@@ -33,7 +35,8 @@ def clock_warnings(recordings: Sequence[Recording]) -> list[str]:
     apart, short = [], []
     for cameras in scenes:
         loners = _loners(cameras)
-        apart += [_Finding(clock_error(camera, [r for r in cameras if r is not camera]), 1.0) for camera in loners]
+        others = {camera.id: [r for r in cameras if r is not camera] for camera in loners}
+        apart += [_Finding(_key(camera), clock_error(camera, others[camera.id]), 1.0) for camera in loners]
         together = [r for r in cameras if r not in loners]
         if len(together) > 1:
             short += _lost(together, [overlap(together)])
@@ -63,7 +66,7 @@ def _of_plan(plan: Plan) -> list[str]:
     wanted = [r for r in plan.catalog.recordings if any(fits(r, view) for view in sampling.views.values())]
     drawn = {plan.catalog.recordings[i].id for i in plan.drawn}
     if sampling.pairing == "unpaired":
-        left_out = [_Finding(_alone(plan, action), 1.0) for action in _without(wanted, drawn)]
+        left_out = [_Finding((action,), _alone(plan, action), 1.0) for action in _without(wanted, drawn)]
         return _listed(left_out, "of the catalog's actions: no two files to pair, so 'unpaired' leaves them out")
     if sampling.pairing == "single":
         return []
@@ -72,7 +75,7 @@ def _of_plan(plan: Plan) -> list[str]:
     for cameras in scenes:
         shown = [r for r in cameras if r.id in drawn]
         if left := [r for r in cameras if r.id not in drawn]:
-            missed.append(_Finding(_unpaired(left, cameras, sampling), len(left) / len(cameras)))
+            missed.append(_Finding(_key(cameras[0]), _unpaired(left, cameras, sampling), len(left) / len(cameras)))
         if sampling.pairing == "group" and len(shown) > 1:
             short += _lost(shown, _group_spans(shown, sampling))
         if sampling.pairing == "synchronized" and len(shown) > 1:
@@ -89,19 +92,31 @@ def _of_plan(plan: Plan) -> list[str]:
 
 
 def _listed(findings: list[_Finding], heading: str) -> list[str]:
-    """One warning: how many, and the worst of them by name."""
+    """One warning: how many scenes or actions, and the worst findings by name."""
     if not findings:
         return []
     worst = sorted(findings, key=lambda finding: -finding.lost)[:NAMED]
     more = [f"  ... and {len(findings) - NAMED} more"] if len(findings) > NAMED else []
-    return ["\n".join([f"{len(findings)} {heading}:", *(f"  {finding.cause}" for finding in worst), *more])]
+    return [
+        "\n".join(
+            [
+                f"{len({finding.of for finding in findings})} {heading}:",
+                *(f"  {finding.cause}" for finding in worst),
+                *more,
+            ]
+        )
+    ]
 
 
 def _scenes(recordings: Iterable[Recording]) -> list[list[Recording]]:
-    found: dict[tuple[str, bool, str], list[Recording]] = {}
+    found: dict[tuple[str, ...], list[Recording]] = {}
     for recording in recordings:
-        found.setdefault((recording.dataset, recording.has_pixels, recording.scene), []).append(recording)
+        found.setdefault(_key(recording), []).append(recording)
     return list(found.values())
+
+
+def _key(recording: Recording) -> tuple[str, ...]:
+    return recording.dataset, str(recording.has_pixels), recording.scene
 
 
 def _loners(cameras: list[Recording]) -> list[Recording]:
@@ -132,6 +147,7 @@ def _lost(cameras: list[Recording], shown_s: list[tuple[float, float]]) -> list[
     what = f"starts at {cause.start_s:.1f} s" if late_s > early_s else f"ends at {cause.end_s:.1f} s"
     return [
         _Finding(
+            _key(cause),
             f"scene {cause.scene!r}: camera {cause.view} ({cause.path}) {what} of a take of {take_s:.1f} s: "
             f"{lost:.0%} of the take is never drawn",
             lost,

@@ -15,6 +15,10 @@ from crossview.errors import UserError
 
 MISSING = -1
 """A slot that no camera of the scene fills."""
+_MIXED = (
+    "; cameras that never ran together can only be trained on beside others, as a catalog of `data.mix` that has the "
+    "pairing 'paired'"
+)
 
 
 def fits(recording: Recording, view: View) -> bool:
@@ -75,11 +79,7 @@ class Pairs:
             (_, _, action), (first, second) = next(iter(grouped.items()))
             raise UserError(_no_partner(catalog, sampling, action, len(first), len(second)))
         if not self.rows:
-            when = " that run at one time" if sampling.pairing == "synchronized" else ""
-            raise UserError(
-                f"catalog {catalog.root}: no scene has two cameras for the views {_named(sampling)}{when}; pairing "
-                f"{sampling.pairing!r} needs them: give the cameras of a take one scene and clock, or take 'unpaired'"
-            )
+            raise UserError(_no_pair(catalog, sampling, [members for members in grouped.values() if all(members)]))
 
     def _add(self, first: list[int], second: list[int]) -> None:
         """Take in recordings that may all be paired, except a file with itself."""
@@ -172,21 +172,39 @@ def _check_clock(catalog: Catalog, cameras: list[int], problems: Problems) -> No
     first_s, last_s = overlap(found)
     furthest = max(found, key=lambda r: abs(r.start_offset_s))
     problems.add(
-        f"catalog {catalog.root}: the cameras {', '.join(r.view for r in found)} of scene {found[0].scene!r} have no "
+        f"catalog {catalog.place}: the cameras {', '.join(r.view for r in found)} of scene {found[0].scene!r} have no "
         f"common instant (the last starts at {first_s:.1f} s, the first ends at {last_s:.1f} s)"
-        f"{_milliseconds(furthest, [r for r in found if r is not furthest])}: correct start_offset_s, or pair them as "
-        "'paired'"
+        f"{_milliseconds(furthest, [r for r in found if r is not furthest])}: correct start_offset_s{_MIXED}"
     )
 
 
 def clock_error(camera: Recording, others: Sequence[Recording]) -> str:
     """That a camera never runs while others of its scene do, and what may be wrong with its start_offset_s."""
-    first_s, last_s = min(r.start_s for r in others), max(r.end_s for r in others)
     return (
         f"scene {camera.scene!r}: camera {camera.view} ({camera.path}) runs from {camera.start_s:.1f} to "
-        f"{camera.end_s:.1f} s, {', '.join(r.view for r in others[:3])}{', ...' if len(others) > 3 else ''} from "
-        f"{first_s:.1f} to {last_s:.1f} s{_milliseconds(camera, others)}"
+        f"{camera.end_s:.1f} s, {_first_three([_span(group) for group in _without_gaps(others)])}"
+        f"{_milliseconds(camera, others)}"
     )
+
+
+def _without_gaps(recordings: Sequence[Recording]) -> list[list[Recording]]:
+    """Groups of cameras, in order of time, of which some camera runs at every instant of the group's span."""
+    groups: list[list[Recording]] = []
+    for recording in sorted(recordings, key=lambda r: r.start_s):
+        if groups and recording.start_s <= max(r.end_s for r in groups[-1]):
+            groups[-1].append(recording)
+        else:
+            groups.append([recording])
+    return groups
+
+
+def _span(group: Sequence[Recording]) -> str:
+    first_s, last_s = min(r.start_s for r in group), max(r.end_s for r in group)
+    return f"{_first_three([r.view for r in group])} from {first_s:.1f} to {last_s:.1f} s"
+
+
+def _first_three(names: Sequence[str]) -> str:
+    return ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
 
 
 def _milliseconds(camera: Recording, others: Sequence[Recording]) -> str:
@@ -209,10 +227,25 @@ def candidates(catalog: Catalog, name: str, view: View) -> list[int]:
     if not found:
         here = sorted({str(r.perspective) for r in catalog.recordings}) or ["no recording at all"]
         raise UserError(
-            f"catalog {catalog.root}: view {name!r} asks for {view.perspective!r} recordings, but the catalog holds "
-            f"{', '.join(here)}; correct the catalog's perspective column or choose another pairing"
+            f"catalog {catalog.place}: view {name!r} asks for {view.perspective!r} recordings, but the catalog holds "
+            f"{', '.join(here)}; add such recordings to the catalog, or correct its perspective column"
         )
     return found
+
+
+def _no_pair(catalog: Catalog, sampling: Sampling, scenes: Sequence[tuple[list[int], list[int]]]) -> str:
+    """Why no scene gives a pair; `scenes` have cameras for both views."""
+    what = f"catalog {catalog.place}: no scene has two cameras for the views {_named(sampling)}"
+    needs = f"which the method's pairing {sampling.pairing!r} needs"
+    apart = [(i, j) for first, second in scenes for i in first for j in second if i != j]
+    if sampling.pairing != "synchronized" or not apart:
+        return f"{what}, {needs}: give the cameras of a take one scene"
+    recordings = catalog.recordings
+    pair = sorted((recordings[k] for k in apart[0]), key=lambda r: abs(r.start_offset_s))
+    return (
+        f"{what} that run at one time, {needs}; {clock_error(pair[1], [pair[0]])}: give the cameras of a take one "
+        f"clock by start_offset_s{_MIXED}"
+    )
 
 
 def _named(sampling: Sampling) -> str:
@@ -222,6 +255,6 @@ def _named(sampling: Sampling) -> str:
 def _no_partner(catalog: Catalog, sampling: Sampling, action: str, first: int, second: int) -> str:
     counts: Iterable[str] = (f"{n} for {v}" for n, v in zip((first, second), sampling.views, strict=True))
     return (
-        f"catalog {catalog.root}: action {action!r} has {' and '.join(counts)}, so no two different files to pair; "
+        f"catalog {catalog.place}: action {action!r} has {' and '.join(counts)}, so no two different files to pair; "
         "pairing 'unpaired' needs one for each view of every action: add a recording, drop the action, or merge it"
     )

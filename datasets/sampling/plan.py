@@ -79,7 +79,7 @@ class Plan:
                     "both must be above 0: catalog the file again or drop it"
                 )
         self.catalog = catalog
-        self.labels = labels or Labels(catalog, sampling.labels)
+        self.labels = labels or Labels(catalog, sampling.labels, sampling.label_options)
         self.sampling = sampling
         self.seed = seed
         kinds: dict[str, type[Singles | Pairs | Groups]] = {"single": Singles, "group": Groups}

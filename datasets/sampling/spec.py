@@ -84,6 +84,8 @@ class Sampling:
     labels: dict[str, int] = field(default_factory=dict)
     """Labels that travel with each clip: kind to number of classes. Kinds are names of the catalog's segments,
     "action", and "perspective" (exo 0, ego 1)."""
+    label_options: dict[str, str] = field(default_factory=dict)
+    """Which option of the command line sets the number of classes of a kind; errors name it."""
     scores: dict[str, int] = field(default_factory=dict)
     """Teachers' logits that travel with each clip: task of the teacher store to their number."""
     boxes: int = 0

@@ -52,7 +52,8 @@ class WorldConfig:
     def __post_init__(self) -> None:
         unknown = [a for a in self.actions if a not in PHASES]
         if unknown or not self.actions:
-            raise UserError(f"world: actions is {self.actions}; choose at least one of {', '.join(PHASES)}")
+            given = ", ".join(self.actions) or "empty"
+            raise UserError(f"world: actions is {given}; choose at least one of {', '.join(PHASES)}")
         if self.size_px % 16 or self.size_px < 32:
             raise UserError(f"world: size_px is {self.size_px}; it must be a multiple of 16 and at least 32")
         for name, low, high in (

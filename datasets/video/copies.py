@@ -134,13 +134,13 @@ def plan(catalog: Catalog, out: Path, encoding: Encoding, *, time_limit_s: float
         if recording.has_pixels and recording.path not in jobs:
             jobs[recording.path] = _job(catalog, recording, out)
     if not jobs:
-        raise UserError(f"catalog {catalog.root}: it has no video to copy; name a catalog of videos")
+        raise UserError(f"catalog {catalog.place}: it has no video to copy; name a catalog of videos")
     sources: dict[str, str] = {}
     for job in jobs.values():
         other = sources.setdefault(job.copy_path, job.path)
         if other != job.path:
             raise UserError(
-                f"catalog {catalog.root}: the copies of {other} and {job.path} would both be {job.copy_path}; rename "
+                f"catalog {catalog.place}: the copies of {other} and {job.path} would both be {job.copy_path}; rename "
                 "one"
             )
     return Work(tuple(jobs.values()), out, encoding, time_limit_s)
@@ -150,7 +150,7 @@ def _job(catalog: Catalog, recording: Recording, out: Path) -> Job:
     relative = PurePosixPath(recording.path)
     if relative.is_absolute() or ".." in relative.parts:
         raise UserError(
-            f"catalog {catalog.root}: path {recording.path!r} leaves the root; make paths relative to the root"
+            f"catalog {catalog.place}: path {recording.path!r} leaves the root; make paths relative to the root"
         )
     if recording.kind == "frames" or relative.suffix != ".mp4":
         relative = relative.with_name(relative.name.replace("*", "_") + ".mp4")

@@ -52,6 +52,10 @@ def printable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
+_BROKEN = (av.error.InvalidDataError, av.error.EOFError)
+"""What the library raises where bytes are none of the format's, or too few."""
+
+
 @contextmanager
 def as_unreadable(path: Path) -> Iterator[None]:
     """Raise what a codec library raises as UnreadableVideo.
@@ -62,6 +66,8 @@ def as_unreadable(path: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
+    except _BROKEN as error:
+        raise _damaged(path) from error
     except Exception as error:
         said = getattr(error, "strerror", None) or str(error)
         kind = "" if said and isinstance(error, av.FFmpegError | OSError) else f"{type(error).__name__}: "
@@ -89,10 +95,18 @@ def opened(path: Path, time_limit_s: float) -> Iterator[tuple[InputContainer, Vi
     with as_unreadable(path):
         try:
             # An absolute path is never read as a URL, whatever the file's name contains.
-            with av.open(str(file.absolute()), metadata_errors="replace", timeout=time_limit_s) as container:
+            with _container(path, file.absolute(), time_limit_s) as container:
                 yield container, _video_stream(path, container)
         except av.error.ExitError as error:
             raise _too_slow(path, time_limit_s) from error
+
+
+def _container(path: Path, file: Path, time_limit_s: float) -> InputContainer:
+    try:
+        return av.open(str(file), metadata_errors="replace", timeout=time_limit_s)
+    except _BROKEN as error:
+        what = "empty" if file.stat().st_size == 0 else "no video file, or cut off or damaged"
+        raise UnreadableVideo(f"{path}: it is {what}; copy it again") from error
 
 
 def _video_stream(path: Path, container: InputContainer) -> VideoStream:
@@ -108,6 +122,10 @@ def _video_stream(path: Path, container: InputContainer) -> VideoStream:
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     stream.codec_context.thread_count = 1  # two threads gain nothing per CPU second
     return stream
+
+
+def _damaged(path: Path, where: str = "") -> UnreadableVideo:
+    return UnreadableVideo(f"{path}: it is cut off or damaged{where}; copy it again")
 
 
 def _too_slow(path: Path, time_limit_s: float) -> TooSlow:
@@ -162,15 +180,16 @@ def sequential(
                 if packet_seen:
                     packet_seen(packet)
             if packet.is_corrupt:
-                raise UnreadableVideo(f"{path}: it is cut off or damaged in packet {packets - 1}")
+                raise _damaged(path, f" in packet {packets - 1}")
             for frame in stream.decode(packet):
                 if frame.is_corrupt:
-                    raise UnreadableVideo(f"{path}: the picture at {frame.time} s is damaged")
+                    raise _damaged(path, "" if frame.time is None else f" at {frame.time:.2f} s")
                 limit.frame_read()
                 yield frame, stream
                 limit.resume()
         if packets < len(stream.index_entries):  # an index may list key frames only, so never demand equality
-            raise UnreadableVideo(f"{path}: its index lists {len(stream.index_entries)} packets, {packets} are there")
+            listed = len(stream.index_entries)
+            raise _damaged(path, f": its index lists {listed} packets, {packets} are there")
 
 
 def on_this_node(path: Path) -> Path:

@@ -35,7 +35,7 @@ class Draws:
             found = [(action, clip) for clip in itertools.islice(clips, per_action)]
             if not found:
                 raise UserError(
-                    f"fine-tuning: none of {len(mine)} recordings of {action!r} in split {self.part.split!r} can be "
+                    f"few_clips: none of {len(mine)} recordings of {action!r} in split {self.part.split!r} can be "
                     "read; fix the files or catalog others"
                 )
             drawn += found
@@ -51,7 +51,7 @@ class Draws:
             found += [(self.recordings[index].action, clip) for clip in (() if clips is None else clips)]
         if not found:
             raise UserError(
-                f"fine-tuning: none of the {len(self.recordings)} recordings to score in split {self.part.split!r} can "
+                f"few_clips: none of the {len(self.recordings)} recordings to score in split {self.part.split!r} can "
                 "be read; fix the files or catalog others"
             )
         return found

@@ -133,7 +133,7 @@ def _train(model: Classifier, clips: Tensor, labels: Tensor, recipe: FineTuning,
             loss = functional.cross_entropy(logits, labels[chosen])
             if not math.isfinite(loss.item()):
                 raise UserError(
-                    f"fine-tuning: the loss is {loss.item()}; clip embeddings must be finite: check the checkpoint, or "
+                    f"few_clips: the loss is {loss.item()}; clip embeddings must be finite: check the checkpoint, or "
                     f"lower encoder_lr (now {recipe.encoder_lr:g})"
                 )
             optimizer.zero_grad(set_to_none=True)

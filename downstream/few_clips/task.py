@@ -56,13 +56,13 @@ class Task(task.Task[Options, EncoderPart]):
         for (split, _), actions in zip(splits, (tuned, scored), strict=True):
             if not actions:
                 yield (
-                    f"fine-tuning: split {split!r} has no {PERSPECTIVE} recording of the cameras "
+                    f"few_clips: split {split!r} has no {PERSPECTIVE} recording of the cameras "
                     f"{', '.join(sorted(facts.seen))} that were trained on; leave the task 'few_clips' out, or catalog "
                     "such recordings"
                 )
         if len(tuned) == 1:
             yield (
-                f"fine-tuning: all {PERSPECTIVE} recordings to tune on show the action {tuned.pop()!r}; it takes at "
+                f"few_clips: all {PERSPECTIVE} recordings to tune on show the action {tuned.pop()!r}; it takes at "
                 "least two: take a catalog with several actions, or leave the task 'few_clips' out"
             )
         elif tuned:
@@ -129,7 +129,7 @@ class HeadOnly(Task):
 def _unknown(evaluated: set[str], actions: list[str]) -> Iterator[str]:
     for action in sorted(evaluated - set(actions)):
         yield (
-            f"fine-tuning: action {action!r} is evaluated, but no {PERSPECTIVE} recording to tune on shows it; "
+            f"few_clips: action {action!r} is evaluated, but no {PERSPECTIVE} recording to tune on shows it; "
             f"those show {', '.join(actions)}: tune on a split that holds every action, or leave the task 'few_clips' "
             "out"
         )

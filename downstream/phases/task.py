@@ -157,8 +157,9 @@ def _missing_labels(catalog: str, split: str, recordings: tuple[Recorded, ...]) 
     if bare:
         yield (
             f"phases: {len(bare)} of {len(recordings)} recordings of split {split!r} (first {bare[0]!r}) of catalog "
-            f"{catalog} have no frame labels named {LABELS!r}; evaluation of phases needs a phase of every frame: add "
-            "them to the label file and make the catalog again, or choose other --tasks"
+            f"{catalog} have no frame labels named {LABELS!r}; evaluation of phases needs a phase of every frame: "
+            "write them to label files and make the catalog again (a folder's CSV names the files in its column "
+            "'labels'), or choose other --tasks"
         )
 
 

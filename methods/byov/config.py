@@ -10,7 +10,7 @@ from crossview.datasets.sampling.geometry import Geometry
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.errors import UserError
 from crossview.methods.base_config import Base
-from crossview.methods.recipe import LossWeights, Optim, Recipe
+from crossview.methods.recipe import LossWeights, Optim, Recipe, values_of
 
 TimeCode = Literal["continuous", "index", "none"]
 
@@ -105,7 +105,7 @@ class Config:
                 )
         for part, stack in (("encoder", self.encoder), ("decoder", self.decoder)):
             if min(stack.width, stack.depth, stack.heads, stack.mlp_ratio) <= 0 or stack.width % stack.heads:
-                raise UserError(f"{part} is {stack}; all must be above 0 and heads must divide the width")
+                raise UserError(f"{part} has {values_of(stack)}; all must be above 0 and heads must divide the width")
         if self.segment_embedding and not (self.weights.mcm_ego or self.weights.mcm_exo):
             raise UserError("segment_embedding is on, but both MCM weights are 0 and only MCM uses it: turn it off")
 

@@ -189,6 +189,7 @@ class Config:
             views={"clip": view},
             pairing="single",
             labels=dict(self.classes) if w.action else {},
+            label_options={kind: f"method.classes.{kind}" for kind in self.classes},
             scores=scores,
             boxes=self.boxes if w.maps else 0,
         )

@@ -11,7 +11,7 @@ from crossview.datasets.sampling.geometry import Geometry
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.errors import UserError
 from crossview.methods.base_config import Base
-from crossview.methods.recipe import Optim, Recipe
+from crossview.methods.recipe import Optim, Recipe, values_of
 
 CLIP_SCALE = 1 / 0.07
 """CLIP's initial logit scale."""
@@ -38,7 +38,7 @@ class Encoder:
 
     def __post_init__(self) -> None:
         if min(self.width, self.depth, self.heads, self.hidden) < 1 or self.width % self.heads:
-            raise UserError(f"encoder is {self}; sizes must be at least 1 and heads must divide the width")
+            raise UserError(f"encoder has {values_of(self)}; sizes must be at least 1 and heads must divide the width")
         if not 0 <= self.dropout < 1:
             raise UserError(f"encoder.dropout is {self.dropout}; it must lie in [0, 1)")
 

@@ -10,7 +10,7 @@ from typing import Literal
 from crossview.datasets.sampling.geometry import Geometry
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.errors import UserError
-from crossview.methods.recipe import LossWeights, Optim, Recipe
+from crossview.methods.recipe import LossWeights, Optim, Recipe, values_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +165,9 @@ class Config:
         for name in ("encoder", "same_decoder", "cross_decoder"):
             stack = getattr(self, name)
             if min(stack.width, stack.depth, stack.heads, stack.mlp_ratio) <= 0 or stack.width % stack.heads:
-                raise UserError(f"{name} is {stack}; all values must be above 0 and heads must divide the width")
+                raise UserError(
+                    f"{name} has {values_of(stack)}; all values must be above 0 and heads must divide the width"
+                )
             if stack.width % 2 or stack.width < 6:
                 raise UserError(f"{name}.width is {stack.width}; it must be even, and at least 6 for its positions")
         if not 0 <= self.flip <= 1 or not all(0 < s <= 1 for s in self.crop_scales):
@@ -205,7 +207,12 @@ class Config:
         """Two cameras of one scene at the same T instants; for fine-tuning, labelled clips of one camera."""
         view = View(perspective="any", frames=self.frames, fps=self.fps, size_px=self.size_px, geometry=self.geometry)
         if self.stage == "finetune":
-            return Sampling(views={"video": view}, pairing="single", labels={"action": self.finetuning.classes})
+            return Sampling(
+                views={"video": view},
+                pairing="single",
+                labels={"action": self.finetuning.classes},
+                label_options={"action": "method.finetuning.classes"},
+            )
         return Sampling(views={"source": view, "target": view}, pairing="synchronized")
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +19,7 @@ from crossview.errors import OUT_OF_MEMORY, UserError
 from crossview.platform.cli.evaluate import embed, evaluate
 from crossview.platform.cli.jobs import check_cluster, logs, status, stop, submit
 from crossview.platform.cli.options import parse, parse_train, parse_tune
+from crossview.platform.cli.outputs import check_file, check_folder
 from crossview.platform.config import method_names, presets
 from crossview.storage import is_local, named
 
@@ -125,6 +129,7 @@ def view(catalog: Run, /, scene: str | None = None, out: Path = Path("contact_sh
     from crossview.datasets.catalog import Catalog
     from crossview.platform.report.contact_sheet import contact_sheet
 
+    check_file(out)
     loaded = Catalog.load(catalog)
     contact_sheet(loaded, scene or loaded.recordings[0].scene, out, instants)
     print(f"The contact sheet is saved to {out}")
@@ -213,6 +218,7 @@ def _on_a_disk(out: Path) -> None:
     """A study renders videos and links weights in its folder."""
     if not is_local(out):
         raise UserError(f"--out {out}: a study must be on a disk or a mounted share; choose such a folder")
+    check_folder(out)
 
 
 def _overview(*, ok: bool) -> None:
@@ -225,6 +231,29 @@ def _overview(*, ok: bool) -> None:
     raise SystemExit(0 if ok else 2)
 
 
+@contextlib.contextmanager
+def _sigterm_said(command: str) -> Iterator[None]:
+    """Within the block, SIGTERM ends this process at once, as without it, but with a line that says so."""
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    process = os.getpid()
+
+    def end(number: int, _frame: object) -> None:
+        if os.getpid() == process:  # and not a forked one
+            os.write(2, f"crossview {command}: ended by SIGTERM\n".encode())
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is end:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command; bad input ends with status 2 and one line, a defect with status 1 and its traceback."""
     args = list(sys.argv[1:] if argv is None else argv)
@@ -233,7 +262,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if args[0] not in COMMANDS:
             raise _unknown("command", args[0], COMMANDS)
-        with named():
+        with named(), _sigterm_said(args[0]):
             if args[0] in PARSED:
                 parse(PARSED[args[0]], args=args[1:], prog=f"crossview {args[0]}")
             else:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
+import inspect
+import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
@@ -100,10 +104,40 @@ def _parse(kind: Any, command: str, args: Sequence[str], **defaults: Any) -> tup
 
 
 def parse(command: Any, **options: Any) -> Any:
-    """What `tyro.cli` gives, where every path may be a URI."""
+    """What `tyro.cli` gives, where every path may be a URI; raises the UserError of a value that is refused.
+
+    tyro takes it for one of its own errors, ends the process (SystemExit) and draws a box, which is held back for that.
+    """
     registry = tyro.constructors.ConstructorRegistry()
     registry.primitive_rule(_path)
-    return tyro.cli(command, registry=registry, **options)
+    runs, box = inspect.isfunction(command), io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            found = tyro.cli(_bound(command) if runs else command, registry=registry, **options)
+    except SystemExit as end:
+        if refused := _refusal(end):
+            raise refused from None
+        sys.stderr.write(box.getvalue())
+        raise
+    return found() if runs else found
+
+
+def _bound(command: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:
+    """The command with its options, which is then called outside of tyro."""
+
+    @functools.wraps(command)
+    def bound(*args: Any, **options: Any) -> Callable[[], Any]:
+        return functools.partial(command, *args, **options)
+
+    return bound
+
+
+def _refusal(end: BaseException) -> UserError | None:
+    """The UserError that led to it."""
+    cause = end.__context__
+    while cause is not None and not isinstance(cause, UserError):
+        cause = cause.__context__
+    return cause
 
 
 def _path(asked: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Path] | None:

@@ -8,7 +8,7 @@ import importlib.util
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from crossview.datasets.catalog.spans import Part, check_splits
 from crossview.datasets.sampling.coverage import clock_warnings
 from crossview.errors import UserError
 from crossview.platform.cli.options import parse
+from crossview.platform.cli.outputs import check_folder
 from crossview.platform.progress import Progress, console, warn
 
 Own = TypeVar("Own")
@@ -64,7 +65,7 @@ def dataset(name: str, args: Sequence[str]) -> None:
         prog=f"crossview prepare {name}",
         description=module.__doc__,
     )
-    _reach(request.out)
+    check_folder(request.out)
     with ticking("reading") as tick:
         made = module.catalog(request.options, prober=Prober(request.out / INDICES, tick))
     check_share(made, request.max_quarantined)
@@ -173,6 +174,7 @@ def synthetic(
         size_px=size_px,
         workers=workers or os.cpu_count() or 1,
     )
+    check_folder(out)
     with ticking("rendering") as tick, storage.staged(out) as here:
         if layout == "synchronized":
             made = write(config, here, tick)
@@ -223,7 +225,7 @@ def copies(
         raise UserError(f"--actors is {actors}; at least 1 copy is made at a time: pass 1 or more, or leave it out")
     encoding = Encoding(size_px, gop, crf)
     source = Catalog.load(catalog)
-    _reach(out)
+    check_folder(out)
     with Progress("copying", 0, "videos") as line:
 
         def tick(done: int, total: int) -> None:
@@ -358,12 +360,6 @@ def _tell(count: int, total: int, what: str, folder: Path) -> None:
     console.print(f"{count} of {total} recordings: {what}\nTeacher tables are saved to {folder}", highlight=False)
 
 
-def _reach(out: Path) -> None:
-    """Find out before hours of work that a remote place cannot be reached."""
-    if not storage.is_local(out):
-        storage.make_folder(out)
-
-
 def _save(catalog: Catalog, out: Path) -> None:
     catalog.save(out)
     _describe(catalog, out)
@@ -380,10 +376,23 @@ def _describe(catalog: Catalog, out: Path) -> None:
             console.print(said, highlight=False)
         if without := sum(r.id not in of for r in catalog.recordings):
             console.print(f"{which}without a split: {without} recordings, which take no part", highlight=False)
+        warn(_one_sided(catalog, of, which))
     for broken in catalog.quarantined:
         console.print(f"quarantined: {broken.path}: {broken.reason}", highlight=False, markup=False)
     warn(clock_warnings(catalog.recordings))
     console.print(f"The catalog is saved to {out}", highlight=False)
+
+
+def _one_sided(catalog: Catalog, of: Mapping[str, str], which: str) -> Iterator[str]:
+    """Perspectives that some split of a protocol lacks."""
+    there = {(of[r.id], r.perspective) for r in catalog.recordings if r.id in of}
+    splits = sorted({split for split, _ in there})
+    for perspective in ("ego", "exo"):
+        if lacking := [split for split in splits if (split, perspective) not in there]:
+            yield (
+                f"{which}no {perspective} recording in {', '.join(lacking)}: methods and tasks that need both "
+                "perspectives cannot use it; if there should be some, correct the column 'perspective'"
+            )
 
 
 @contextmanager

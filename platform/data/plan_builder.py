@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from crossview.datasets.catalog import Catalog
 from crossview.datasets.catalog.labels import Labels
 from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.plan import Plan
+from crossview.datasets.sampling.spec import Sampling
 from crossview.errors import UserError
 from crossview.platform.config import Data, Experiment
 
@@ -37,7 +39,12 @@ def build_plan(
     """
     data, seed, sampling = experiment.data, experiment.seed, experiment.method.sampling()
     main, *further = catalogs
-    plans = [Plan(training_part(main, data), sampling, seed, Labels(labelled or main, sampling.labels))]
+    labels = Labels(labelled or main, sampling.labels, sampling.label_options)
+    part = training_part(main, data)
+    try:
+        plans = [Plan(part, sampling, seed, labels)]
+    except UserError as error:
+        raise _by_choice(error, main, data, sampling) from error
     for k, (source, catalog) in enumerate(zip(data.mix, further, strict=True)):
         asked = replace(sampling, pairing=source.pairing or sampling.pairing)
         own_seed = int(np.random.SeedSequence((seed, k + 1)).generate_state(1)[0])
@@ -46,6 +53,27 @@ def build_plan(
         return plans[0]
     shares = [source.share for source in data.mix]
     return Mixture(plans, [1 - sum(shares), *shares], seed)
+
+
+def _by_choice(error: UserError, catalog: Catalog, data: Data, sampling: Sampling) -> UserError:
+    """The error of a plan, or one that names --data.views and --data.actions where they are the cause of it."""
+    chosen = {"views": data.views, "actions": data.actions}
+    given = [f"--data.{name} {shlex.join(values)}" for name, values in chosen.items() if values is not None]
+    if not given:
+        return error
+    whole = catalog.select(data.split)
+    try:
+        Plan(whole, sampling, 0, Labels(catalog, sampling.labels, sampling.label_options))
+    except UserError:
+        return error
+    wanted = ", ".join(f"{name} ({view.perspective})" for name, view in sampling.views.items())
+    cameras = ", ".join(sorted({f"{r.view} ({r.perspective})" for r in whole.recordings}))
+    return UserError(
+        f"{' and '.join(given)}: with these recordings alone nothing can be drawn for the views {wanted} and the "
+        f"pairing {sampling.pairing!r}, but it can from all of split {data.split!r}: name more of its cameras, which "
+        f"are {cameras}"
+        + (f", or more of its {len({r.action for r in whole.recordings})} actions" if data.actions else "")
+    )
 
 
 def plan_for(experiment: Experiment[Any]) -> Plan | Mixture:
@@ -62,7 +90,7 @@ def training_part(catalog: Catalog, data: Data) -> Catalog:
         known = {str(getattr(r, column)) for r in part.recordings}
         if not set(wanted) <= known:
             raise UserError(
-                f"data.{option} is {', '.join(wanted)}; split {data.split!r} of catalog {catalog.root} has "
+                f"data.{option} is {', '.join(wanted)}; split {data.split!r} of catalog {catalog.place} has "
                 f"the {option} {', '.join(sorted(known))}: name some of these"
             )
         part = part.keep(lambda r, column=column, kept=frozenset(wanted): getattr(r, column) in kept)  # type: ignore[misc]

@@ -129,13 +129,13 @@ class RowDecoder:
         if "features" not in kinds:
             return None
         if len(kinds) > 1:
-            raise UserError(f"catalog {catalog.root}: it mixes videos and features; train on one of them")
+            raise UserError(f"catalog {catalog.place}: it mixes videos and features; train on one of them")
         for recording in catalog.recordings:
             try:
                 return feature_shape(catalog.file(recording), recording)[1:]
             except (UnreadableVideo, FileNotFoundError):
                 continue
-        raise UserError(f"catalog {catalog.root}: none of its {len(catalog.recordings)} feature files can be read")
+        raise UserError(f"catalog {catalog.place}: none of its {len(catalog.recordings)} feature files can be read")
 
     def empty(self, rows: int) -> Arrays:
         """Zeros in the shapes of `rows` rows: (rows, windows, [V,] T, *frame), frames and counts beside them."""

@@ -69,7 +69,7 @@ def embedded(job: Job, make: Callable[..., Work], folder: Path, where: Where, wh
             bad = len(quarantine.files)
             line.advance(recording.num_frames, f"{bad} files quarantined" if bad else "")
     if not found:
-        raise UserError(f"catalog {job.catalog.root}: none of its {len(recordings)} recordings can be read")
+        raise UserError(f"catalog {job.catalog.place}: none of its {len(recordings)} recordings can be read")
     return {index: found[index] for index in sorted(found)}
 
 

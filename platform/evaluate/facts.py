@@ -25,7 +25,7 @@ def facts_of(method: str, data: Data, catalog: Catalog, split: str, fit_split: s
     """Facts of an evaluation, of both splits with `fitted`; raises ValueError for a split without recordings."""
     return Facts(
         method=method,
-        catalog=str(catalog.root),
+        catalog=str(catalog.place),
         split=split,
         fit_split=fit_split,
         test=recorded(ordered(catalog.select(split))),
@@ -51,9 +51,10 @@ def check_splits(tasks: Iterable[Task[Any, Any]], split: str, fit_split: str) ->
     """Whether any task fits something; raises ValueError if it would fit on evaluated recordings."""
     fitted = any(task.options.fitted for task in tasks)
     if fitted and fit_split in (split, "test"):
+        fix = "--split val" if split == fit_split == "train" else "--fit-split train"
         raise UserError(
-            f"split is {split!r} and fit_split is {fit_split!r}; classifiers are fitted on videos that are not "
-            "evaluated, and never on test: evaluate another split, such as val, and fit on train"
+            f"--split is {split!r} and --fit-split {fit_split!r}; classifiers are fitted on videos that are not "
+            f"evaluated, and never on test: pass {fix}"
         )
     return fitted
 

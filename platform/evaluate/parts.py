@@ -153,7 +153,7 @@ def is_whole(part: Part) -> bool:
 def sample_batch(run: OpenRun, catalog: Catalog, samples: int) -> Batch:
     """Up to `samples` samples of the recordings, drawn as in training but for their centre, decoded in this process."""
     sampling = run.experiment.method.sampling().evaluated()
-    labels = Labels(run.catalog, sampling.labels)  # of all splits, as in training
+    labels = Labels(run.catalog, sampling.labels, sampling.label_options)  # of all splits, as in training
     plan = Plan(on_features(run, catalog, 64), sampling, SEED, labels)
     rows = max(1, min(samples // sampling.windows, plan.rows_per_epoch))
     shard = Shard(start_step=0, stop_step=1, batch=rows, micro_batch=rows)

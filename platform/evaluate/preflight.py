@@ -100,7 +100,7 @@ def _undrawable(task: Task[Any, Any], experiment: Experiment[Any], catalog: Cata
         return []
     sampling = experiment.method.sampling()
     try:
-        labels = Labels(catalog, sampling.labels)  # of all splits, as in training
+        labels = Labels(catalog, sampling.labels, sampling.label_options)  # of all splits, as in training
         Plan(wanted(task, catalog.select(facts.split), facts), sampling, 0, labels)
     except UserError as error:
         return [f"no samples can be drawn from split {facts.split!r} as in training: {error}"]

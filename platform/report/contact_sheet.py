@@ -52,7 +52,7 @@ def _recordings(catalog: Catalog, scene: str) -> list[Recording]:
         known = list(dict.fromkeys(r.scene for r in catalog.recordings if r.has_pixels))
         more = f" and {len(known) - 8} more" if len(known) > 8 else ""
         raise UserError(
-            f"catalog {catalog.root}: scene {scene!r} has no video; scenes here: {', '.join(known[:8]) or 'none'}{more}"
+            f"catalog {catalog.place}: scene {scene!r} has no video; scenes: {', '.join(known[:8]) or 'none'}{more}"
         )
     found = [r for r in found if r.dataset == found[0].dataset]  # another may have a scene of that name
     return sorted(found, key=lambda r: (r.perspective != "ego", r.view))

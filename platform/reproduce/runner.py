@@ -137,7 +137,8 @@ def _one(one: _Planned, method: str, study: Study) -> None:
     if (run / "run.json").exists():
         launcher.resume(run, in_process=True)
     else:
-        launcher.start(run, method, one.experiment, in_process=True)
+        command = run_folder.training_command(run, method)
+        launcher.start(run, method, one.experiment, in_process=True, command=command)
     if not has_scores(run, study.split, study.tasks):
         first = one.variant == next(iter(study.variants))
         evaluate(run, split=study.split, tasks=study.tasks, baselines=first, in_process=True)

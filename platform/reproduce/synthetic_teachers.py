@@ -10,6 +10,7 @@ from crossview.datasets.synthetic import teachers as truth
 from crossview.datasets.synthetic.world import write
 from crossview.datasets.teachers.store import FOLDER, Teachers, write_scores
 from crossview.methods.study import TeacherTraining
+from crossview.platform import run_folder
 from crossview.platform.cli.prepare import ticking
 from crossview.platform.config import Cadence, Compute, Data, Experiment
 from crossview.platform.evaluate.teacher_scores import scores_of_run
@@ -48,4 +49,4 @@ def _train(teachers: TeacherTraining, method: str, run: Path, out: Path) -> None
         compute=Compute(device="auto"),
         every=Cadence(log=20, checkpoint=500, keep=1),
     )
-    launcher.start(run, method, experiment, in_process=True)
+    launcher.start(run, method, experiment, in_process=True, command=run_folder.training_command(run, method))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -62,6 +63,8 @@ def set_up_blocks(model: Method, compute: Compute) -> None:
     if compute.compile:
         import torch._dynamo.config as dynamo
 
+        if not torch.cuda.is_available():  # it warns that CUDA's compiler is here and a GPU is not
+            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         blocks = compiled_blocks(model)
         # Blocks of one class share a limit; beyond it torch would run them uncompiled.
         dynamo.recompile_limit = max(dynamo.recompile_limit, VARIANTS * len(blocks))

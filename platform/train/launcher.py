@@ -11,7 +11,7 @@ from crossview.datasets.catalog import Catalog
 from crossview.platform import checkpoint, run_folder
 from crossview.platform.config import Experiment
 from crossview.platform.evaluate.runner import show
-from crossview.platform.progress import Progress, console
+from crossview.platform.progress import Progress, console, warn
 from crossview.platform.train.device import device_of, set_threads, wants_gpu, within_memory
 from crossview.platform.train.loop import train
 from crossview.platform.train.notice import TERMINATED, Notice, on_sigterm
@@ -31,17 +31,18 @@ def start(
     validation: Validation | None = None,
     until: int | None = None,
     planned: bool = False,
+    command: str | None = None,
 ) -> Path:
     """Train a new run in `folder`; what can be refused is refused before the folder exists.
 
     `validation` names the tasks that score it while it trains. `until` ends it after that step, for `resume` to
-    continue; for `planned` see `driver.fit`. SIGTERM ends training with a checkpoint of the current step, and then the
-    process (SystemExit).
+    continue; for `planned` see `driver.fit`, for `command` `run_folder.create`. SIGTERM ends training with a checkpoint
+    of the current step, and then the process (SystemExit).
     """
     run = check_new(method, experiment, console.print)
     scored = (validation or Validation()).saved(experiment.every.evaluate)
     check(run, scored)
-    info = run_folder.create(folder, method, run.experiment, scored)
+    info = run_folder.create(folder, method, run.experiment, scored, command)
     try:
         return _train(replace(run, folder=folder.resolve(), info=info), in_process, until, planned)
     except Exception:
@@ -88,6 +89,8 @@ def _train(run: ResolvedRun, in_process: bool, until: int | None, planned: bool)
 
 def _in_this_process(run: ResolvedRun, line: Progress, until: int | None, notice: Notice) -> None:
     compute, write, show = run.experiment.compute, status_writer(run.folder), shown_on(line)
+    if compute.workers > 1:
+        warn([f"this process alone trains, in place of the {compute.workers} of compute.workers; leave out --debug"])
     set_threads(compute)
 
     def tell(status: Status) -> None:

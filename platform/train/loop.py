@@ -115,6 +115,9 @@ def train(
                 validate(training.step, metrics)
                 spent = time.monotonic() - began
                 started, interval.started = started + spent, interval.started + spent
+                if status:
+                    status = replace(status, doing="")
+                    on_step(status)
     if metrics:
         with checkpoint.needs_space(folder / "metrics.parquet", folder):
             metrics.close()

@@ -39,10 +39,14 @@ class Metrics:
         self._trackers = trackers
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Add one row; `time_s` counts training time over all resumptions."""
+        """Add one row; `time_s` counts training time over all resumptions, without validation."""
         self._rows.append({"step": step, "time_s": self._before_s + time.monotonic() - self._started, **values})
         for tracker in self._trackers:
             tracker.log(step, values)
+
+    def leave_out(self, seconds: float) -> None:
+        """Take what was just spent on something else than training from the time of later rows."""
+        self._started += seconds
 
     @property
     def rows(self) -> list[dict[str, float]]:

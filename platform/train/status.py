@@ -58,12 +58,12 @@ def look_s(run: Path) -> float:
 
 def status_writer(run: Path) -> Callable[[Status], None]:
     """Keeps progress.json fresh for whoever watches the run."""
-    last, pause_s = 0.0, look_s(run)
+    last, pause_s, doing = 0.0, look_s(run), ""
 
     def write(status: Status) -> None:
-        nonlocal last
-        if time.monotonic() - last > pause_s or status.step == status.total or status.doing:
-            last = time.monotonic()
+        nonlocal last, doing
+        if time.monotonic() - last > pause_s or status.step == status.total or status.doing != doing:
+            last, doing = time.monotonic(), status.doing
             with contextlib.suppress(OSError):  # only informative; a full disk is reported where training must write
                 run_folder.write_json(run / "progress.json", asdict(status), patience_s=0)
 

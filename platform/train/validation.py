@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
@@ -65,11 +66,13 @@ class Validator:
         if not is_due(self.run, step):
             return
         if metrics is not None and not any(_scored(row, step) for row in metrics.rows):
+            began = time.monotonic()
             with _undisturbed(self.worker.device), progress.hidden():
                 values = self._scores(step)
             metrics.add(step, {SCORES + metric: value for metric, value in values.items()})
             with checkpoint.needs_space(self.run.folder / "metrics.parquet", self.run.folder):
                 metrics.flush()
+            metrics.leave_out(time.monotonic() - began)
         if self._waiting is not None:
             dist.barrier(self._waiting)
 

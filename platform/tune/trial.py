@@ -113,7 +113,10 @@ def train_part(run: Path, search: Search, experiment: Experiment[Any], until: in
     else:
         storage.make_folder(run.parent)
         experiment = placed(search, experiment)
-        launcher.start(run, search.method, experiment, in_process=in_process, until=until, planned=True)
+        command = run_folder.training_command(run, search.method)
+        launcher.start(
+            run, search.method, experiment, in_process=in_process, until=until, planned=True, command=command
+        )
 
 
 def placed(search: Search, experiment: Experiment[Any]) -> Experiment[Any]:
