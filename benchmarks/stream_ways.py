@@ -110,8 +110,9 @@ def in_process(plan: Plan, rows: int) -> Iterator[int]:
             yield len(requests(plan, row))
 
 
-def shard(rows: int) -> Shard:
-    return Shard(start_step=0, stop_step=rows, batch=1, micro_batch=1)
+def shard(rows: int, batch: int = 1) -> Shard:
+    """So many rows in batches."""
+    return Shard(start_step=0, stop_step=rows // batch, batch=batch, micro_batch=batch)
 
 
 def limit(plan: Plan, rows: int) -> Iterator[int]:
