@@ -249,7 +249,7 @@ def test_labels_and_rows_of_a_folder(capsys: pytest.CaptureFixture[str], tmp_pat
     (tmp_path / "list.csv").write_text("\n".join(lines))
     (tmp_path / "a.txt").write_text("0 1 1")
     assert "a.txt holds 3 labels, but a.mp4 decodes to 5 frames" in refused(capsys, *args)
-    assert not (tmp_path / "catalog").exists()
+    assert not (tmp_path / "catalog" / "catalog.json").exists()
 
 
 def test_unreadable_videos_are_set_aside_and_listed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_unreadable_videos_are_set_aside_and_listed(capsys: pytest.CaptureFixtur
     assert "2 of 6 videos cannot be used, more than the share max_quarantined = 0.05" in said
     assert "1.mp4" in said
     assert "4.mp4" in said
-    assert not (tmp_path / "catalog").exists()
+    assert not (tmp_path / "catalog" / "catalog.json").exists()
     main([str(arg) for arg in (*args, "--max-quarantined", "0.4")])
     printed = capsys.readouterr().out
     assert "quarantined: 1.mp4: " in printed

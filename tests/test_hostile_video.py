@@ -21,7 +21,9 @@ from PIL import Image
 
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.catalog.probing import Prober
+from crossview.datasets.sampling.spec import View
 from crossview.datasets.video import frames as reading
+from crossview.datasets.video.conversion import CONVERT
 from crossview.datasets.video.copies import prepare
 from crossview.datasets.video.decode import decode, probe, read_clips
 from crossview.datasets.video.frames import UnreadableVideo
@@ -284,7 +286,7 @@ def test_what_conversion_raises_names_the_file(tmp_path: Path, monkeypatch: pyte
         def fails(*_: object, error: Exception = error) -> None:
             raise error
 
-        monkeypatch.setattr("crossview.datasets.video.placing.rgb", fails)
+        monkeypatch.setitem(CONVERT, "rgb", fails)
         with pytest.raises(UnreadableVideo, match=rf"x\.mp4: {type(error).__name__}: {error}"):
             decode(file, np.array([0]))
 
@@ -392,4 +394,4 @@ def test_contact_sheets_and_encoders_name_an_unreadable_file(tmp_path: Path, dam
     with pytest.raises(UnreadableVideo, match=r"x\.mp4: "):
         contact_sheet(Catalog(tmp_path, (recording(file),)), "s", tmp_path / "sheet.png")
     with pytest.raises(UnreadableVideo, match=r"x\.mp4: "):
-        list(video(Source(file), 3, 32, Data(catalog=tmp_path), 8))
+        list(video(Source(file), 3, View(perspective="any", frames=1, size_px=32), Data(catalog=tmp_path), 8))

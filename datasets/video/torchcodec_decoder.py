@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -50,14 +51,13 @@ class TorchCodec:
 
     def _opened(self, path: Path) -> Any:
         try:
-            import torch
             from torchcodec.decoders import VideoDecoder
         except ImportError as error:
             raise UserError(
                 f"decoder 'torchcodec' needs the package torchcodec ({error}); install it with "
                 "`pip install 'crossview[torchcodec]'`, or take decoder 'pyav'"
             ) from error
-        if self.device == "cuda" and not torch.cuda.is_available():
+        if self.device == "cuda" and not sys.modules["torch"].cuda.is_available():  # which torchcodec has imported
             raise UserError("decoder 'torchcodec_cuda' needs a GPU, and torch finds none here; take 'torchcodec'")
         file = str(on_this_node(path).absolute())  # no URL, whatever its name
         try:
