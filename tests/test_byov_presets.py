@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
+from geometries import changes
 
 from crossview.methods.byov.config import presets
 from crossview.methods.byov.studies import studies
@@ -78,17 +79,22 @@ BREAK_EGGS: Table = {
     "optim.batch": (4, "released run.sh break_eggs: 4 for Break Eggs"),
     "optim.epochs": (None, "ours: counted in steps, since a released epoch has a row per video of either view"),
     "optim.steps": (9_000, "released scripts: 300 epochs of ceil(118 videos / 4)"),
+    "method.geometry": ({"fit": "squash", "via_px": 256}, "released dataset: 256 x 256 by area, then 224 by cubic"),
     "sampling.views.ego.perspective": ("ego", "paper: one video of each view"),
     "sampling.views.ego.frames": (32, "method.frames"),
     "sampling.views.ego.fps": (None, "released dataset: from the whole recording"),
     "sampling.views.ego.spread": ("random", "released dataset: T sorted indices without replacement"),
     "sampling.views.ego.size_px": (224, "method.base.size_px"),
+    "sampling.views.ego.geometry": ({"fit": "squash", "via_px": 256}, "method.geometry"),
+    "sampling.views.ego.test_px": (None, "released dataset: one size"),
     "sampling.views.ego.count": (1, "paper: one camera"),
     "sampling.views.exo.perspective": ("exo", "paper: one video of each view"),
     "sampling.views.exo.frames": (32, "method.frames"),
     "sampling.views.exo.fps": (None, "released dataset: from the whole recording"),
     "sampling.views.exo.spread": ("random", "released dataset: T sorted indices without replacement"),
     "sampling.views.exo.size_px": (224, "method.base.size_px"),
+    "sampling.views.exo.geometry": ({"fit": "squash", "via_px": 256}, "method.geometry"),
+    "sampling.views.exo.test_px": (None, "released dataset: one size"),
     "sampling.views.exo.count": (1, "paper: one camera"),
     "sampling.pairing": ("unpaired", "paper: two videos of one activity, no time correspondence"),
     "sampling.windows": (1, "paper: one clip of each video"),
@@ -126,6 +132,9 @@ DEBUG: Table = {
     "optim.clip_norm": (1.0, LAPTOP),
     "optim.batch": (8, LAPTOP),
     "optim.steps": (150, LAPTOP),
+    "method.geometry": ({}, "ours: the shape stays"),
+    "sampling.views.ego.geometry": ({}, "method.geometry"),
+    "sampling.views.exo.geometry": ({}, "method.geometry"),
     "sampling.views.ego.frames": (16, "method.frames"),
     "sampling.views.ego.size_px": (112, "method.base.size_px"),
     "sampling.views.exo.frames": (16, "method.frames"),
@@ -153,6 +162,9 @@ PRESETS: dict[str, Table] = {
 }
 
 SYNTHETIC: Table = {
+    "method.geometry": ({}, "ours: the shape stays"),
+    "sampling.views.ego.geometry": ({}, "method.geometry"),
+    "sampling.views.exo.geometry": ({}, "method.geometry"),
     "method.base.model": ("vit_tiny_patch16_224", "ours: the base that the study trains"),
     "method.base.weights": ("random", "ours: replaced by the file of the base that the study trains"),
     "method.base.size_px": (128, "ours: the size of the synthetic world's frames"),
@@ -197,9 +209,12 @@ STUDIES: dict[tuple[str, str], Table] = {
 
 def flat(value: Any, path: str = "") -> dict[str, str]:
     """Every field of nested options by its dotted path, as text: True, 1 and 1.0 differ. An empty dict is a value."""
+    if path.endswith("geometry"):
+        return {path: repr(changes(value))}
     if not isinstance(value, dict) or not value:
         return {path: repr(value)}
-    return {p: v for name, part in value.items() for p, v in flat(part, f"{path}.{name}".lstrip(".")).items()}
+    shown = {name: part for name, part in value.items() if name != "label_options"}  # for messages
+    return {p: v for name, part in shown.items() for p, v in flat(part, f"{path}.{name}".lstrip(".")).items()}
 
 
 def resolved(recipe: Recipe) -> dict[str, str]:

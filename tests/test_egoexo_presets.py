@@ -11,7 +11,9 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import pytest
+from geometries import changes
 
+from crossview.datasets.sampling.geometry import Geometry
 from crossview.methods.egoexo.config import presets
 
 # kinetics400, all of it: released configs/ego-exo/k400/ with SlowFast R50, unless the line says otherwise.
@@ -42,7 +44,8 @@ BASE: dict[str, Any] = {
     "method.perspective": "any",  # ours: Kinetics has no perspective labels
     "method.frame_px": 256,  # released DATA.TEST_CROP_SIZE; square frames are ours
     "method.crop_px": 224,  # released DATA.TRAIN_CROP_SIZE
-    "method.short_side_px": (256, 320),  # released DATA.TRAIN_JITTER_SCALES
+    "method.geometry": {"crop": "random", "short_px": (256, 320)},  # released DATA.TRAIN_JITTER_SCALES
+    "method.short_side_px": None,  # of the versions that cropped on the device
     "method.flip": 0.5,
     "method.recolour": 0.0,  # ours; not in the released code
     "method.boxes": 16,  # ours: tensors have one size
@@ -71,7 +74,9 @@ BASE: dict[str, Any] = {
     "sampling.views.clip.frames": 32,
     "sampling.views.clip.fps": 15.0,
     "sampling.views.clip.spread": "even",
-    "sampling.views.clip.size_px": 256,
+    "sampling.views.clip.geometry": {"crop": "random", "short_px": (256, 320)},
+    "sampling.views.clip.size_px": 224,  # released DATA.TRAIN_CROP_SIZE
+    "sampling.views.clip.test_px": 256,  # released DATA.TEST_CROP_SIZE
     "sampling.views.clip.count": 1,
     "sampling.pairing": "single",
     "sampling.windows": 1,
@@ -167,6 +172,7 @@ DEBUG = {
     "method.frames": 8,
     "method.frame_px": 64,
     "method.crop_px": 64,
+    "method.geometry": {},
     "method.short_side_px": (64, 80),
     "method.boxes": 8,
     "method.map_width": 32,
@@ -178,7 +184,9 @@ DEBUG = {
     "optim.epochs": None,
     "optim.steps": 150,
     "sampling.views.clip.frames": 8,
+    "sampling.views.clip.geometry": {},
     "sampling.views.clip.size_px": 64,
+    "sampling.views.clip.test_px": 64,
     "sampling.labels": {"action": 4},
     "sampling.scores": {"ego": 2, "object": 11},
     "sampling.boxes": 8,
@@ -214,8 +222,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def flat(value: object, name: str) -> dict[str, Any]:
     """Every field of a dataclass, and of those in it, by its dotted name; dicts of plain values stay whole."""
+    if isinstance(value, Geometry):
+        return {name: changes(value)}
     if is_dataclass(value):
-        parts = {f.name: getattr(value, f.name) for f in fields(value)}
+        parts = {f.name: getattr(value, f.name) for f in fields(value) if f.name != "label_options"}  # for messages
     elif isinstance(value, Mapping) and value and all(is_dataclass(v) for v in value.values()):
         parts = dict(value)
     else:

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
+from geometries import changes
 
 from crossview.methods.base_config import Base
 from crossview.methods.evgap.config import Config, presets
@@ -72,17 +73,22 @@ COMMON: dict[str, tuple[Any, str]] = {
     "optim.batch": (20, "paper: 200 pairs = 20 recordings x 10 windows"),
     "optim.epochs": (50, "silent; ours"),
     "optim.steps": (None, "ours: epochs instead"),
+    "method.geometry": ({}, "ours: the paper takes features; their base sees the centre"),
     "sampling.views.ego.perspective": ("ego", "paper, Eq. 1"),
     "sampling.views.ego.frames": (20, "paper: w1 = 20"),
     "sampling.views.ego.fps": (30.0, "paper: Assembly101's annotated rate"),
     "sampling.views.ego.spread": ("even", "of whole recordings; not read here"),
     "sampling.views.ego.size_px": (224, "the base's"),
+    "sampling.views.ego.geometry": ({}, "method.geometry"),
+    "sampling.views.ego.test_px": (None, "the same size"),
     "sampling.views.ego.count": (1, "paper, step 1: any one ego view"),
     "sampling.views.exo.perspective": ("exo", "paper, Eq. 1"),
     "sampling.views.exo.frames": (20, "paper: w1 = 20"),
     "sampling.views.exo.fps": (30.0, "paper: Assembly101's annotated rate"),
     "sampling.views.exo.spread": ("even", "of whole recordings; not read here"),
     "sampling.views.exo.size_px": (224, "the base's"),
+    "sampling.views.exo.geometry": ({}, "method.geometry"),
+    "sampling.views.exo.test_px": (None, "the same size"),
     "sampling.views.exo.count": (1, "paper, step 1: any one exo view"),
     "sampling.pairing": ("synchronized", "paper: the same time-stamp"),
     "sampling.windows": (10, "paper: 10 clips of one video per batch"),
@@ -164,9 +170,12 @@ PRESETS: dict[str, dict[str, tuple[Any, str]]] = {
 
 def flat(value: Any, name: str = "") -> dict[str, Any]:
     """Nested dicts as one, with dotted names; an empty one is a value. Nine decimals of a float."""
+    if name.endswith("geometry"):
+        return {name: changes(value)}
     if not isinstance(value, dict) or not value:
         return {name: round(value, 9) if isinstance(value, float) else value}
-    return {k: v for key, inner in value.items() for k, v in flat(inner, f"{name}.{key}" if name else key).items()}
+    shown = {key: inner for key, inner in value.items() if key != "label_options"}  # for messages
+    return {k: v for key, inner in shown.items() for k, v in flat(inner, f"{name}.{key}" if name else key).items()}
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:

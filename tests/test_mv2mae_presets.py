@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
+from geometries import changes
 
 from crossview.methods.mv2mae.config import presets
 from crossview.methods.mv2mae.studies import NO_MOTION, SAME_VIEW, studies
@@ -51,7 +52,8 @@ PRETRAIN: dict[str, Any] = {
     "method.weights.cross": 1.0,  # ours 6
     "method.swap_roles": False,  # ours 12
     "method.target_norm": "none",  # paper: "original pixels"; ours 11
-    "method.crop_scales": (1.0, 0.875, 0.75, 0.66),  # VideoMAE, multi-scale crop; ours 15
+    "method.geometry": {"crop": "corners"},  # VideoMAE, multi-scale crop; ours 15
+    "method.crop_scales": (),  # of the versions that cropped on the device
     "method.flip": 0.0,  # VideoMAE, pre-training; ours 15
     "method.embed_stride": 4,  # paper: stride 4
     "method.finetuning.classes": 60,  # unused
@@ -86,6 +88,8 @@ PRETRAIN: dict[str, Any] = {
             "fps": 7.5,  # paper: stride 4, of 30 Hz
             "spread": "even",  # unused with fps
             "size_px": 128,  # paper
+            "geometry": {"crop": "corners"},  # method.geometry
+            "test_px": None,  # the same size
             "count": 1,  # paper: one source, one target
         }.items()
     },
@@ -117,6 +121,7 @@ FINETUNE: dict[str, Any] = {
     **{name: PRETRAIN[name] for name in PRETRAIN if not name.startswith(("sampling.views.", "sampling.labels"))},
     "method.stage": "finetune",
     "method.flip": 0.5,  # VideoMAE, fine-tuning
+    "method.geometry": {"crop": "resized"},  # VideoMAE, fine-tuning
     "method.finetuning.dropout": 0.0,  # VideoMAE, fine-tuning
     "method.finetuning.drop_path": 0.1,  # VideoMAE, fine-tuning
     "method.finetuning.label_smoothing": 0.1,  # VideoMAE, fine-tuning
@@ -132,6 +137,8 @@ FINETUNE: dict[str, Any] = {
     "sampling.views.video.fps": 7.5,  # paper
     "sampling.views.video.spread": "even",  # unused with fps
     "sampling.views.video.size_px": 128,  # paper
+    "sampling.views.video.geometry": {"crop": "resized"},  # method.geometry
+    "sampling.views.video.test_px": None,  # the same size
     "sampling.views.video.count": 1,  # VideoMAE, fine-tuning: one clip
     "sampling.pairing": "single",  # VideoMAE, fine-tuning
 }
@@ -151,6 +158,8 @@ VIT_B_FINETUNE = {  # VideoMAE's fine-tuning of ViT-B on Kinetics-400
 }
 
 DEBUG = {  # ours throughout: small enough for a minute on a laptop
+    **{f"{part}.geometry": {} for part in ("method", "sampling.views.source", "sampling.views.target")},
+    "method.crop_scales": (1.0, 0.875, 0.75, 0.66),
     "method.frames": 8,
     "method.size_px": 64,
     "method.encoder.width": 96,
@@ -191,7 +200,7 @@ STUDY = {  # ours throughout: what lets a small network learn to use the source 
     "method.weights.same_target": 0.1,
     "method.swap_roles": True,
     "method.target_norm": "channel",
-    "method.crop_scales": (),
+    **{f"{part}.geometry": {} for part in ("method", "sampling.views.source", "sampling.views.target")},
     "method.embed_stride": 8,
     "optim.lr": 4e-3,
     "optim.weight_decay": 0.2,
@@ -235,6 +244,11 @@ def flat(value: dict[str, Any], at: str = "") -> dict[str, Any]:
     """Nested dictionaries as one, by dotted path; an empty one is a value."""
     found: dict[str, Any] = {}
     for name, inner in value.items():
+        if name == "label_options":  # for messages
+            continue
+        if name == "geometry":
+            found[f"{at}{name}"] = changes(inner)
+            continue
         found |= flat(inner, f"{at}{name}.") if isinstance(inner, dict) and inner else {f"{at}{name}": inner}
     return found
 
