@@ -16,6 +16,8 @@ from tiny_run import SIZE, method_config, train, write_catalog
 from torch import nn
 
 from crossview.datasets.catalog import Catalog
+from crossview.datasets.sampling.geometry import SQUASH
+from crossview.datasets.sampling.spec import View
 from crossview.datasets.video import consecutive
 from crossview.datasets.video.frames import UnreadableVideo, sequential
 from crossview.downstream.phases.config import Options
@@ -223,13 +225,14 @@ def test_a_recording_is_read_in_chunks_within_the_time_limit(
 
     monkeypatch.setattr(consecutive, "sequential", opened)
     data = Data(catalog=root, decoder=decoder, time_limit_s=20.0)
-    chunks = list(recording.video(catalog.source(one), one.num_frames, 64, data, 4))
+    view = View(perspective="any", frames=4, size_px=64, geometry=SQUASH)
+    chunks = list(recording.video(catalog.source(one), one.num_frames, view, data, 4))
     assert [len(c) for c in chunks] == [4, 4, 4, 2]
     assert [videos.barcode(p.permute(1, 2, 0).numpy()) for p in torch.cat(chunks)] == list(range(14))
     assert limits == ([20.0] if decoder == "pyav" else [])  # one opening of the file
     longer = dataclasses.replace(one, num_frames=20)
     with pytest.raises(UnreadableVideo, match=r"14 (of the 20 )?frames"):
-        list(recording.video(catalog.source(one), longer.num_frames, 64, data, 4))
+        list(recording.video(catalog.source(one), longer.num_frames, view, data, 4))
 
 
 def test_features_are_computed_once_and_a_cut_file_is_rebuilt(
