@@ -258,7 +258,7 @@ def test_the_command_takes_several_tasks(run: Path, capsys: pytest.CaptureFixtur
     assert "action_probe/linear/seen" in capsys.readouterr().out
     with pytest.raises(ValueError, match="tasks is retrieval, retrieval; name some of action_probe, few_clips"):
         evaluate(run, tasks=("retrieval", "retrieval"), in_process=True)
-    with pytest.raises(ValueError, match="fit_split is 'val'"):
+    with pytest.raises(ValueError, match="--split is 'val' and --fit-split 'val'"):
         evaluate(run, tasks=("action_probe",), fit_split="val", in_process=True)
     with pytest.raises(ValueError, match="phases needs a phase of every frame"):
         evaluate(run, tasks=("phases",), in_process=True)

@@ -12,6 +12,7 @@ import videos
 
 from crossview.datasets import folder
 from crossview.datasets.catalog import Catalog
+from crossview.datasets.sampling.geometry import SQUASH
 from crossview.datasets.sampling.plan import Plan
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.platform.cli.main import main
@@ -28,9 +29,9 @@ def test_cameras_of_other_rates_and_offsets_show_the_same_instants(tmp_path: Pat
     )
     catalog = folder.catalog(folder.Options(root=tmp_path, csv=tmp_path / "v.csv"))
     catalog.save(tmp_path / "catalog")
-    view = View(perspective="ego", frames=6, fps=5.0, size_px=96)
+    view = View(perspective="ego", frames=6, fps=5.0, size_px=96, geometry=SQUASH)
     sampling = Sampling(
-        views={"ego": view, "exo": View(perspective="exo", frames=6, fps=5.0, size_px=96)}, pairing="synchronized"
+        views={"ego": view, "exo": replace(view, perspective="exo")}, pairing="synchronized"
     )
     plan = Plan(catalog, sampling, 0)
     shard = Shard(start_step=0, stop_step=40, batch=1, micro_batch=1)

@@ -37,6 +37,8 @@ from crossview.platform.evaluate.frame_embeddings import export
 from crossview.platform.evaluate.opened import open_run
 from crossview.platform.report.contact_sheet import contact_sheet
 
+SQUASHED = View(perspective="ego", frames=4, fps=15, size_px=64, geometry=SQUASH)
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -51,7 +53,7 @@ def everything(root: Path) -> Catalog:
 
 
 def sampling(pairing: Pairing = "single", **views: View) -> Sampling:
-    return Sampling(views=views or {"x": View(perspective="ego", frames=4, fps=15, size_px=64, geometry=SQUASH)}, pairing=pairing)
+    return Sampling(views=views or {"x": SQUASHED}, pairing=pairing)
 
 
 def first_frames(batch: torch.Tensor) -> list[int]:
@@ -124,7 +126,7 @@ def test_a_mixture_draws_spans_and_folders_of_another_root(root: Path, everythin
 def test_whole_recordings_are_read_from_their_first_frame_to_their_last(everything: Catalog, chunk: int) -> None:
     for recording in everything.recordings:
         data = Data(catalog=Path("unused"))
-        parts = list(video(everything.source(recording), recording.num_frames, 64, data, chunk))
+        parts = list(video(everything.source(recording), recording.num_frames, SQUASHED, data, chunk))
         first = FIRST[recording.scene]
         assert first_frames(torch.cat(parts)[:, None]) == list(range(first, first + recording.num_frames))
 
@@ -135,7 +137,7 @@ def test_a_span_is_sought_and_not_decoded_up_to(everything: Catalog, monkeypatch
 
     monkeypatch.setattr("crossview.datasets.video.consecutive.sequential", forward)
     (recording,) = (r for r in everything.recordings if r.scene == "c")
-    parts = list(video(everything.source(recording), recording.num_frames, 64, Data(catalog=Path("unused")), 64))
+    parts = list(video(everything.source(recording), recording.num_frames, SQUASHED, Data(catalog=Path("unused")), 64))
     assert first_frames(torch.cat(parts)[:, None]) == list(range(70, 110))
 
 
@@ -153,7 +155,7 @@ def test_a_span_is_read_from_the_start_if_seeking_fails_on_the_way(
     monkeypatch.setattr(consecutive, "pictures", failing)
     (recording,) = (r for r in everything.recordings if r.scene == "c")
     with pytest.warns(UserWarning, match="the file is read from its start"):
-        parts = list(video(everything.source(recording), recording.num_frames, 64, Data(catalog=Path("unused")), 64))
+        parts = list(video(everything.source(recording), recording.num_frames, SQUASHED, Data(catalog=Path("unused")), 64))
     assert first_frames(torch.cat(parts)[:, None]) == list(range(70, 110))
 
 
