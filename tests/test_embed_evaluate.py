@@ -353,7 +353,7 @@ def test_evaluate_scores_every_row_and_stores_it(run: Path) -> None:
 def test_classifiers_are_never_fitted_on_what_is_evaluated(run: Path) -> None:
     with pytest.raises(ValueError, match="--split is 'val' and --fit-split 'test'"):
         evaluate(run, split="val", fit_split="test", in_process=True)
-    with pytest.raises(ValueError, match="fit_split is 'val'"):
+    with pytest.raises(ValueError, match="--split is 'val' and --fit-split 'val'"):
         evaluate(run, split="val", fit_split="val", in_process=True)
 
 

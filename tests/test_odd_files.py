@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import clock_videos
@@ -30,9 +31,7 @@ def test_cameras_of_other_rates_and_offsets_show_the_same_instants(tmp_path: Pat
     catalog = folder.catalog(folder.Options(root=tmp_path, csv=tmp_path / "v.csv"))
     catalog.save(tmp_path / "catalog")
     view = View(perspective="ego", frames=6, fps=5.0, size_px=96, geometry=SQUASH)
-    sampling = Sampling(
-        views={"ego": view, "exo": replace(view, perspective="exo")}, pairing="synchronized"
-    )
+    sampling = Sampling(views={"ego": view, "exo": replace(view, perspective="exo")}, pairing="synchronized")
     plan = Plan(catalog, sampling, 0)
     shard = Shard(start_step=0, stop_step=40, batch=1, micro_batch=1)
     out = RowDecoder(plan, Data(catalog=tmp_path / "catalog"), shard).decode(np.arange(40))

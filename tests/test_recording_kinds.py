@@ -155,7 +155,9 @@ def test_a_span_is_read_from_the_start_if_seeking_fails_on_the_way(
     monkeypatch.setattr(consecutive, "pictures", failing)
     (recording,) = (r for r in everything.recordings if r.scene == "c")
     with pytest.warns(UserWarning, match="the file is read from its start"):
-        parts = list(video(everything.source(recording), recording.num_frames, SQUASHED, Data(catalog=Path("unused")), 64))
+        parts = list(
+            video(everything.source(recording), recording.num_frames, SQUASHED, Data(catalog=Path("unused")), 64)
+        )
     assert first_frames(torch.cat(parts)[:, None]) == list(range(70, 110))
 
 
