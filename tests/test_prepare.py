@@ -39,6 +39,7 @@ from pathlib import Path
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.catalog.probing import Prober
 from crossview.datasets.video.framing import Framing
+from crossview.datasets.video.framing import Framing
 
 PROTOCOLS = ("x-sub", "x-view")
 
