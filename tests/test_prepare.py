@@ -18,6 +18,7 @@ import videos
 import crossview.datasets
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.catalog.tables import OLD_RECORDINGS
+from crossview.datasets.video.framing import Framing
 from crossview.platform.cli.main import main
 from crossview.platform.cli.prepare import dataset_names
 from crossview.platform.config import Data
@@ -38,8 +39,6 @@ from pathlib import Path
 
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.catalog.probing import Prober
-from crossview.datasets.video.framing import Framing
-from crossview.datasets.video.framing import Framing
 
 PROTOCOLS = ("x-sub", "x-view")
 
