@@ -12,6 +12,7 @@ import numpy as np
 
 from crossview.datasets import folder
 from crossview.datasets.catalog import Catalog
+from crossview.datasets.sampling.geometry import SQUASH
 from crossview.datasets.sampling.plan import Plan
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.platform.config import Data
@@ -114,7 +115,10 @@ def catalog(root: Path, rows: str) -> Catalog:
 def clips(found: Catalog, root: Path, rows: int = 40) -> list[tuple[list[int], list[int]]]:
     """What training steps get of synchronized clips: per row, the numbers shown by the ego and by the exo clip."""
     found.save(root / "catalog")
-    ego, exo = (View(perspective=p, frames=6, fps=5.0, size_px=96) for p in ("ego", "exo"))  # type: ignore[arg-type]
+    ego, exo = (
+        View(perspective=p, frames=6, fps=5.0, size_px=96, geometry=SQUASH)  # type: ignore[arg-type]
+        for p in ("ego", "exo")
+    )
     plan = Plan(found, Sampling(views={"ego": ego, "exo": exo}, pairing="synchronized"), 0)
     shard = Shard(start_step=0, stop_step=rows, batch=1, micro_batch=1)
     out = RowDecoder(plan, Data(catalog=root / "catalog", max_quarantined=0.0), shard).decode(np.arange(rows))

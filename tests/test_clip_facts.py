@@ -13,6 +13,7 @@ from feature_catalog import TOKENS, WIDTH, write_feature_catalog
 
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.catalog.labels import Labels
+from crossview.datasets.sampling.geometry import SQUASH
 from crossview.datasets.sampling.plan import Plan
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.datasets.teachers.store import Detections, write_detections, write_scores
@@ -20,7 +21,7 @@ from crossview.platform.config import Data
 from crossview.platform.data.loader import Shard, Stream
 
 SAMPLING = Sampling(
-    views={"clip": View(perspective="any", frames=4, fps=30.0, size_px=32)},
+    views={"clip": View(perspective="any", frames=4, fps=30.0, size_px=32, geometry=SQUASH)},
     pairing="single",
     labels={"action": 2, "perspective": 2},
     scores={"ego": 2},

@@ -17,11 +17,13 @@ import videos
 
 import crossview
 from crossview.datasets.catalog import Catalog
-from crossview.datasets.video.decode import decode
+from crossview.datasets.sampling.spec import View
+from crossview.datasets.video.decode import read_clips
+from crossview.datasets.video.source import Wanted
 from crossview.platform.cli.main import main
 from crossview.platform.config import Compute, Data, Experiment, method_names, preset
-from crossview.platform.data.color import yuv420_to_rgb
-from crossview.platform.encoder import _of_frames
+from crossview.platform.data.video_reader import in_rgb
+from crossview.platform.encoder import Encoder, _of_frames
 from crossview.platform.train.state import Training, Worker
 
 
@@ -63,6 +65,15 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.min((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)))
 
 
+def read(encoder: Encoder, catalog: Catalog) -> tuple[torch.Tensor, View]:
+    """The file's frames as a clip of the plan would be read, framed as in evaluation, uint8 (T, 3, H, W)."""
+    view, (recording,) = encoder.experiment.method.sampling().view_for("exo"), catalog.recordings
+    framing = view.centred(recording.height_px, recording.width_px)
+    pixels = encoder.experiment.data.pixels(view)
+    (clip,) = read_clips(catalog.source(recording), [Wanted(np.arange(recording.num_frames), framing)], pixels=pixels)
+    return in_rgb(clip, pixels), view
+
+
 def test_a_file_gives_the_written_vectors(run: Path, written: np.ndarray, catalog: Catalog) -> None:
     found = crossview.load(run).embed(file_of(catalog))
     assert found.dtype == torch.float32
@@ -73,9 +84,8 @@ def test_decoded_frames_of_the_runs_size_give_the_written_vectors(
     run: Path, written: np.ndarray, catalog: Catalog
 ) -> None:
     encoder = crossview.load(run)
-    size = encoder.size_px("exo")
-    planes = decode(file_of(catalog), np.arange(len(written)), size_px=size, pixels="yuv420")
-    frames = yuv420_to_rgb(torch.from_numpy(np.array(planes)))
+    frames, _ = read(encoder, catalog)
+    assert frames.shape[-2:] == (encoder.size_px("exo"),) * 2
     np.testing.assert_allclose(encoder.embed(frames).numpy(), written, rtol=1e-5, atol=1e-6)
     batch = encoder.embed(torch.stack([frames, frames.flip(0)]))
     np.testing.assert_allclose(batch[0].numpy(), written, rtol=1e-5, atol=1e-6)
@@ -91,9 +101,8 @@ def test_frames_of_any_decoder_give_nearly_the_written_vectors(
     frames = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
     assert frames.shape[-2:] == (64, 96)
     encoder = crossview.load(run)
-    size = encoder.size_px("exo")
-    planes = decode(file_of(catalog), np.arange(len(written)), size_px=size, pixels="yuv420")
-    direct, through_rgb = yuv420_to_rgb(torch.from_numpy(np.array(planes))), torch.cat(list(_of_frames(frames, size)))
+    direct, view = read(encoder, catalog)
+    through_rgb = torch.cat(list(_of_frames(frames, view, encoder.experiment.data)))
     assert float((direct.int() - through_rgb.int()).abs().float().mean()) < 2  # of 255
     assert cosine(encoder.embed(frames).numpy(), written) > 0.98  # weights before the first step magnify a level
 

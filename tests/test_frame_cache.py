@@ -8,12 +8,14 @@ import tiny_run
 import videos
 
 from crossview.datasets.catalog import Catalog
+from crossview.datasets.sampling.geometry import SQUASH
 from crossview.datasets.sampling.plan import Plan
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.platform.config import Data
 from crossview.platform.data.row_decoder import RowDecoder, Shard
 
-SAMPLING = Sampling(views={"ego": View(perspective="ego", frames=5, fps=10.0, size_px=32)}, pairing="single")
+EGO = View(perspective="ego", frames=5, fps=10.0, size_px=32, geometry=SQUASH)
+SAMPLING = Sampling(views={"ego": EGO}, pairing="single")
 SHARD = Shard(start_step=0, stop_step=4, batch=2, micro_batch=2)
 
 

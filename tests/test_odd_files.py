@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import clock_videos
@@ -12,6 +13,7 @@ import videos
 
 from crossview.datasets import folder
 from crossview.datasets.catalog import Catalog
+from crossview.datasets.sampling.geometry import SQUASH
 from crossview.datasets.sampling.plan import Plan
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.platform.cli.main import main
@@ -28,10 +30,8 @@ def test_cameras_of_other_rates_and_offsets_show_the_same_instants(tmp_path: Pat
     )
     catalog = folder.catalog(folder.Options(root=tmp_path, csv=tmp_path / "v.csv"))
     catalog.save(tmp_path / "catalog")
-    view = View(perspective="ego", frames=6, fps=5.0, size_px=96)
-    sampling = Sampling(
-        views={"ego": view, "exo": View(perspective="exo", frames=6, fps=5.0, size_px=96)}, pairing="synchronized"
-    )
+    view = View(perspective="ego", frames=6, fps=5.0, size_px=96, geometry=SQUASH)
+    sampling = Sampling(views={"ego": view, "exo": replace(view, perspective="exo")}, pairing="synchronized")
     plan = Plan(catalog, sampling, 0)
     shard = Shard(start_step=0, stop_step=40, batch=1, micro_batch=1)
     out = RowDecoder(plan, Data(catalog=tmp_path / "catalog"), shard).decode(np.arange(40))

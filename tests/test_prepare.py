@@ -18,6 +18,7 @@ import videos
 import crossview.datasets
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.catalog.tables import OLD_RECORDINGS
+from crossview.datasets.video.framing import Framing
 from crossview.platform.cli.main import main
 from crossview.platform.cli.prepare import dataset_names
 from crossview.platform.config import Data
@@ -183,7 +184,8 @@ def test_two_protocols_share_cached_features_and_frames(tmp_path: Path, monkeypa
     whole = cache("byov", config, both.under("default"), out, in_process=True)
     files = {f: f.stat().st_mtime_ns for f in out.rglob("*.npy")}
     assert len(files) == len(made.recordings)
-    frames = {r.id: np.array(frame_cache(made.source(r), r, 16, "rgb", data)) for r in made.recordings}
+    framing = Framing(size=(16, 16))
+    frames = {r.id: np.array(frame_cache(made.source(r), r, framing, "rgb", data)) for r in made.recordings}
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("computed twice")
@@ -196,7 +198,7 @@ def test_two_protocols_share_cached_features_and_frames(tmp_path: Path, monkeypa
         assert {r.path for r in features.recordings} <= {r.path for r in whole.recordings}
         assert {features.split_of(r) for r in features.recordings} == {split}
         for r in part.recordings:
-            assert np.array_equal(frame_cache(made.source(r), r, 16, "rgb", data), frames[r.id])
+            assert np.array_equal(frame_cache(made.source(r), r, framing, "rgb", data), frames[r.id])
     assert {f: f.stat().st_mtime_ns for f in out.rglob("*.npy")} == files
     assert not any(split in f.name for f in files for split in ("train", "val", "test"))
 

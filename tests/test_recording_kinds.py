@@ -17,10 +17,12 @@ from recording_kinds import FIRST, LINES, listed
 
 import crossview
 from crossview.datasets.catalog import Catalog
+from crossview.datasets.sampling.geometry import SQUASH
 from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.plan import Plan
 from crossview.datasets.sampling.spec import Pairing, Sampling, View
 from crossview.datasets.teachers.importers import object_arrays
+from crossview.datasets.video.framing import Framing
 from crossview.datasets.video.source import Source
 from crossview.errors import UserError
 from crossview.platform.config import Data
@@ -30,9 +32,12 @@ from crossview.platform.data.frame_cache import frame_cache
 from crossview.platform.data.loader import Stream
 from crossview.platform.data.row_decoder import RowDecoder, Shard
 from crossview.platform.data.video_reader import video
+from crossview.platform.encoder import Encoder
 from crossview.platform.evaluate.frame_embeddings import export
 from crossview.platform.evaluate.opened import open_run
 from crossview.platform.report.contact_sheet import contact_sheet
+
+SQUASHED = View(perspective="ego", frames=4, fps=15, size_px=64, geometry=SQUASH)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +53,7 @@ def everything(root: Path) -> Catalog:
 
 
 def sampling(pairing: Pairing = "single", **views: View) -> Sampling:
-    return Sampling(views=views or {"x": View(perspective="ego", frames=4, fps=15, size_px=64)}, pairing=pairing)
+    return Sampling(views=views or {"x": SQUASHED}, pairing=pairing)
 
 
 def first_frames(batch: torch.Tensor) -> list[int]:
@@ -121,7 +126,7 @@ def test_a_mixture_draws_spans_and_folders_of_another_root(root: Path, everythin
 def test_whole_recordings_are_read_from_their_first_frame_to_their_last(everything: Catalog, chunk: int) -> None:
     for recording in everything.recordings:
         data = Data(catalog=Path("unused"))
-        parts = list(video(everything.source(recording), recording.num_frames, 64, data, chunk))
+        parts = list(video(everything.source(recording), recording.num_frames, SQUASHED, data, chunk))
         first = FIRST[recording.scene]
         assert first_frames(torch.cat(parts)[:, None]) == list(range(first, first + recording.num_frames))
 
@@ -132,7 +137,7 @@ def test_a_span_is_sought_and_not_decoded_up_to(everything: Catalog, monkeypatch
 
     monkeypatch.setattr("crossview.datasets.video.consecutive.sequential", forward)
     (recording,) = (r for r in everything.recordings if r.scene == "c")
-    parts = list(video(everything.source(recording), recording.num_frames, 64, Data(catalog=Path("unused")), 64))
+    parts = list(video(everything.source(recording), recording.num_frames, SQUASHED, Data(catalog=Path("unused")), 64))
     assert first_frames(torch.cat(parts)[:, None]) == list(range(70, 110))
 
 
@@ -150,7 +155,9 @@ def test_a_span_is_read_from_the_start_if_seeking_fails_on_the_way(
     monkeypatch.setattr(consecutive, "pictures", failing)
     (recording,) = (r for r in everything.recordings if r.scene == "c")
     with pytest.warns(UserWarning, match="the file is read from its start"):
-        parts = list(video(everything.source(recording), recording.num_frames, 64, Data(catalog=Path("unused")), 64))
+        parts = list(
+            video(everything.source(recording), recording.num_frames, SQUASHED, Data(catalog=Path("unused")), 64)
+        )
     assert first_frames(torch.cat(parts)[:, None]) == list(range(70, 110))
 
 
@@ -188,6 +195,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_run.train(folder / "run", folder / "data")
 
 
+def view_of(encoder: Encoder) -> View:
+    return encoder.experiment.method.sampling().view_for("ego")
+
+
 def test_embedding_reads_every_recording_as_its_own(everything: Catalog, run: Path, tmp_path: Path) -> None:
     table = pq.read_table(export(open_run(run, in_process=True), everything, tmp_path / "all.parquet"))
     found: dict[str, list[list[float]]] = {}
@@ -196,8 +207,8 @@ def test_embedding_reads_every_recording_as_its_own(everything: Catalog, run: Pa
     assert {name: len(rows) for name, rows in found.items()} == {r.id: r.num_frames for r in everything.recordings}
     encoder = crossview.load(run)
     for recording in everything.recordings:
-        source, size = everything.source(recording), encoder.size_px("ego")
-        frames = torch.cat(list(video(source, recording.num_frames, size, Data(catalog=everything.root), 64)))
+        source, view = everything.source(recording), view_of(encoder)
+        frames = torch.cat(list(video(source, recording.num_frames, view, Data(catalog=everything.root), 64)))
         assert np.allclose(found[recording.id], encoder.embed(frames, "ego").numpy(), atol=1e-5)
 
 
@@ -206,7 +217,7 @@ def test_a_folder_of_images_is_embedded_by_its_path(everything: Catalog, run: Pa
     for path, scene in ((root / "images", "g"), (str(root / "shots" / "*_rgb.jpg"), None)):
         found = encoder.embed(path, "ego")
         source, frames = (Source(Path(path), "frames"), 40 if scene is None else 30)
-        pictures = torch.cat(list(video(source, frames, encoder.size_px("ego"), Data(catalog=root), 64)))
+        pictures = torch.cat(list(video(source, frames, view_of(encoder), Data(catalog=root), 64)))
         assert first_frames(pictures[:, None]) == list(range(frames))
         assert torch.equal(found, encoder.embed(pictures, "ego"))
 
@@ -222,7 +233,7 @@ def test_cached_frames_are_those_of_the_span(everything: Catalog, tmp_path: Path
     data = Data(catalog=tmp_path)
     for found, first in ((everything, 0), (moved(everything), -1), (everything, 0)):
         for recording in found.recordings:
-            frames = frame_cache(found.source(recording), recording, 64, "rgb", data)
+            frames = frame_cache(found.source(recording), recording, Framing(size=(64, 64)), "rgb", data)
             assert videos.barcode(frames[0]) == FIRST[recording.scene] + first
             assert len(frames) == recording.num_frames
 
@@ -296,7 +307,7 @@ def test_a_damaged_image_is_replaced_and_named(tmp_path: Path) -> None:
     files = image_folders.write(tmp_path / "bad", range(8))
     found = listed(tmp_path, "good,train,a,x,ego,0,,,,,30,", "bad,train,b,x,ego,0,,,,,30,")
     files[5].write_bytes(files[5].read_bytes()[:-40] + bytes(40))
-    plan = Plan(found, sampling(x=View(perspective="ego", frames=8, fps=30, size_px=64)), seed=0)
+    plan = Plan(found, sampling(x=View(perspective="ego", frames=8, fps=30, size_px=64, geometry=SQUASH)), seed=0)
     shard = Shard(start_step=0, stop_step=1, batch=2, micro_batch=2)
     out = RowDecoder(plan, Data(catalog=tmp_path, max_quarantined=0.5), shard).decode(np.arange(2))
     reports = "".join(out["quarantine"])

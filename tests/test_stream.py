@@ -14,6 +14,7 @@ import torch
 import videos
 
 from crossview.datasets.catalog import Catalog, Recording
+from crossview.datasets.sampling.geometry import SQUASH
 from crossview.datasets.sampling.plan import Plan
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.datasets.video.decode import decode, probe
@@ -29,8 +30,8 @@ FOOTAGE = Path(__file__).parents[2] / "shared" / "data" / "single_person"
 ONE: dict[str, int] = {"start_step": 0, "stop_step": 1, "batch": 1, "micro_batch": 1}
 PAIR = Sampling(
     views={
-        "ego": View(perspective="ego", frames=4, spread="random", size_px=32),
-        "exo": View(perspective="exo", frames=4, spread="random", size_px=64),
+        "ego": View(perspective="ego", frames=4, spread="random", size_px=32, geometry=SQUASH),
+        "exo": View(perspective="exo", frames=4, spread="random", size_px=64, geometry=SQUASH),
     },
     pairing="unpaired",
 )

@@ -117,6 +117,9 @@ class Sampling:
             raise UserError(
                 "sampling: pairing 'group' stacks its views in one tensor; give them all the same size_px and test_px"
             )
+        via = {name: view.geometry.via_px for name, view in self.views.items()}
+        if len({px is None for px in via.values()}) > 1:
+            raise UserError(f"sampling: via_px of the views' geometries is {via}; set it for all views or for none")
         if len({view.geometry.via_px is None for view in self.views.values()}) > 1:
             raise UserError("sampling: clips travel in RGB with geometry.via_px; give it to all views or to none")
         if self.windows > 1 and any(view.fps is None and view.spread == "even" for view in self.views.values()):
