@@ -151,6 +151,38 @@ def test_views_of_a_window_share_a_draw_or_do_not(shared: bool) -> None:
         assert ego.region != later.region
 
 
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("pairing", ["group", "synchronized", "unpaired"])
+def test_a_region_depends_on_seed_row_window_and_slot_alone(pairing: Any, shared: bool) -> None:
+    cameras = [
+        recording(k, view=v, perspective=v[:3], path=f"{k}{v}.mp4") for k in range(3) for v in ("ego", "exo1", "exo2")
+    ]
+    catalog, count = Catalog(Path("root"), tuple(cameras)), 2 if pairing == "group" else 1
+    windows = 1 if pairing == "unpaired" else 2
+
+    def made(geometry: Geometry, seed: int = 5) -> Plan:
+        fps = None if pairing == "unpaired" else VIEW.fps
+        ego, exo = replace(VIEW, perspective="ego", fps=fps), replace(VIEW, perspective="exo", fps=fps, count=count)
+        views = {name: replace(view, geometry=geometry) for name, view in (("ego", ego), ("exo", exo))}
+        return Plan(catalog, Sampling(views=views, pairing=pairing, windows=windows), seed)
+
+    random, squash = made(Geometry(crop="resized", shared=shared)), made(SQUASH)
+    found = {}
+    for row in reversed(range(12)):
+        clips = random.row(row).clips
+        assert clips == made(random.sampling.views["ego"].geometry).row(row).clips  # in any order of rows
+        for window, (cut, whole) in enumerate(zip(clips, squash.row(row).clips, strict=True)):
+            assert [c and (c.recording, tuple(c.frames)) for c in cut] == [
+                c and (c.recording, tuple(c.frames)) for c in whole
+            ]
+            regions = {c.region for c in cut if c}
+            assert len(regions) == (1 if shared else sum(c is not None for c in cut))
+            found[row, window] = regions
+    assert len(set().union(*found.values())) == sum(map(len, found.values()))  # none is drawn twice
+    other = made(random.sampling.views["ego"].geometry, seed=6).row(0).clips
+    assert not found[0, 0] & {c.region for c in other[0] if c}
+
+
 def test_a_centre_crop_of_a_square_picture_is_the_same_bytes_as_squashing() -> None:
     frame = av.VideoFrame.from_ndarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8), format="rgb24")
     view = replace(VIEW, geometry=Geometry())
