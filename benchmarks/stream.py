@@ -1,8 +1,8 @@
 """From video files to clips: Crossview beside the field's habits and the limit, one Markdown table per run.
 
-    python benchmarks/stream.py --cache FOLDER                      # all cells; recordings are made in FOLDER once
-    python benchmarks/stream.py --cache FOLDER --seconds 10 --rows 2 --ways peer ours limit
-    python benchmarks/stream.py --cache FOLDER --batches 10000      # memory over that many batches through Ray Data
+    python benchmarks/stream.py                      # all cells; recordings are made in build/bench/recordings once
+    python benchmarks/stream.py --seconds 10 --rows 2 --ways peer ours limit
+    python benchmarks/stream.py --batches 10000      # memory over that many batches through Ray Data
 
 CPU time is that of the CPU clocks of all processes; wall time is as good as the machine is idle.
 """
@@ -88,7 +88,12 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cache", type=Path, required=True, help="folder for the recordings, kept between runs")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path("build/bench/recordings"),
+        help="folder for the recordings, kept between runs",
+    )
     parser.add_argument("--seconds", type=int, nargs="+", default=[10, 60, 600], help="lengths of the recordings")
     parser.add_argument("--kinds", nargs="+", default=["original", "prepared"], choices=["original", "prepared"])
     parser.add_argument("--patterns", nargs="+", default=list(PATTERNS), choices=list(PATTERNS))

@@ -46,6 +46,6 @@ def watch(config: dict[str, Any]) -> None:
         plan, Data(catalog=plan.catalog.root), rows, device=torch.device("cpu"), run_dir=None, in_process=False
     ) as stream:
         for count, _ in enumerate(stream, 1):
-            if count % max(1, batches // LOOKS) == 0:
+            if count % max(1, batches // LOOKS) == 0 and count < batches:  # at the end the decoders are gone already
                 found.append((count, memory_mb(config["root"])))
     Path(config["out"]).write_text(json.dumps(found))
