@@ -7,6 +7,8 @@ import pytest
 import tiny_run
 import torch
 
+from crossview.datasets.sampling.geometry import SQUASH
+from crossview.datasets.sampling.spec import View
 from crossview.datasets.catalog import Catalog
 from crossview.methods.backbone import Pooled
 from crossview.platform.cli.main import main
@@ -17,6 +19,10 @@ from crossview.platform.data.video_reader import video
 
 
 @pytest.fixture(scope="module")
+
+SQUARE = View(perspective="any", frames=1, size_px=64, geometry=SQUASH)
+
+
 def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     root = tmp_path_factory.mktemp("videos")
     return tiny_run.write_catalog(root)
@@ -33,7 +39,7 @@ def test_features_are_the_backbones_of_every_frame(catalog: Catalog, features: C
     recording, kept = catalog.recordings[3], features.recordings[3]
     data = Data(catalog=catalog.root / "catalog")
     base = backbone("resnet10t", "random", 64)
-    frames = torch.cat(list(video(catalog.source(recording), recording.num_frames, 64, data, 7)))
+    frames = torch.cat(list(video(catalog.source(recording), recording.num_frames, SQUARE, data, 7)))
     with torch.inference_mode():
         expected = Pooled(base)(frames[None])[0]
     found = np.load(features.file(kept))

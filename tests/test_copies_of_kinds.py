@@ -14,6 +14,8 @@ import videos
 from recording_kinds import FIRST, LINES, listed
 
 from crossview.datasets.catalog import Catalog
+from crossview.datasets.sampling.geometry import SQUASH
+from crossview.datasets.sampling.spec import View
 from crossview.datasets.video.copies import copy_all
 from crossview.datasets.video.transcode import Encoding
 from crossview.platform.config import Data
@@ -21,12 +23,14 @@ from crossview.platform.data.video_reader import video
 
 SMALL = Encoding(size_px=64, gop=4, crf=10)
 
+SQUARE = View(perspective="any", frames=1, size_px=64, geometry=SQUASH)
+
 
 def shown(catalog: Catalog, scene: str) -> list[int]:
     """The numbers in all pictures of a recording."""
     (recording,) = (r for r in catalog.recordings if r.scene == scene)
     data = Data(catalog=Path("unused"))
-    pictures = torch.cat(list(video(catalog.source(recording), recording.num_frames, 64, data, 64)))
+    pictures = torch.cat(list(video(catalog.source(recording), recording.num_frames, SQUARE, data, 64)))
     return [videos.barcode(picture.permute(1, 2, 0).numpy()) for picture in pictures]
 
 
