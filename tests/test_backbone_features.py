@@ -7,9 +7,9 @@ import pytest
 import tiny_run
 import torch
 
+from crossview.datasets.catalog import Catalog
 from crossview.datasets.sampling.geometry import SQUASH
 from crossview.datasets.sampling.spec import View
-from crossview.datasets.catalog import Catalog
 from crossview.methods.backbone import Pooled
 from crossview.platform.cli.main import main
 from crossview.platform.cluster.map_recordings import Where
@@ -17,12 +17,10 @@ from crossview.platform.config import Data
 from crossview.platform.data.backbone_features import backbone, write_features
 from crossview.platform.data.video_reader import video
 
-
-@pytest.fixture(scope="module")
-
 SQUARE = View(perspective="any", frames=1, size_px=64, geometry=SQUASH)
 
 
+@pytest.fixture(scope="module")
 def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     root = tmp_path_factory.mktemp("videos")
     return tiny_run.write_catalog(root)
