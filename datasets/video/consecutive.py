@@ -30,9 +30,9 @@ def consecutive(source: Source, num_frames: int, time_limit_s: float) -> Iterato
         parts = passes(frames, index)
         if parts[0].entry_stamp is not None and frames[-1] < len(index.pts):
             try:
-                for number, frame in pictures(source, parts, index, time_limit_s):
+                for _, frame in pictures(source, parts, index, time_limit_s):
                     yield frame
-                    frames = frames[frames > number]
+                    frames = frames[1:]  # what is left to read if seeking fails on the way
                 return
             except TooSlow:
                 raise

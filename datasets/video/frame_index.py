@@ -71,7 +71,7 @@ class FrameIndex:
             entry_stamp_steps=np.diff(self.entry_stamps, prepend=0),
         )
         storage.make_folder(file.parent)
-        storage.write(file, lambda partial: _write_bytes(partial, content.getvalue()), once=True)
+        storage.write(file, lambda partial: partial.write_bytes(content.getvalue()), once=True)
 
     @staticmethod
     def read(file: Path) -> FrameIndex:
@@ -135,10 +135,6 @@ def _checked(stored: Mapping[str, np.ndarray]) -> FrameIndex:
     if np.any(np.diff(entries, prepend=-1, append=len(index.pts)) <= 0):
         raise ValueError("its entry points are not among its frames")
     return index
-
-
-def _write_bytes(file: Path, content: bytes) -> None:
-    file.write_bytes(content)
 
 
 def checksum(frame: VideoFrame) -> int:

@@ -84,7 +84,6 @@ class Slot:
     name: str
     """Key in the batch."""
     frames: int
-    size_px: int
     shape: tuple[int, ...]
     """Of one frame as it travels."""
     dtype: str
@@ -93,7 +92,7 @@ class Slot:
 class RowDecoder:
     """Decodes rows of a shard; called by Ray Data with positions in it, or directly.
 
-    Each file of a row is opened once and read forward once for all of the row's windows. A row with an unreadable file
+    Each file of a row is opened once for all of the row's windows. A row with an unreadable file
     is replaced by the first readable one of a sequence of the same epoch's rows that is a pure function of (plan, row);
     the failure is reported in the column "quarantine" (JSON). Whether a row is readable follows from its own frames, so
     what is replaced does not depend on what was read before, and is the same in every worker and after a resume. A
@@ -119,7 +118,7 @@ class RowDecoder:
             size = view.size_px
             shape: tuple[int, ...] = (size * 3 // 2, size) if self.pixels == "yuv420" else (size, size, 3)
             kind = (shape, "uint8") if frame is None else (frame, "float16")
-            slots.append(Slot("video" if self.group else name, self.plan.sampling.max_frames(view), size, *kind))
+            slots.append(Slot("video" if self.group else name, self.plan.sampling.max_frames(view), *kind))
         return slots
 
     def _feature_frame(self) -> tuple[int, ...] | None:
@@ -287,7 +286,7 @@ class RowDecoder:
             with contextlib.suppress(UnreadableVideo):
                 source = catalog.source(facts)
                 framings = [self._framing(clip) for clip in clips]
-                cached = {framing: frame_cache(source, facts, framing, self.pixels, data) for framing in framings}
+                cached = {framing: frame_cache(source, facts, framing, self.pixels, data) for framing in set(framings)}
                 return [cached[framing][clip.frames] for framing, clip in zip(framings, clips, strict=True)]
         return read_clips(
             catalog.source(facts),
