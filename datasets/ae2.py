@@ -23,6 +23,7 @@ from crossview.datasets.catalog.spans import Part, check_splits
 from crossview.errors import UserError
 
 PROTOCOLS = (DEFAULT,)
+PAIRINGS = ("single", "unpaired")
 SPLITS = ("train", "val", "test")
 PERSPECTIVES: tuple[Perspective, ...] = ("ego", "exo")
 PHASES: dict[str, tuple[str, ...]] = {

@@ -22,6 +22,7 @@ from crossview.datasets.video.indexing import VideoInfo
 from crossview.errors import UserError
 
 PROTOCOLS = (DEFAULT,)
+PAIRINGS = ("single", "unpaired", "paired", "synchronized", "group")
 
 
 @dataclass(frozen=True, kw_only=True)

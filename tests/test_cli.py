@@ -83,7 +83,7 @@ def small(features: Path, tmp_path: Path, *options: object) -> tuple[object, ...
             "error: world: actions is juggle; choose at least one of crack_egg",
         ),
         ("prepare synthetic --out out --takes 0 0 0", "takes is 0 in every split; give at least one"),
-        ("prepare synthetic --out out --layout ae3", "invalid choice 'ae3' for argument '--layout'"),
+        ("prepare synthetic --out out --layout ae3", "--layout is 'ae3'; choose from synchronized, ae2-csv"),
     ],
 )
 def test_unknown_names_and_missing_folders(

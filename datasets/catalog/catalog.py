@@ -62,6 +62,8 @@ class Catalog:
     """By name, the split of each recording that takes part; the first is the dataset's own default."""
     classes: Classes = field(default_factory=dict)
     """The names of each kind that the dataset declares, by their number; see `all_classes`."""
+    notes: tuple[str, ...] = ()
+    """What was found of the dataset, listed and missing, and dropped from its annotations: a sentence each."""
     folder: Path | None = None
     """Where the tables are, which the paths of frame indices are relative to; None before they are written."""
 
@@ -191,7 +193,8 @@ class Catalog:
         labels = {n: {k: v for k, v in by.items() if k in ids} for n, by in self.frame_labels.items()}
         segments = tuple(s for s in self.segments if s.recording in ids)
         splits = {n: {k: v for k, v in of.items() if k in ids} for n, of in self.protocols.items()}
-        return Catalog(self.root, kept, segments, labels, self.quarantined, splits, self.all_classes(), self.folder)
+        classes, notes = self.all_classes(), self.notes
+        return Catalog(self.root, kept, segments, labels, self.quarantined, splits, classes, notes, self.folder)
 
     def save(self, folder: Path) -> Catalog:
         """Write the tables and frame indices to `folder` and, last, catalog.json; returns the catalog that is there.
@@ -212,7 +215,7 @@ class Catalog:
         write_rows(folder / "protocols.parquet", protocol_rows(self.protocols, self.recordings), PROTOCOLS)
         write_rows(folder / "classes.parquet", class_rows(self.all_classes()), CLASSES)
         write_rows(folder / "quarantine.parquet", [asdict(q) for q in self.quarantined], QUARANTINED)
-        facts = {"format": FORMAT, "root": str(self.root.resolve())}
+        facts = {"format": FORMAT, "root": str(self.root.resolve()), "notes": self.notes}
         storage.write_text(folder / "catalog.json", json.dumps(facts, indent=2) + "\n")
         return replace(self, recordings=recordings, folder=folder.resolve())
 
@@ -253,10 +256,11 @@ class Catalog:
             )
         if version == 1:
             return _read_1(folder, root)
-        return _read(folder, root, RECORDINGS if version == FORMAT else OLD_RECORDINGS)
+        notes = tuple(str(note) for note in facts.get("notes") or ())
+        return _read(folder, root, RECORDINGS if version == FORMAT else OLD_RECORDINGS, notes)
 
 
-def _read(folder: Path, root: Path, columns: pa.Schema) -> Catalog:
+def _read(folder: Path, root: Path, columns: pa.Schema, notes: tuple[str, ...]) -> Catalog:
     recordings = tuple(Recording(**row) for row in read_rows(folder / "recordings.parquet", columns))
     segments = tuple(Segment(**row) for row in read_rows(folder / "segments.parquet", SEGMENTS))
     quarantined = tuple(Quarantined(**row) for row in read_rows(folder / "quarantine.parquet", QUARANTINED))
@@ -267,7 +271,7 @@ def _read(folder: Path, root: Path, columns: pa.Schema) -> Catalog:
     splits = protocols_from(read_rows(file, PROTOCOLS), file)
     file = folder / "classes.parquet"
     names = classes_from(read_rows(file, CLASSES), file)
-    return Catalog(root, recordings, segments, labels, quarantined, splits, names, folder.resolve())
+    return Catalog(root, recordings, segments, labels, quarantined, splits, names, notes, folder.resolve())
 
 
 def _read_1(folder: Path, root: Path) -> Catalog:

@@ -16,9 +16,9 @@ Kind = Literal["video", "frames", "features"]
 class Recording:
     """One camera's file of one scene.
 
-    Recordings of one `scene` share a clock: the instant of frame k is `start_offset_s` plus the time at which the file
-    shows it, which is ``first_s + k / fps`` at a constant rate, and in its frame index at any other. The time of a span
-    is counted from its own first frame.
+    Recordings of one `scene` share a clock, except those with `own_clock`: the instant of frame k is `start_offset_s`
+    plus the time at which the file shows it, which is ``first_s + k / fps`` at a constant rate, and in its frame index
+    at any other. The time of a span is counted from its own first frame.
     Raises ValueError if a part of its id holds a "/".
     """
 
@@ -40,6 +40,8 @@ class Recording:
     height_px: int
     width_px: int
     start_offset_s: float = 0.0
+    own_clock: bool = False
+    """Whether it has no instant in common with the scene's others, as where an action is done once for each camera."""
     first_frame: int = 0
     """Frame 0 of the recording is this frame of the file, which may hold several recordings."""
     first_s: float = 0.0

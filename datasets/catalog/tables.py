@@ -16,7 +16,7 @@ _TYPES = {str: pa.string(), float: pa.float64(), int: pa.int64(), bool: pa.bool_
 _HINTS = get_type_hints(Recording)
 RECORDINGS = pa.schema([(f.name, _TYPES.get(_HINTS[f.name], pa.string())) for f in fields(Recording)])
 OLD_RECORDINGS = pa.schema(
-    [f for f in RECORDINGS if f.name not in ("first_frame", "first_s", "constant_rate", "index")]
+    [f for f in RECORDINGS if f.name not in ("own_clock", "first_frame", "first_s", "constant_rate", "index")]
 )
 """Of formats 1 and 2."""
 SEGMENTS = pa.schema(

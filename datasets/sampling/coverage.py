@@ -31,7 +31,7 @@ class _Finding:
 
 def clock_warnings(recordings: Sequence[Recording]) -> list[str]:
     """Scenes whose cameras have no common instant, or share little of the take, for any pairing that needs a clock."""
-    scenes = _scenes(recordings)
+    scenes = _scenes(r for r in recordings if not r.own_clock)
     apart, short = [], []
     for cameras in scenes:
         loners = _loners(cameras)

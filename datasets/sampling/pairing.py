@@ -169,6 +169,12 @@ def _check_clock(catalog: Catalog, cameras: list[int], problems: Problems) -> No
     found = [catalog.recordings[i] for i in cameras]
     if run_together(found):
         return
+    if any(r.own_clock for r in found):
+        problems.add(
+            f"catalog {catalog.place}: the cameras {', '.join(r.view for r in found)} of scene {found[0].scene!r} have "
+            "no common clock, as the dataset says: train with a method whose pairing is 'paired' or 'unpaired'"
+        )
+        return
     first_s, last_s = overlap(found)
     furthest = max(found, key=lambda r: abs(r.start_offset_s))
     problems.add(
@@ -180,6 +186,9 @@ def _check_clock(catalog: Catalog, cameras: list[int], problems: Problems) -> No
 
 def clock_error(camera: Recording, others: Sequence[Recording]) -> str:
     """That a camera never runs while others of its scene do, and what may be wrong with its start_offset_s."""
+    if camera.own_clock or any(r.own_clock for r in others):
+        names = _first_three([r.view for r in (camera, *others)])
+        return f"scene {camera.scene!r}: the clocks of {names} ({camera.path}) are not common, as the dataset says"
     return (
         f"scene {camera.scene!r}: camera {camera.view} ({camera.path}) runs from {camera.start_s:.1f} to "
         f"{camera.end_s:.1f} s, {_first_three([_span(group) for group in _without_gaps(others)])}"

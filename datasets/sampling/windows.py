@@ -113,7 +113,9 @@ def _shown(catalog: Catalog, recording: Recording, frames: np.ndarray) -> np.nda
 
 
 def run_together(recordings: list[Recording]) -> bool:
-    """Whether there is an instant that all of them show."""
+    """Whether there is an instant that all of them show; of several recordings, none may have a clock of its own."""
+    if len(recordings) > 1 and any(r.own_clock for r in recordings):
+        return False
     first_s, last_s = overlap(recordings)
     return first_s <= last_s + 1e-6
 

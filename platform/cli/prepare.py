@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 import importlib.util
 import os
@@ -57,13 +58,17 @@ def dataset_names() -> list[str]:
 
 
 def dataset(name: str, args: Sequence[str]) -> None:
-    """Catalog a dataset by its module: `Options`, `PROTOCOLS` and `catalog(options, prober=...)`."""
+    """Catalog a dataset by its module: `Options`, `PROTOCOLS`, `PAIRINGS` and `catalog(options, prober=...)`."""
     module = importlib.import_module(f"crossview.datasets.{name}")
+    if lacking := [part for part in ("Options", "PROTOCOLS", "PAIRINGS", "catalog") if not hasattr(module, part)]:
+        raise UserError(
+            f"{module.__file__}: a dataset's module defines {lacking[0]}, see docs/adding-a-dataset.md; add it"
+        )
     request = parse(
         Request[module.Options],  # type: ignore[name-defined]
         args=args,
         prog=f"crossview prepare {name}",
-        description=module.__doc__,
+        description=f"{module.__doc__}\n\nPairings that its recordings allow: {', '.join(module.PAIRINGS)}.",
     )
     check_folder(request.out)
     with ticking("reading") as tick:
@@ -74,11 +79,14 @@ def dataset(name: str, args: Sequence[str]) -> None:
 
 
 def _check_protocols(catalog: Catalog, declared: Sequence[str], what: str) -> None:
-    """Raise ValueError where protocols are not those declared, have no recording, or have a part of a file in two."""
-    if list(catalog.protocols) != list(declared):
+    """Raise ValueError where protocols are not among those declared, are empty, or have a part of a file in two splits.
+
+    A partial download may leave out some.
+    """
+    if not catalog.protocols or list(catalog.protocols) != [name for name in declared if name in catalog.protocols]:
         raise UserError(
             f"{what}: its catalog has the protocols {', '.join(catalog.protocols) or 'none'}, its module declares "
-            f"{', '.join(declared)}; both must be the same, in this order"
+            f"{', '.join(declared)}; the catalog must have some of these, in this order"
         )
     for name, of in catalog.protocols.items():
         members = [
@@ -128,9 +136,13 @@ def _first_line(name: str) -> str:
     return said.partition("\n")[0]
 
 
+SYNTHETIC = ("synchronized", "ae2-csv", "ae2-folders")
+"""Layouts of the synthetic world's own, beside those of datasets."""
+
+
 def synthetic(
     out: Path,
-    layout: Literal["synchronized", "ae2-csv", "ae2-folders"] = "synchronized",
+    layout: str = "synchronized",
     actions: tuple[str, ...] = (),
     takes: tuple[int, int, int] = (16, 4, 6),
     size_px: int = 256,
@@ -144,7 +156,8 @@ def synthetic(
 
     Args:
         out: Folder for the videos, their truth and the catalog (out/catalog, or out/catalog-ACTION in an AE2 layout).
-        layout: Synchronized views of each take, or AE2's own folders with unpaired ego and exo videos.
+        layout: synchronized: all views of each take. ae2-csv, ae2-folders: AE2's own folders with unpaired ego and exo
+            videos. The name of another dataset: its own files, in out/NAME.
         actions: Which of the world's actions; all by default.
         takes: Takes per action in train, val and test.
         size_px: Frames are size_px x size_px.
@@ -155,11 +168,15 @@ def synthetic(
         teachers: Also write the world's truth as a teacher store: detections, and scores "object".
 
     """
+    from crossview.datasets.synthetic import layouts
     from crossview.datasets.synthetic import teachers as truth
     from crossview.datasets.synthetic.ae2_layout import export_ae2, exported_catalog
     from crossview.datasets.synthetic.config import PHASES, WorldConfig
     from crossview.datasets.synthetic.world import write
 
+    known = (*SYNTHETIC, *layouts.names())
+    if layout not in known:
+        raise UserError(f"--layout is {layout!r}; choose from {', '.join(known)}")
     if teachers and layout != "synchronized":
         raise UserError(f"--teachers with --layout {layout}: the store belongs to a catalog of layout synchronized")
     train, val, test = takes
@@ -176,10 +193,13 @@ def synthetic(
     )
     check_folder(out)
     with ticking("rendering") as tick, storage.staged(out) as here:
-        if layout == "synchronized":
+        if not layout.startswith("ae2-"):
             made = write(config, here, tick)
         else:
             export_ae2(config, here, layout="csv" if layout == "ae2-csv" else "folders", progress=tick)
+    if layout in layouts.names():
+        _as_dataset(layout, Catalog.load(out, out), out)
+        return
     if layout == "synchronized":
         made = Catalog.load(out, out)
         made.save(out)
@@ -190,6 +210,25 @@ def synthetic(
     for action in config.actions:
         folder = out / f"catalog-{action}"
         _save(exported_catalog(out, action, Prober(folder / INDICES)), folder)
+
+
+def _as_dataset(name: str, world: Catalog, out: Path) -> None:
+    """Write a world as a dataset lies on disk, and catalog it as the dataset's own command does."""
+    from crossview.datasets.synthetic import layouts
+
+    options = layouts.export(name, world, out / name)
+    module, folder = importlib.import_module(f"crossview.datasets.{name}"), out / "catalog"
+    with ticking("reading") as tick:
+        made = module.catalog(options, prober=Prober(folder / INDICES, tick))
+    check_share(made, 1.0)
+    _save(made, folder)
+    words = [
+        f"--{field.name.replace('_', '-')} {value}"
+        for field in dataclasses.fields(options)
+        if (value := getattr(options, field.name)) != field.default and value not in (None, ())
+    ]
+    console.print(f"The same by the dataset's own command: crossview prepare {name} {' '.join(words)} --out {folder}",
+                  highlight=False, soft_wrap=True)  # fmt: skip
 
 
 def copies(
@@ -377,8 +416,15 @@ def _describe(catalog: Catalog, out: Path) -> None:
         if without := sum(r.id not in of for r in catalog.recordings):
             console.print(f"{which}without a split: {without} recordings, which take no part", highlight=False)
         warn(_one_sided(catalog, of, which))
+    kinds = {recording.perspective for recording in catalog.recordings}
+    if len(kinds) == 1:
+        warn(
+            [f"every recording is {kinds.pop()}: methods and tasks that need both perspectives cannot use this catalog"]
+        )
     for broken in catalog.quarantined:
         console.print(f"quarantined: {broken.path}: {broken.reason}", highlight=False, markup=False)
+    for note in catalog.notes:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
     warn(clock_warnings(catalog.recordings))
     console.print(f"The catalog is saved to {out}", highlight=False)
 
@@ -387,7 +433,7 @@ def _one_sided(catalog: Catalog, of: Mapping[str, str], which: str) -> Iterator[
     """Perspectives that some split of a protocol lacks."""
     there = {(of[r.id], r.perspective) for r in catalog.recordings if r.id in of}
     splits = sorted({split for split, _ in there})
-    for perspective in ("ego", "exo"):
+    for perspective in sorted({recording.perspective for recording in catalog.recordings}):
         if lacking := [split for split in splits if (split, perspective) not in there]:
             yield (
                 f"{which}no {perspective} recording in {', '.join(lacking)}: methods and tasks that need both "

@@ -102,7 +102,7 @@ class ResolvedRun:
         return self
 
 
-_ADDED = {"first_frame": 0, "first_s": 0.0, "constant_rate": True}  # by 0.6
+_ADDED = {"own_clock": False, "first_frame": 0, "first_s": 0.0, "constant_rate": True}  # by 0.6
 
 
 def _decisive(recording: Recording) -> dict[str, Any]:
