@@ -14,7 +14,7 @@ import pytest
 import videos
 
 from crossview.datasets.catalog import Catalog, Quarantined, Recording, Segment, one_protocol
-from crossview.datasets.catalog.tables import OLD_RECORDINGS
+from crossview.datasets.catalog.tables import ADDED
 from crossview.datasets.video.copies import prepare
 from crossview.datasets.video.decode import probe
 
@@ -163,7 +163,7 @@ def write_format_1(catalog: Catalog, folder: Path) -> None:
     old = {r.id: f"{catalog.split_of(r)}/{r.scene}/{r.view}" for r in catalog.recordings}
     rows = []
     for r in catalog.recordings:
-        facts = {name: value for name, value in dataclasses.asdict(r).items() if name in OLD_RECORDINGS.names}
+        facts = {name: value for name, value in dataclasses.asdict(r).items() if name not in ADDED}
         rows.append({"dataset": facts.pop("dataset"), "split": catalog.split_of(r), **facts})
     labels = [
         {"recording": old[k], "name": n, "labels": v} for n, by in catalog.frame_labels.items() for k, v in by.items()
@@ -184,7 +184,7 @@ def test_a_catalog_of_0_5_is_read_as_one_of_today(tmp_path: Path) -> None:
     catalog = full(tmp_path)
     catalog.save(tmp_path / "old")
     file = tmp_path / "old" / "recordings.parquet"
-    pq.write_table(pq.read_table(file).select(OLD_RECORDINGS.names), file)
+    pq.write_table(pq.read_table(file).drop_columns(list(ADDED)), file)
     (tmp_path / "old" / "catalog.json").write_text(json.dumps({"format": 2, "root": str(catalog.root)}))
     assert same(Catalog.load(tmp_path / "old"), catalog)
 

@@ -17,7 +17,7 @@ import videos
 
 import crossview.datasets
 from crossview.datasets.catalog import Catalog
-from crossview.datasets.catalog.tables import OLD_RECORDINGS
+from crossview.datasets.catalog.tables import ADDED
 from crossview.datasets.video.framing import Framing
 from crossview.platform.cli.main import main
 from crossview.platform.cli.prepare import dataset_names
@@ -231,7 +231,7 @@ def test_a_run_of_0_3_resumes_on_the_same_recordings_alone(tmp_path: Path) -> No
     facts = []
     for r in made.select("train").recordings:
         own = {
-            k: v for k, v in dataclasses.asdict(r).items() if k in OLD_RECORDINGS.names and k not in ("path", "kind")
+            k: v for k, v in dataclasses.asdict(r).items() if k not in (*ADDED, "path", "kind")
         }
         facts.append({"dataset": own.pop("dataset"), "split": "train", **own})
     assert list(facts[0])[:4] == ["dataset", "split", "scene", "view"]

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from crossview import storage
 from crossview.datasets.catalog.classes import (
@@ -24,9 +23,9 @@ from crossview.datasets.catalog.format_1 import read_recordings
 from crossview.datasets.catalog.protocols import Protocols, choose, protocol_rows, protocols_from
 from crossview.datasets.catalog.recording import Quarantined, Recording, Segment
 from crossview.datasets.catalog.tables import (
+    ADDED,
     CLASSES,
     FRAME_LABELS,
-    OLD_RECORDINGS,
     PROTOCOLS,
     QUARANTINED,
     RECORDINGS,
@@ -257,11 +256,11 @@ class Catalog:
         if version == 1:
             return _read_1(folder, root)
         notes = tuple(str(note) for note in facts.get("notes") or ())
-        return _read(folder, root, RECORDINGS if version == FORMAT else OLD_RECORDINGS, notes)
+        return _read(folder, root, notes)
 
 
-def _read(folder: Path, root: Path, columns: pa.Schema, notes: tuple[str, ...]) -> Catalog:
-    recordings = tuple(Recording(**row) for row in read_rows(folder / "recordings.parquet", columns))
+def _read(folder: Path, root: Path, notes: tuple[str, ...]) -> Catalog:
+    recordings = tuple(Recording(**row) for row in read_rows(folder / "recordings.parquet", RECORDINGS, ADDED))
     segments = tuple(Segment(**row) for row in read_rows(folder / "segments.parquet", SEGMENTS))
     quarantined = tuple(Quarantined(**row) for row in read_rows(folder / "quarantine.parquet", QUARANTINED))
     labels: dict[str, dict[str, np.ndarray]] = {}

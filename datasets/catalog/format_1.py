@@ -8,10 +8,11 @@ import pyarrow as pa
 
 from crossview.datasets.catalog.protocols import Protocols, one_protocol
 from crossview.datasets.catalog.recording import Recording
-from crossview.datasets.catalog.tables import OLD_RECORDINGS, read_rows
+from crossview.datasets.catalog.tables import ADDED, RECORDINGS, read_rows
 from crossview.errors import UserError
 
-_COLUMNS = pa.schema([OLD_RECORDINGS.field("dataset"), ("split", pa.string()), *list(OLD_RECORDINGS)[1:]])
+_FIRST, *_OTHERS = [column for column in RECORDINGS if column.name not in ADDED]
+_COLUMNS = pa.schema([_FIRST, ("split", pa.string()), *_OTHERS])
 
 
 def read_recordings(folder: Path, root: Path) -> tuple[tuple[Recording, ...], dict[str, str], Protocols]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -15,10 +16,8 @@ from crossview.storage.tables import read_table, write_table
 _TYPES = {str: pa.string(), float: pa.float64(), int: pa.int64(), bool: pa.bool_()}
 _HINTS = get_type_hints(Recording)
 RECORDINGS = pa.schema([(f.name, _TYPES.get(_HINTS[f.name], pa.string())) for f in fields(Recording)])
-OLD_RECORDINGS = pa.schema(
-    [f for f in RECORDINGS if f.name not in ("own_clock", "first_frame", "first_s", "constant_rate", "index")]
-)
-"""Of formats 1 and 2."""
+ADDED = frozenset(("own_clock", "first_frame", "first_s", "constant_rate", "index"))
+"""Columns of recordings that earlier catalogs lack."""
 SEGMENTS = pa.schema(
     [
         ("recording", pa.string()),
@@ -39,13 +38,14 @@ def write_rows(file: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> Non
     write_table(pa.Table.from_pylist(rows, schema=schema), file)
 
 
-def read_rows(file: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+def read_rows(file: Path, schema: pa.Schema, may_lack: Collection[str] = ()) -> list[dict[str, Any]]:
     """The rows of a table with these columns; raises ValueError that names the file for any other."""
     try:
         table = read_table(file, fix="make the catalog again")
     except FileNotFoundError as error:
         raise UserError(f"{file}: this file of the catalog is missing; make the catalog again") from error
-    if table.schema.names != schema.names:
-        raise UserError(f"{file}: columns {table.schema.names}, not {schema.names}; make the catalog again")
+    there = table.schema.names
+    if there != [name for name in schema.names if name in there or name not in may_lack]:
+        raise UserError(f"{file}: columns {there}, not {schema.names}; make the catalog again")
     rows: list[dict[str, Any]] = table.to_pylist()
     return rows
