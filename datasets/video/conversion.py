@@ -30,19 +30,27 @@ _METHODS: dict[Scaling, Interpolation] = {
 }
 
 
-def rgb(frame: VideoFrame, framing: Framing) -> np.ndarray:
-    """One frame as displayed: uint8 (H, W, 3)."""
+def rgb(frame: VideoFrame, framing: Framing, into: np.ndarray | None = None) -> np.ndarray:
+    """One frame as displayed: uint8 (H, W, 3), `into` an array of this shape if one is given."""
     shown = orientation(frame)
     first = framing.via or framing.scaled
     scaling: Scaling = "area" if framing.via else framing.scaling
     picture = shown.apply(_part(frame, shown, framing, first, scaling, "rgb24").to_ndarray())
     if framing.via and framing.scaled:
         picture = cubic(picture, framing.scaled)
-    return _padded(picture, framing, _BLACK["rgb"][0])
+    picture = _padded(picture, framing, _BLACK["rgb"][0])
+    if into is None or into.shape != picture.shape:
+        return picture
+    into[:] = picture
+    return into
 
 
-def yuv420(frame: VideoFrame, framing: Framing) -> np.ndarray:
-    """I420 planes of one frame as displayed, BT.601 limited range: uint8 (H * 3 // 2, W), H and W cut to even."""
+def yuv420(frame: VideoFrame, framing: Framing, into: np.ndarray | None = None) -> np.ndarray:
+    """I420 planes of one frame as displayed, BT.601 limited range: uint8 (H * 3 // 2, W), H and W cut to even.
+
+    They are written `into` a contiguous array of this shape if one is given; an array of another shape is left as it
+    is.
+    """
     if framing.via:
         raise ValueError(f"{framing}: scaling in two steps is for pixels 'rgb'")
     shown = orientation(frame)
@@ -52,15 +60,23 @@ def yuv420(frame: VideoFrame, framing: Framing) -> np.ndarray:
     for plane, halve, black in zip(picture.planes, (1, 2, 2), _BLACK["yuv420"], strict=True):
         stored = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
         planes.append(_padded(shown.apply(stored[: height // halve, : width // halve]), framing, black, halve))
-    return np.concatenate([plane.reshape(-1) for plane in planes]).reshape(-1, planes[0].shape[1])
+    height, width = planes[0].shape
+    out = into if into is not None and into.shape == (height * 3 // 2, width) else None
+    if out is None:
+        out = np.empty((height * 3 // 2, width), np.uint8)
+    flat, first = out.reshape(-1), 0
+    for plane in planes:
+        flat[first : first + plane.size].reshape(plane.shape)[:] = plane
+        first += plane.size
+    return out
 
 
-CONVERT: dict[Pixels, Callable[[VideoFrame, Framing], np.ndarray]] = {"rgb": rgb, "yuv420": yuv420}
+CONVERT: dict[Pixels, Callable[[VideoFrame, Framing, np.ndarray | None], np.ndarray]] = {"rgb": rgb, "yuv420": yuv420}
 
 
 def of_rgb(picture: np.ndarray, framing: Framing, pixels: Pixels) -> np.ndarray:
     """What a file gives whose displayed frame this is: uint8 RGB (H, W, 3) -> (H', W', 3), or planes of "yuv420"."""
-    return CONVERT[pixels](VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24"), framing)
+    return CONVERT[pixels](VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24"), framing, None)
 
 
 def _padded(picture: np.ndarray, framing: Framing, black: int, halve: int = 1) -> np.ndarray:

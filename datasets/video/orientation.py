@@ -23,7 +23,8 @@ class Orientation:
 
     def apply(self, picture: np.ndarray) -> np.ndarray:
         """A stored picture, or a plane of one, as displayed: (H, W, ...) -> (H, W, ...) or (W, H, ...)."""
-        return np.rot90(picture[:, ::-1] if self.mirrored else picture, self.turns)
+        shown = picture[:, ::-1] if self.mirrored else picture
+        return np.rot90(shown, self.turns) if self.turns else shown
 
     def stored(self, region: Region) -> Region:
         """Where a region of the displayed picture is in the stored one."""

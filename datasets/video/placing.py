@@ -26,8 +26,10 @@ def placed(
     clips: list[np.ndarray | None] = [None] * len(wanted)
     for number, frame in found:
         for framing, users in places[number].items():
+            first, at, _ = users[0]
+            begun = clips[first]
             with as_unreadable(source.path):
-                picture = convert(frame, framing)
+                picture = convert(frame, framing, None if begun is None else begun[at])
             for clip, start, stop in users:
                 out = clips[clip]
                 if out is None:
@@ -36,5 +38,5 @@ def placed(
                     raise UnreadableVideo(
                         f"{source.path}: the picture's size changes at frame {number}; give size_px or prepare it"
                     )
-                out[start:stop] = picture
+                out[start + (out is begun and start == at) : stop] = picture  # where it is not yet
     return [clip for clip in clips if clip is not None]
