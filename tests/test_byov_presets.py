@@ -97,6 +97,7 @@ BREAK_EGGS: Table = {
     "sampling.views.exo.test_px": (None, "released dataset: one size"),
     "sampling.views.exo.count": (1, "paper: one camera"),
     "sampling.pairing": ("unpaired", "paper: two videos of one activity, no time correspondence"),
+    "sampling.unit": ("recording", "ours: rows are whole recordings"),
     "sampling.windows": (1, "paper: one clip of each video"),
     "sampling.window_scale": ((1.0, 1.0), SILENT),
     "sampling.window_scale_spread": ("uniform", SILENT),

@@ -19,6 +19,7 @@ from crossview.methods.egoexo.config import presets
 # kinetics400, all of it: released configs/ego-exo/k400/ with SlowFast R50, unless the line says otherwise.
 BASE: dict[str, Any] = {
     "method.stage": "pretrain",
+    "method.unit": "recording",
     "method.backbone.pathways": "slowfast",
     "method.backbone.blocks": (3, 4, 6, 3),  # ResNet-50
     "method.backbone.temporal_blocks": (3, 4, 6, 3),
@@ -79,6 +80,7 @@ BASE: dict[str, Any] = {
     "sampling.views.clip.test_px": 256,  # released DATA.TEST_CROP_SIZE
     "sampling.views.clip.count": 1,
     "sampling.pairing": "single",
+    "sampling.unit": "recording",
     "sampling.windows": 1,
     "sampling.window_scale": (1.0, 1.0),
     "sampling.window_scale_spread": "uniform",
@@ -126,6 +128,8 @@ CHARADES = FINETUNED | {
 }
 # Released configs of EPIC-KITCHENS; 60 frames a second.
 EPIC = FINETUNED | {
+    "method.unit": "verb",
+    "sampling.unit": "verb",
     "method.fps": 30.0,
     "sampling.views.clip.fps": 30.0,
     "optim.schedule": "steps",

@@ -91,6 +91,7 @@ COMMON: dict[str, tuple[Any, str]] = {
     "sampling.views.exo.test_px": (None, "the same size"),
     "sampling.views.exo.count": (1, "paper, step 1: any one exo view"),
     "sampling.pairing": ("synchronized", "paper: the same time-stamp"),
+    "sampling.unit": ("recording", "ours: rows are whole recordings"),
     "sampling.windows": (10, "paper: 10 clips of one video per batch"),
     "sampling.window_scale": ((0.5, 2.0), "paper: factor of w1"),
     "sampling.window_scale_spread": ("log", "silent; ours: halving and doubling are as likely"),

@@ -21,6 +21,7 @@ from crossview.methods.recipe import Recipe
 
 PRETRAIN: dict[str, Any] = {
     "method.stage": "pretrain",
+    "method.unit": "recording",
     "method.frames": 16,  # paper
     "method.fps": 7.5,  # paper: stride 4, of 30 Hz (NTU, PKU-MMD)
     "method.size_px": 128,  # paper
@@ -94,6 +95,7 @@ PRETRAIN: dict[str, Any] = {
         }.items()
     },
     "sampling.pairing": "synchronized",  # paper; ours 13
+    "sampling.unit": "recording",
     "sampling.windows": 1,  # ours 13
     "sampling.window_scale": (1.0, 1.0),  # paper: stride 4 always
     "sampling.window_scale_spread": "uniform",  # unused
@@ -141,6 +143,7 @@ FINETUNE: dict[str, Any] = {
     "sampling.views.video.test_px": None,  # the same size
     "sampling.views.video.count": 1,  # VideoMAE, fine-tuning: one clip
     "sampling.pairing": "single",  # VideoMAE, fine-tuning
+    "sampling.unit": "recording",  # trimmed clips
 }
 SMALL = {  # VideoMAE's fine-tuning on UCF101, a set of similar size; ours 16
     "method.finetuning.dropout": 0.5,
@@ -234,7 +237,9 @@ TABLES = {
     "ntu120-vit-b-finetune": classified(120) | VIT_B | VIT_B_FINETUNE,
     "etri-finetune": classified(55),  # ETRI-Activity3D: 55 classes
     "nucla-finetune": classified(10) | SMALL,  # N-UCLA: 10 classes
-    "pkummd2-finetune": classified(51) | SMALL,  # PKU-MMD: labels 1-51, shared with phase I
+    "pkummd2-finetune": classified(51)
+    | SMALL
+    | {"method.unit": "action", "sampling.unit": "action"},  # PKU-MMD: labels 1-51, shared with phase I
     "rocog-finetune": classified(7) | SMALL,  # RoCoG-v2: 7 gestures
     "debug": PRETRAIN | DEBUG,
 }

@@ -230,9 +230,7 @@ def test_a_run_of_0_3_resumes_on_the_same_recordings_alone(tmp_path: Path) -> No
     run = tiny_run.train(tmp_path / "run", tmp_path)
     facts = []
     for r in made.select("train").recordings:
-        own = {
-            k: v for k, v in dataclasses.asdict(r).items() if k not in (*ADDED, "path", "kind")
-        }
+        own = {k: v for k, v in dataclasses.asdict(r).items() if k not in (*ADDED, "path", "kind")}
         facts.append({"dataset": own.pop("dataset"), "split": "train", **own})
     assert list(facts[0])[:4] == ["dataset", "split", "scene", "view"]
     info = json.loads((run / "run.json").read_text())

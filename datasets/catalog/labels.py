@@ -46,8 +46,18 @@ class Labels:
         if self._by_recording:
             check_actions(self.classes, catalog.recordings, f"catalog {catalog.place}")
 
-    def of(self, recording: Recording, kind: str, first_s: float, last_s: float) -> np.ndarray:
-        """1 for every class that is shown from one frame to another, by their times in the file in s: uint8 (C,)."""
+    def of(
+        self,
+        recording: Recording,
+        kind: str,
+        first_s: float,
+        last_s: float,
+        segment: tuple[float, float] | None = None,
+    ) -> np.ndarray:
+        """1 for every class that is shown from one frame to another, by their times in the file in s: uint8 (C,).
+
+        With `segment`, its start and end in s, only those of segments with the same start and end.
+        """
         out = np.zeros(len(self.classes[kind]), np.uint8)
         if kind == "perspective":
             out[PERSPECTIVES.index(recording.perspective)] = 1
@@ -57,7 +67,8 @@ class Labels:
         else:
             end_s = last_s + 1 / recording.fps
             for begin_s, stop_s, number in self._spans.get((kind, recording.id), ()):
-                if begin_s < end_s and stop_s > first_s:
+                shown = begin_s < end_s and stop_s > first_s if segment is None else (begin_s, stop_s) == segment
+                if shown:
                     out[number] = 1
         return out
 

@@ -11,6 +11,7 @@ from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.pairing import clock_error, fits
 from crossview.datasets.sampling.plan import Plan
 from crossview.datasets.sampling.spec import Sampling
+from crossview.datasets.sampling.units import RECORDING
 from crossview.datasets.sampling.windows import overlap, run_together
 
 TOLERATED = 0.2
@@ -65,6 +66,11 @@ def _of_plan(plan: Plan) -> list[str]:
     sampling = plan.sampling
     wanted = [r for r in plan.catalog.recordings if any(fits(r, view) for view in sampling.views.values())]
     drawn = {plan.catalog.recordings[i].id for i in plan.drawn}
+    if sampling.unit != RECORDING:
+        left = [r for r in wanted if r.id not in drawn]
+        names = ", ".join(r.id for r in left[:NAMED]) + (", ..." if len(left) > NAMED else "")
+        what = f"of {len(wanted)} recordings have no segment of kind {sampling.unit!r} that can be drawn"
+        return [f"{len(left)} {what}: {names}"] if left else []
     if sampling.pairing == "unpaired":
         left_out = [_Finding((action,), _alone(plan, action), 1.0) for action in _without(wanted, drawn)]
         return _listed(left_out, "of the catalog's actions: no two files to pair, so 'unpaired' leaves them out")

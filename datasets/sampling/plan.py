@@ -10,6 +10,7 @@ from crossview.datasets.catalog import Catalog
 from crossview.datasets.catalog.labels import Labels
 from crossview.datasets.sampling.pairing import MISSING, Groups, Pairs, Singles
 from crossview.datasets.sampling.spec import Sampling
+from crossview.datasets.sampling.units import Units
 from crossview.datasets.sampling.windows import Cut, Starts, common_frames, frames_of, proportional
 from crossview.datasets.video.framing import Region
 from crossview.errors import UserError
@@ -31,12 +32,14 @@ class Clip:
     """Frames that count, where windows differ in length."""
     region: Region | None = None
     """Part of the displayed picture that the clip shows; None is all of it."""
+    segment: tuple[float, float] | None = None
+    """Start and end in s of the labelled segment that it is drawn for; None where that is the whole recording."""
 
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Clip)
             and (self.view, self.recording, self.length) == (other.view, other.recording, other.length)
-            and self.region == other.region
+            and (self.region, self.segment) == (other.region, other.segment)
             and np.array_equal(self.frames, other.frames)
         )
 
@@ -65,6 +68,7 @@ class Plan:
     scene, more where a scene has more cameras than slots. Recordings without a second file of their action, or a second
     camera of their scene, which for `synchronized` must run at the same time, stay out of pairs: `drawn` has the
     indices of those that are in rows, and `coverage.plan_warnings` says why the others are not.
+    With `Sampling.unit`, segments of recordings are in the place of recordings.
     `labels` come from the whole dataset where `catalog` is a part of it.
     Raises ValueError if the catalog cannot give what the sampling asks for.
     """
@@ -82,11 +86,12 @@ class Plan:
         self.labels = labels or Labels(catalog, sampling.labels, sampling.label_options)
         self.sampling = sampling
         self.seed = seed
+        self.units = Units.of(catalog, sampling.unit)
         kinds: dict[str, type[Singles | Pairs | Groups]] = {"single": Singles, "group": Groups}
-        self._cameras = kinds.get(sampling.pairing, Pairs)(catalog, sampling)
+        self._cameras = kinds.get(sampling.pairing, Pairs)(self.units.catalog, sampling)
         self.slots: tuple[str, ...] = self._cameras.slots
         self.rows_per_epoch: int = self._cameras.rows
-        self.drawn: frozenset[int] = self._cameras.drawn
+        self.drawn = frozenset(int(self.units.recordings[i]) for i in self._cameras.drawn)
         self._epoch = -1
         self._table = np.empty((0, 0), np.int64)
 
@@ -114,23 +119,29 @@ class Plan:
     def _window(self, recordings: np.ndarray, starts: Starts, rng: np.random.Generator) -> tuple[Clip | None, ...]:
         """One clip per slot."""
         present = [int(i) for i in recordings if i != MISSING]
-        found = [self.catalog.recordings[i] for i in present]
+        catalog = self.units.catalog
+        found = [catalog.recordings[i] for i in present]
         views = [self.sampling.views[slot] for slot in self.slots]
         cut = Cut.draw(self.sampling, views[0], starts, rng)
         counts = [self.sampling.max_frames(view) for view in views]
         if self.sampling.pairing in ("synchronized", "group"):
-            frames = common_frames(self.catalog, found, views[0], cut, counts[0])
+            frames = common_frames(catalog, found, views[0], cut, counts[0])
         elif self.sampling.pairing == "paired":
-            anchor = frames_of(self.catalog, found[0], views[0], cut, counts[0], rng)
-            frames = [anchor, proportional(self.catalog, anchor, found[0], found[1], counts[1])]
+            anchor = frames_of(catalog, found[0], views[0], cut, counts[0], rng)
+            frames = [anchor, proportional(catalog, anchor, found[0], found[1], counts[1])]
         else:
             facts = zip(found, views, counts, strict=True)
-            frames = [frames_of(self.catalog, recording, view, cut, count, rng) for recording, view, count in facts]
+            frames = [frames_of(catalog, recording, view, cut, count, rng) for recording, view, count in facts]
         drawn = iter(zip(present, frames, strict=True))
         return tuple(
-            None if i == MISSING else Clip(slot, *next(drawn), cut.length)
+            None if i == MISSING else self._clip(slot, *next(drawn), cut.length)
             for slot, i in zip(self.slots, recordings, strict=True)
         )
+
+    def _clip(self, slot: str, unit: int, frames: np.ndarray, length: int | None) -> Clip:
+        units = self.units
+        segment = units.segments[unit] if units.segments else None
+        return Clip(slot, int(units.recordings[unit]), frames + units.first_frames[unit], length, segment=segment)
 
     def _cut_out(self, clips: tuple[Clip | None, ...], window: tuple[int, int, int]) -> tuple[Clip | None, ...]:
         """The clips of one window with their regions, drawn apart from frames."""

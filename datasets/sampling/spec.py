@@ -69,6 +69,8 @@ class Sampling:
 
     views: dict[str, View]
     pairing: Pairing
+    unit: str = "recording"
+    """What a row is drawn for: a whole recording, or each segment of this name, e.g. "action"."""
     windows: int = 1
     """Clips of one recording (or scene) in one row of the plan."""
     window_scale: tuple[float, float] = (1.0, 1.0)

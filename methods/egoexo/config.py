@@ -87,6 +87,8 @@ class Config:
     stage: Literal["pretrain", "finetune"] = "pretrain"
     """finetune loads the backbone of `--init-from`, and the interaction-map head where a map weight is above 0
     (Ego-Exo*); the classifier is new."""
+    unit: str = "recording"
+    """What one sample of an epoch is: a whole recording, or a labelled segment of this kind, such as "verb"."""
     backbone: Backbone = field(default_factory=Backbone)
     weights: Weights = field(default_factory=Weights)
     classes: dict[str, int] = field(default_factory=lambda: {"action": 400})
@@ -188,6 +190,7 @@ class Config:
         return Sampling(
             views={"clip": view},
             pairing="single",
+            unit=self.unit,
             labels=dict(self.classes) if w.action else {},
             label_options={kind: f"method.classes.{kind}" for kind in self.classes},
             scores=scores,
@@ -260,7 +263,7 @@ def _charades(backbone: Backbone, map_weight: float) -> Recipe:
 
 
 def _epic(backbone: Backbone, map_weight: float, classes: dict[str, int], *, lr: float, batch: int) -> Recipe:
-    method = replace(_finetuned(_clips(backbone, 60.0), map_weight), classes=classes, perspective="ego")
+    method = replace(_finetuned(_clips(backbone, 60.0), map_weight), classes=classes, perspective="ego", unit="verb")
     milestones = (20 / 30, 25 / 30)
     return Recipe(method=method, optim=_sgd(lr=lr, batch=batch, epochs=30, schedule="steps", milestones=milestones))
 

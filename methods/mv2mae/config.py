@@ -111,6 +111,9 @@ class Config:
 
     stage: Literal["pretrain", "finetune"] = "pretrain"
     """finetune trains encoder and classifier on single labelled clips; pass a pre-training run with `--init-from`."""
+    unit: str = "recording"
+    """What one sample of an epoch is: a whole recording (of one scene), or a labelled segment of this kind, such as
+    "action"."""
     frames: int = 16
     """Frames per clip (T)."""
     fps: float = 7.5
@@ -210,10 +213,11 @@ class Config:
             return Sampling(
                 views={"video": view},
                 pairing="single",
+                unit=self.unit,
                 labels={"action": self.finetuning.classes},
                 label_options={"action": "method.finetuning.classes"},
             )
-        return Sampling(views={"source": view, "target": view}, pairing="synchronized")
+        return Sampling(views={"source": view, "target": view}, pairing="synchronized", unit=self.unit)
 
 
 def presets() -> dict[str, Callable[[], Recipe]]:
@@ -230,7 +234,7 @@ def presets() -> dict[str, Callable[[], Recipe]]:
         "ntu120-vit-b-finetune": lambda: _fine_tuning(120, VIT_B),
         "etri-finetune": lambda: _fine_tuning(55),
         "nucla-finetune": lambda: _fine_tuning(10, small=True),
-        "pkummd2-finetune": lambda: _fine_tuning(51, small=True),
+        "pkummd2-finetune": lambda: _fine_tuning(51, small=True, unit="action"),
         "rocog-finetune": lambda: _fine_tuning(7, small=True),
         "debug": _debug,
     }
@@ -256,7 +260,7 @@ def _pretraining(encoder: Transformer = VIT_S) -> Recipe:
     return Recipe(method=_sized(encoder), optim=optim)
 
 
-def _fine_tuning(classes: int, encoder: Transformer = VIT_S, *, small: bool = False) -> Recipe:
+def _fine_tuning(classes: int, encoder: Transformer = VIT_S, *, small: bool = False, unit: str = "recording") -> Recipe:
     """VideoMAE's recipe, as the paper states none: the one for Kinetics, or for small datasets the one for UCF101."""
     head = FineTuning(classes=classes)
     if small:
@@ -271,7 +275,9 @@ def _fine_tuning(classes: int, encoder: Transformer = VIT_S, *, small: bool = Fa
         batch=batch,
         epochs=epochs,
     )
-    method = replace(_sized(encoder), stage="finetune", geometry=Geometry(crop="resized"), flip=0.5, finetuning=head)
+    method = replace(
+        _sized(encoder), stage="finetune", unit=unit, geometry=Geometry(crop="resized"), flip=0.5, finetuning=head
+    )
     return Recipe(method=method, optim=optim)
 
 

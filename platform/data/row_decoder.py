@@ -223,7 +223,7 @@ class RowDecoder:
         if sampling.labels:
             shown_s = self.plan.catalog.instants(recording, clip.frames[[0, -1]]) - recording.start_offset_s
             for kind in sampling.labels:
-                out[f"{name}/label/{kind}"][at] = self.plan.labels.of(recording, kind, *shown_s.tolist())
+                out[f"{name}/label/{kind}"][at] = self.plan.labels.of(recording, kind, *shown_s.tolist(), clip.segment)
         for task, count in sampling.scores.items():
             logits = self.teachers.scores(recording.id, task) if self.teachers else None
             if logits is not None:

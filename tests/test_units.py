@@ -1,0 +1,152 @@
+"""Rows that are drawn for labelled segments: their frames, labels and partners."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import videos
+
+from crossview.datasets.catalog import Catalog, Recording, Segment, one_protocol
+from crossview.datasets.sampling.coverage import plan_warnings
+from crossview.datasets.sampling.geometry import Geometry
+from crossview.datasets.sampling.plan import Clip, Plan
+from crossview.datasets.sampling.spec import Sampling, View
+from crossview.errors import UserError
+from crossview.methods.egoexo.config import presets as egoexo_presets
+from crossview.methods.mv2mae.config import presets as mv2mae_presets
+from crossview.platform.config import Data
+from crossview.platform.data.row_decoder import RowDecoder, Shard
+
+FPS = 10
+
+
+def recording(scene: str, view: str, frames: int = 100, **facts: object) -> Recording:
+    return Recording(
+        dataset="d", scene=scene, view=view, perspective="ego" if view == "head" else "exo", subject="", action="",
+        path=f"{scene}_{view}.mp4", kind="video", fps=FPS, num_frames=frames, height_px=64, width_px=96,
+        **facts,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def segments(of: Recording, *spans: tuple[float, float, str, str]) -> list[Segment]:
+    return [
+        Segment(of.id, start, end, name, label)
+        for start, end, verb, noun in spans
+        for name, label in (("verb", verb), ("noun", noun))
+    ]
+
+
+KITCHEN = recording("P01_01", "head")
+OTHER = recording("P02_01", "head", frames=60)
+SILENT = recording("P03_01", "head")
+CATALOG = Catalog(
+    Path(),
+    (KITCHEN, OTHER, SILENT),
+    tuple(
+        segments(
+            KITCHEN, (1.0, 2.0, "take", "cup"), (1.5, 3.5, "open", "door"), (9.0, 11.0, "take", "pan"),
+            (9.0, 11.0, "take", "lid"),
+        )
+        + segments(OTHER, (0.0, 0.02, "close", "door"))
+    ),
+    protocols=one_protocol((r, "train") for r in (KITCHEN, OTHER, SILENT)),
+    classes={"verb": ("close", "open", "take", "wash"), "noun": ("cup", "door", "lid", "pan")},
+)  # fmt: skip
+WINDOW = View(perspective="ego", frames=4, fps=FPS, size_px=64, geometry=Geometry(fit="squash"))
+ASKED = Sampling(views={"clip": WINDOW}, pairing="single", unit="verb", labels={"verb": 4, "noun": 4})
+
+
+def clips(plan: Plan, rows: int) -> list[Clip]:
+    found = [plan.row(i).clips[0][0] for i in range(rows)]
+    return [clip for clip in found if clip is not None]
+
+
+def test_an_epoch_has_one_row_per_segment_and_frames_of_it_alone() -> None:
+    plan = Plan(CATALOG, ASKED, seed=0)
+    assert plan.rows_per_epoch == 4  # two narrations of one span with one verb are one
+    shown: dict[tuple[int, tuple[float, float]], list[int]] = {}
+    for clip in clips(plan, 200):
+        assert clip.segment is not None
+        shown.setdefault((clip.recording, clip.segment), []).extend(clip.frames.tolist())
+    assert {key: (min(frames), max(frames)) for key, frames in shown.items()} == {
+        (0, (1.0, 2.0)): (10, 19),
+        (0, (1.5, 3.5)): (15, 34),
+        (0, (9.0, 11.0)): (90, 99),  # ends with its video
+        (1, (0.0, 0.02)): (0, 0),  # shorter than a frame
+    }
+    assert plan.drawn == {0, 1}
+
+
+def test_labels_are_those_of_the_segment_and_not_of_what_overlaps_it(tmp_path: Path) -> None:
+    for r in (KITCHEN, OTHER):
+        videos.write(tmp_path / r.path, frames=r.num_frames, fps=FPS)
+    catalog = replace(CATALOG, root=tmp_path)
+    plan = Plan(catalog, ASKED, seed=0)
+    shard = Shard(start_step=0, stop_step=4, batch=1, micro_batch=1)
+    batch = RowDecoder(plan, Data(catalog=tmp_path), shard).decode(np.arange(4))
+    assert batch["quarantine"].tolist() == [""] * 4
+    names = {kind: np.array(names) for kind, names in catalog.classes.items()}
+    said = {}
+    for k, clip in enumerate(clips(plan, 4)):
+        labels = [set(names[kind][batch[f"clip/label/{kind}"][k, 0] == 1].tolist()) for kind in ("verb", "noun")]
+        said[clip.recording, clip.segment] = labels
+        assert [videos.barcode(plane[:64]) for plane in batch["clip"][k, 0]] == clip.frames.tolist()
+    assert said == {
+        (0, (1.0, 2.0)): [{"take"}, {"cup"}],
+        (0, (1.5, 3.5)): [{"open"}, {"door"}],
+        (0, (9.0, 11.0)): [{"take"}, {"pan", "lid"}],
+        (1, (0.0, 0.02)): [{"close"}, {"door"}],
+    }
+
+
+def test_cameras_of_an_event_share_its_instants() -> None:
+    left, right = recording("s", "left"), recording("s", "right", start_offset_s=-0.5)
+    found = [
+        Segment(left.id, 2.0, 6.0, "action", "wave"),
+        Segment(right.id, 3.0, 7.5, "action", "wave"),  # the same event, marked a little otherwise
+        Segment(left.id, 7.0, 9.0, "action", "wave"),
+        Segment(right.id, 1.0, 9.0, "action", "nod"),
+    ]
+    catalog = Catalog(Path(), (left, right), tuple(found))
+    view = View(perspective="exo", frames=3, fps=FPS)
+    pairs = Sampling(views={"a": view, "b": view}, pairing="synchronized", unit="action")
+    plan = Plan(catalog, pairs, seed=0)
+    assert plan.rows_per_epoch == 2  # one event, two orders; the others are seen by one camera
+    for i in range(20):
+        first, second = plan.row(i).clips[0]
+        assert first is not None
+        assert second is not None
+        assert {first.segment, second.segment} == {(2.0, 6.0), (3.0, 7.5)}
+        of = {clip.recording: clip.frames for clip in (first, second)}
+        assert (of[0] + 5 == of[1]).all()  # the right camera started half a second earlier
+        assert of[0].min() >= 25
+        assert of[0].max() <= 59
+
+
+def test_recordings_without_a_segment_are_told() -> None:
+    (said,) = plan_warnings(Plan(CATALOG, ASKED, seed=0))
+    assert said == "1 of 3 recordings have no segment of kind 'verb' that can be drawn: d/P03_01/head"
+
+
+def test_an_unknown_unit_is_refused() -> None:
+    with pytest.raises(UserError, match=r"no segments of kind 'phase' here.*: noun, verb\. Choose one"):
+        Plan(CATALOG, replace(ASKED, unit="phase"), seed=0)
+
+
+def test_whole_recordings_are_drawn_as_before() -> None:
+    plan = Plan(CATALOG, replace(ASKED, unit="recording", labels={}), seed=0)
+    assert plan.rows_per_epoch == 3
+    assert all(clip.segment is None for clip in clips(plan, 3))
+
+
+@pytest.mark.parametrize("name", ["epic55", "epic100", "epic100_star", "epic100_r101", "epic100_r101_star"])
+def test_epic_presets_draw_segments(name: str) -> None:
+    assert egoexo_presets()[name]().method.sampling().unit == "verb"
+
+
+def test_pku_mmd_preset_draws_segments() -> None:
+    assert mv2mae_presets()["pkummd2-finetune"]().method.sampling().unit == "action"
+    assert mv2mae_presets()["rocog-finetune"]().method.sampling().unit == "recording"
