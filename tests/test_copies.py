@@ -337,7 +337,7 @@ def test_what_the_command_prints_at_its_end(tmp_path: Path, capsys: pytest.Captu
         ("--size-px 0", "size_px is 0; the short side of a copy must be even and at least 16: pass for example 16"),
         ("--gop 0", "gop is 0; a key frame comes every 1 or more frames: pass for example 8"),
         ("--crf 52", "crf is 52; x264's constant quality is in 0..51, from lossless to worst: pass for example 20"),
-        ("--actors 0", "--actors is 0; at least 1 copy is made at a time: pass 1 or more, or leave it out"),
+        ("--actors 0", "--actors is 0; at least 1 file is read at a time: pass 1 or more, or leave it out"),
     ],
 )
 def test_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture[str], options: str, said: str) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from crossview import storage
@@ -17,11 +18,16 @@ from crossview.datasets.video import child
 from crossview.datasets.video.frames import TIME_LIMIT_S, UnreadableVideo, printable
 from crossview.datasets.video.image_folder import Images, index_of_folder
 from crossview.datasets.video.image_listing import listing
-from crossview.datasets.video.indexing import VideoInfo, index_of
+from crossview.datasets.video.indexing import VideoInfo, index_of, stated
+from crossview.datasets.video.source import Source
 from crossview.errors import UserError
 
 Tick = Callable[[int, int], None]
 """Called as (files done, files in all)."""
+Outcome = VideoInfo | Quarantined
+Attempt = Callable[[str], Outcome]
+Spread = Callable[[Attempt, Sequence[str]], Iterator[tuple[int, Outcome]]]
+"""Calls the work with each path, and gives the places of the paths with the outcomes, in any order."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,10 @@ class Prober:
     tick: Tick | None = None
     time_limit_s: float = TIME_LIMIT_S
     """Per 1800 frames; a file that takes longer is unreadable."""
+    quick: bool = False
+    """Trust what containers state, where they state enough: `stated`. Such files are indexed at their first use."""
+    spread: Spread | None = None
+    """What calls the work on each file; None is threads of this process."""
 
     def probe(
         self, root: Path, paths: Iterable[str], images: Mapping[str, Images] | None = None
@@ -49,15 +59,18 @@ class Prober:
         found: dict[str, VideoInfo] = {}
         broken: list[Quarantined] = []
         indices = self.indices or storage.cache_folder() / INDICES
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # each waits for a child process
-            outcomes = pool.map(lambda path: self._attempt(root, path, folders.get(path), indices), files)
-            for done, (path, result) in enumerate(zip(files, outcomes, strict=True), 1):
-                if isinstance(result, Quarantined):
-                    broken.append(result)
-                else:
-                    found[path] = result
-                if self.tick:
-                    self.tick(done, len(files))
+        attempt = partial(_attempt, root, folders, indices, self.time_limit_s, self.quick)
+        outcomes: dict[str, Outcome] = {}
+        for number, outcome in (self.spread or in_threads)(attempt, files):
+            outcomes[files[number]] = outcome
+            if self.tick:
+                self.tick(len(outcomes), len(files))
+        for path in files:
+            outcome = outcomes[path]
+            if isinstance(outcome, Quarantined):
+                broken.append(outcome)
+            else:
+                found[path] = outcome
         child.close_idle()
         gaps = [listing(root / path).gaps() for path in files if path in folders and path in found]
         if said := [gap for gap in gaps if gap]:
@@ -65,15 +78,40 @@ class Prober:
             warnings.warn(f"images are shown at the times that their numbers give, with gaps:\n  {shown}", stacklevel=2)
         return found, tuple(broken)
 
-    def _attempt(self, root: Path, path: str, images: Images | None, indices: Path) -> VideoInfo | Quarantined:
-        try:
-            if printable(path) != path:
-                raise UnreadableVideo(f"{root / path}: its name is not UTF-8, which a catalog needs; rename the file")
-            if images is not None:
-                return index_of_folder(root / path, images, indices)
-            return index_of(root / path, indices, self.time_limit_s)
-        except UnreadableVideo as error:
-            return Quarantined(printable(path), str(error))
+
+def _attempt(
+    root: Path, folders: Mapping[str, Images], indices: Path, time_limit_s: float, quick: bool, path: str
+) -> Outcome:
+    images = folders.get(path)
+    try:
+        if printable(path) != path:
+            raise UnreadableVideo(f"{root / path}: its name is not UTF-8, which a catalog needs; rename the file")
+        if images is not None:
+            return index_of_folder(root / path, images, indices)
+        said = stated(root / path, time_limit_s=time_limit_s) if quick else None
+        return said or index_of(root / path, indices, time_limit_s)
+    except UnreadableVideo as error:
+        return Quarantined(printable(path), str(error))
+
+
+def in_threads(attempt: Attempt, files: Sequence[str]) -> Iterator[tuple[int, Outcome]]:
+    """Numbers and outcomes of files, read by as many children as there are cores."""
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # each waits for a child process
+        yield from enumerate(pool.map(attempt, files))
+
+
+def indexed(source: Source, time_limit_s: float) -> Source:
+    """A video's source with a frame index: its own, or one in this machine's cache, made there at the first use.
+
+    Without one where the file cannot be read to its end, as it can still be read up to there.
+    """
+    if source.kind != "video" or source.index is not None:
+        return source
+    try:
+        made = index_of(source.path, storage.cache_folder() / INDICES, time_limit_s)
+    except UnreadableVideo:
+        return source
+    return replace(source, index=Path(made.index))
 
 
 def check_share(catalog: Catalog, max_quarantined: float) -> None:

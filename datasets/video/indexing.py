@@ -111,6 +111,31 @@ def _scan(path: Path, time_limit_s: float) -> tuple[VideoInfo, FrameIndex]:
     return info, FrameIndex(stamps, time_base, clock_start_s, index.checks, *entries, before)
 
 
+def stated(path: Path, *, time_limit_s: float) -> VideoInfo | None:
+    """What the container says of a video at a constant rate, of which the first frame alone is decoded.
+
+    None where it does not list every frame with its time, or the rate varies: such a file has to be scanned. The number
+    of frames is the container's, which an edit list or damage may make larger than what a decode yields. Raises
+    UnreadableVideo.
+    """
+    return call(path, [path], time_limit_s, _stated, path, time_limit_s)
+
+
+def _stated(path: Path, time_limit_s: float) -> VideoInfo | None:
+    with opened(path, time_limit_s) as (container, stream), as_unreadable(path):
+        listed = [entry.timestamp for entry in stream.index_entries]
+        if not listed or len(listed) != stream.frames:
+            return None
+        time_base = Fraction(stream.time_base or 1)
+        fps, constant = _rate(path, np.array(sorted(listed), np.int64), time_base, float(stream.average_rate or 0))
+        frame = next(container.decode(stream), None)
+        if frame is None or not constant:
+            return None
+        shown_s = float((frame.pts or 0) * time_base)
+        first_s = max(0.0, shown_s - clock_start(stream, shown_s))
+        return VideoInfo(fps, len(listed), *displayed_size(frame), first_s, constant)
+
+
 def clock_start(stream: VideoStream, first_s: float) -> float:
     """Start of the file's clock: the first time stamp of the stream that starts first.
 

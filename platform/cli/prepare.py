@@ -27,6 +27,7 @@ from crossview.datasets.sampling.coverage import clock_warnings
 from crossview.errors import UserError
 from crossview.platform.cli.options import parse
 from crossview.platform.cli.outputs import check_folder
+from crossview.platform.data import probing
 from crossview.platform.progress import Progress, console, warn
 
 Own = TypeVar("Own")
@@ -41,9 +42,20 @@ class Request(Generic[Own]):
     """Folder for the catalog."""
     max_quarantined: float = 0.05
     """Largest share of videos that may be unreadable, or have another number of frames than labels."""
+    probe: Literal["exact", "quick"] = "exact"
+    """exact decodes every video once. quick takes the number of frames and the rate from its container where this
+    states a constant one; the video is then decoded, to be sought in, when it is first used."""
+    actors: int | None = None
+    """Read files by so many Ray actors, on all nodes of the cluster; by default by the cores of this machine."""
 
     def __post_init__(self) -> None:
         _require_share(self.max_quarantined)
+        _require_actors(self.actors)
+
+
+def _require_actors(actors: int | None) -> None:
+    if actors is not None and actors < 1:
+        raise UserError(f"--actors is {actors}; at least 1 file is read at a time: pass 1 or more, or leave it out")
 
 
 def _require_share(max_quarantined: float) -> None:
@@ -72,7 +84,9 @@ def dataset(name: str, args: Sequence[str]) -> None:
     )
     check_folder(request.out)
     with ticking("reading") as tick:
-        made = module.catalog(request.options, prober=Prober(request.out / INDICES, tick))
+        spread = probing.on_ray(request.actors) if request.actors else None
+        prober = Prober(request.out / INDICES, tick, quick=request.probe == "quick", spread=spread)
+        made = module.catalog(request.options, prober=prober)
     check_share(made, request.max_quarantined)
     _check_protocols(made, module.PROTOCOLS, f"dataset {name}")
     _save(made, request.out)
@@ -260,8 +274,7 @@ def copies(
     from crossview.platform.data.copying import on_ray
 
     _require_share(max_quarantined)
-    if actors is not None and actors < 1:
-        raise UserError(f"--actors is {actors}; at least 1 copy is made at a time: pass 1 or more, or leave it out")
+    _require_actors(actors)
     encoding = Encoding(size_px, gop, crf)
     source = Catalog.load(catalog)
     check_folder(out)

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from crossview.datasets.catalog import Recording
+from crossview.datasets.catalog.probing import indexed
 from crossview.datasets.sampling.geometry import boxes_in
 from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.plan import Clip, Plan, Row
@@ -19,7 +20,7 @@ from crossview.datasets.video.conversion import Pixels
 from crossview.datasets.video.decode import read_clips
 from crossview.datasets.video.frames import UnreadableVideo
 from crossview.datasets.video.framing import Framing
-from crossview.datasets.video.source import Wanted
+from crossview.datasets.video.source import Source, Wanted
 from crossview.errors import UserError
 from crossview.platform.config import Data
 from crossview.platform.data.feature_files import feature_shape, read_features
@@ -109,6 +110,7 @@ class RowDecoder:
         if self.teachers:
             self.teachers.check_recordings(r.id for r in plan.catalog.recordings)
         self._failed: dict[int, int] = {}
+        self._indexed: dict[int, Source] = {}
 
     def _slots(self) -> list[Slot]:
         frame = self._feature_frame()
@@ -267,6 +269,14 @@ class RowDecoder:
         sought = self.plan.catalog.recordings[recording].index and self.data.decoder == "pyav"
         return not sought and recording in self._failed and last >= self._failed[recording]
 
+    def _sought(self, recording: int, source: Source) -> Source:
+        """The source with a frame index, which a catalog made quickly lacks: made at the recording's first use."""
+        if self.data.decoder != "pyav" or source.index is not None:
+            return source
+        if recording not in self._indexed:
+            self._indexed[recording] = indexed(source, self.data.time_limit_s)
+        return self._indexed[recording]
+
     def _report(self, recording: int, reason: str) -> dict[str, Any]:
         facts = self.plan.catalog.recordings[recording]
         return {"recording": facts.id, "path": str(self.plan.catalog.file(facts)), "reason": reason}
@@ -288,8 +298,9 @@ class RowDecoder:
                 framings = [self._framing(clip) for clip in clips]
                 cached = {framing: frame_cache(source, facts, framing, self.pixels, data) for framing in set(framings)}
                 return [cached[framing][clip.frames] for framing, clip in zip(framings, clips, strict=True)]
+        source = catalog.source(facts)
         return read_clips(
-            catalog.source(facts),
+            self._sought(recording, source),
             [Wanted(clip.frames, self._framing(clip)) for clip in clips],
             pixels=self.pixels,
             decoder=data.decoder,
