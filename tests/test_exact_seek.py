@@ -132,7 +132,9 @@ def test_times_start_with_the_stream_that_starts_first(tmp_path: Path) -> None:
         "late start": 0,
         "transport stream": 0,
         "negative start": 0,
-        **dict.fromkeys(beside_sound, pytest.approx(0.5 + 1024 / 16000, abs=1e-3)),  # with what the sound's encoder adds
+        **dict.fromkeys(
+            beside_sound, pytest.approx(0.5 + 1024 / 16000, abs=1e-3)
+        ),  # with what the sound's encoder adds
     }
 
 
