@@ -135,7 +135,7 @@ def test_a_span_is_sought_and_not_decoded_up_to(everything: Catalog, monkeypatch
     def forward(*_: object) -> None:
         raise AssertionError("the file was read from its start")
 
-    monkeypatch.setattr("crossview.datasets.video.consecutive.sequential", forward)
+    monkeypatch.setattr("crossview.datasets.video.seeking.sequential", forward)
     (recording,) = (r for r in everything.recordings if r.scene == "c")
     parts = list(video(everything.source(recording), recording.num_frames, SQUASHED, Data(catalog=Path("unused")), 64))
     assert first_frames(torch.cat(parts)[:, None]) == list(range(70, 110))
@@ -144,15 +144,17 @@ def test_a_span_is_sought_and_not_decoded_up_to(everything: Catalog, monkeypatch
 def test_a_span_is_read_from_the_start_if_seeking_fails_on_the_way(
     everything: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from crossview.datasets.video import consecutive, seeking
+    from crossview.datasets.video import seeking
+
+    pictures = seeking.pictures
 
     def failing(*arguments: object) -> object:
-        for number, frame in seeking.pictures(*arguments):  # type: ignore[arg-type]
+        for number, frame in pictures(*arguments):  # type: ignore[arg-type]
             if number == 80:
                 raise seeking.Misplaced(Path("long.mp4"), number)
             yield number, frame
 
-    monkeypatch.setattr(consecutive, "pictures", failing)
+    monkeypatch.setattr(seeking, "pictures", failing)
     (recording,) = (r for r in everything.recordings if r.scene == "c")
     with pytest.warns(UserWarning, match="the file is read from its start"):
         parts = list(
