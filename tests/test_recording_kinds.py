@@ -9,11 +9,10 @@ import image_folders
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import recording_kinds
 import tiny_run
 import torch
 import videos
-from recording_kinds import FIRST, LINES, listed
+from recording_kinds import FIRST, listed
 
 import crossview
 from crossview.datasets.catalog import Catalog
@@ -38,18 +37,6 @@ from crossview.platform.evaluate.opened import open_run
 from crossview.platform.report.contact_sheet import contact_sheet
 
 SQUASHED = View(perspective="ego", frames=4, fps=15, size_px=64, geometry=SQUASH)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("kinds")
-    recording_kinds.write(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def everything(root: Path) -> Catalog:
-    return listed(root, *LINES)
 
 
 def sampling(pairing: Pairing = "single", **views: View) -> Sampling:
@@ -105,7 +92,7 @@ def test_a_stream_gives_the_same_batches_each_time(everything: Catalog, decoder:
     assert first_frames(one["x"]) == expected
 
 
-def test_a_mixture_draws_spans_and_folders_of_another_root(root: Path, everything: Catalog, tmp_path: Path) -> None:
+def test_a_mixture_draws_spans_and_folders_of_another_root(everything: Catalog, tmp_path: Path) -> None:
     videos.write(tmp_path / "v.mp4", frames=20)
     other = listed(tmp_path, "v.mp4,train,z,ego,ego,0,,,,,,")
     mix = Mixture([Plan(other, sampling(), 0), Plan(everything, sampling(), 1)], [0.5, 0.5], 0)
