@@ -88,6 +88,11 @@ class Data:
         if not 0 <= self.max_quarantined <= 1:
             raise UserError(f"data.max_quarantined is {self.max_quarantined}; it is a share and must be in [0, 1]")
 
+    @property
+    def actors(self) -> int:
+        """`decode_actors`, or one while they are not planned."""
+        return self.decode_actors or 1
+
     def pixels(self, view: View) -> Literal["rgb", "yuv420"]:
         """How the view's frames travel."""
         return "yuv420" if self.decoder == "pyav" and not view.geometry.via_px else "rgb"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 
 from rich.console import Console
@@ -105,3 +105,15 @@ class Progress:
             self._rich.stop()
         elif not self._quiet and self._shown != (self.done, self._note) and (error is None or self.done > self._first):
             self._print()
+
+
+@contextlib.contextmanager
+def ticking(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress line for functions that report (done, total)."""
+    with Progress(what, 0, "videos") as line:
+
+        def tick(done: int, total: int) -> None:
+            line.total = total
+            line.update(done)
+
+        yield tick

@@ -112,8 +112,8 @@ def catalog(root: Path, rows: str) -> Catalog:
     return found
 
 
-def clips(found: Catalog, root: Path, rows: int = 40) -> list[tuple[list[int], list[int]]]:
-    """What training steps get of synchronized clips: per row, the numbers shown by the ego and by the exo clip."""
+def batch(found: Catalog, root: Path, rows: int = 40) -> dict[str, np.ndarray]:
+    """What training steps get of synchronized clips: under ego and exo planes (rows, 1, 6, 144, 96), frames beside."""
     found.save(root / "catalog")
     ego, exo = (
         View(perspective=p, frames=6, fps=5.0, size_px=96, geometry=SQUASH)  # type: ignore[arg-type]
@@ -123,7 +123,18 @@ def clips(found: Catalog, root: Path, rows: int = 40) -> list[tuple[list[int], l
     shard = Shard(start_step=0, stop_step=rows, batch=1, micro_batch=1)
     out = RowDecoder(plan, Data(catalog=root / "catalog", max_quarantined=0.0), shard).decode(np.arange(rows))
     assert not any(out["quarantine"]), out["quarantine"]
-    return [([read(f[:96]) for f in out["ego"][k, 0]], [read(f[:96]) for f in out["exo"][k, 0]]) for k in range(rows)]
+    return out
+
+
+def clips(found: Catalog, root: Path, rows: int = 40) -> list[tuple[list[int], list[int]]]:
+    """Per row of `batch`, the numbers shown by the ego and by the exo clip."""
+    return shown(batch(found, root, rows))
+
+
+def shown(out: dict[str, np.ndarray]) -> list[tuple[list[int], list[int]]]:
+    """The numbers in a batch."""
+    pairs = zip(out["ego"][:, 0], out["exo"][:, 0], strict=True)
+    return [([read(f[:96]) for f in ego], [read(f[:96]) for f in exo]) for ego, exo in pairs]
 
 
 def apart_s(pairs: list[tuple[list[int], list[int]]]) -> float:

@@ -15,6 +15,8 @@ import pytest
 if TYPE_CHECKING:
     from moto.server import ThreadedMotoServer
 
+    from crossview.datasets.catalog import Catalog
+
 logging.raiseExceptions = False  # libraries bind handlers to a stream that pytest captures and then closes
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # read when ray is imported
@@ -126,6 +128,24 @@ def straight(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from crossview.platform.train.launcher import start
 
     return start(tmp_path_factory.mktemp("runs") / "straight", "byov", experiment(features), in_process=True)
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files of `recording_kinds`."""
+    import recording_kinds
+
+    root = tmp_path_factory.mktemp("kinds")
+    recording_kinds.write(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def everything(kinds: Path) -> Catalog:
+    """The catalog of all of them."""
+    from recording_kinds import LINES, listed
+
+    return listed(kinds, *LINES)
 
 
 @pytest.fixture

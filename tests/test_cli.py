@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,15 @@ def test_impossible_options_of_training(
     options: str, message: str, features: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert message in refused(capsys, *small(features, tmp_path, *options.split()))
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_decoder_that_is_not_installed(
+    features: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    said = refused(capsys, *small(features, tmp_path, "--data.decoder", "torchcodec"))
+    assert "decoder 'torchcodec' needs the package torchcodec (it is not installed); install it with" in said
     assert not list(tmp_path.glob("runs/*"))
 
 

@@ -3,42 +3,23 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import seek_videos
 import videos
+from other_decoders import check_framings, check_kind, indexed
 
 from crossview.datasets.video import decord_decoder
 from crossview.datasets.video.child import call
 from crossview.datasets.video.decode import decode, read_clips
-from crossview.datasets.video.framing import Framing
-from crossview.datasets.video.indexing import scan
-from crossview.datasets.video.source import Source, Wanted
+from crossview.datasets.video.source import Wanted
 from crossview.errors import UserError
 
 
-def indexed(tmp_path: Path, **changes: np.ndarray) -> Source:
-    file = videos.write(tmp_path / "x.mp4", frames=60)
-    index = replace(scan(file, time_limit_s=60.0)[1], **changes)  # type: ignore[arg-type]
-    index.write(tmp_path / "x.npz")
-    return Source(file, index=tmp_path / "x.npz")
-
-
 def test_clips_of_several_framings_and_a_later_first_frame(tmp_path: Path) -> None:
-    source = replace(indexed(tmp_path), first_frame=10)
-    wanted = [
-        Wanted(np.array([0, 30, 30, 41])),
-        Wanted(np.array([5, 49]), Framing(size=(32, 48))),
-        Wanted(np.array([5, 7]), Framing(size=(64, 48))),
-    ]
-    found = read_clips(source, wanted, decoder="decord")
-    for clip, expected, w in zip(found, read_clips(source, wanted), wanted, strict=True):
-        assert [videos.barcode(picture) for picture in clip] == (w.frames + 10).tolist()
-        assert clip.shape == expected.shape
-        assert np.abs(clip.astype(int) - expected).mean() < 3  # chroma is scaled before or after the conversion
+    check_framings("decord", tmp_path)
 
 
 READ = ("closed groups of 8", "key frames only", "a single frame")
@@ -62,19 +43,8 @@ def test_what_differs_from_the_index_is_refused(tmp_path: Path, changes: dict[st
 
 @pytest.mark.parametrize("kind", seek_videos.KINDS)
 def test_every_kind_of_file_is_read_exactly_or_refused(tmp_path: Path, kind: str) -> None:
-    file = seek_videos.KINDS[kind](tmp_path)
-    index = scan(file, time_limit_s=60.0)[1]
-    index.write(tmp_path / "x.npz")
-    asked = [np.unique(np.linspace(0, len(index.pts) - 1, n).astype(int)) for n in (3, 7)]
-    wanted = [Wanted(frames) for frames in asked]
-    for source in (Source(file), Source(file, index=tmp_path / "x.npz")):
-        if kind not in READ:
-            with pytest.raises(UserError, match="decoder 'decord' may return wrong frames here"):
-                read_clips(source, wanted, decoder="decord")
-            continue
-        found = read_clips(source, wanted, decoder="decord")
-        for clip, expected in zip(found, read_clips(Source(file), wanted), strict=True):
-            assert np.abs(clip.astype(int) - expected).mean(axis=(1, 2, 3)).max() < 3
+    refusal = None if kind in READ else "decoder 'decord' may return wrong frames here"
+    check_kind("decord", kind, tmp_path, refusal, 3, unindexed=True)
 
 
 @pytest.mark.usefixtures("reading_in_process")

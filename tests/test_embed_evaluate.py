@@ -18,7 +18,7 @@ from torch import nn
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.sampling.geometry import SQUASH
 from crossview.datasets.sampling.spec import View
-from crossview.datasets.video import consecutive
+from crossview.datasets.video import seeking
 from crossview.datasets.video.frames import UnreadableVideo, sequential
 from crossview.downstream.phases.config import Options
 from crossview.downstream.table import from_arrow
@@ -223,7 +223,7 @@ def test_a_recording_is_read_in_chunks_within_the_time_limit(
         limits.append(time_limit_s)
         return sequential(path, time_limit_s)
 
-    monkeypatch.setattr(consecutive, "sequential", opened)
+    monkeypatch.setattr(seeking, "sequential", opened)
     data = Data(catalog=root, decoder=decoder, time_limit_s=20.0)
     view = View(perspective="any", frames=4, size_px=64, geometry=SQUASH)
     chunks = list(recording.video(catalog.source(one), one.num_frames, view, data, 4))
@@ -231,7 +231,7 @@ def test_a_recording_is_read_in_chunks_within_the_time_limit(
     assert [videos.barcode(p.permute(1, 2, 0).numpy()) for p in torch.cat(chunks)] == list(range(14))
     assert limits == [20.0]  # one opening of the file; before decord's own, for the size of its first frame
     longer = dataclasses.replace(one, num_frames=20)
-    with pytest.raises(UnreadableVideo, match=r"14 (of the 20 )?frames"):
+    with pytest.raises(UnreadableVideo, match="14 frames"):
         list(recording.video(catalog.source(one), longer.num_frames, view, data, 4))
 
 

@@ -9,11 +9,10 @@ import image_folders
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import recording_kinds
 import tiny_run
 import torch
 import videos
-from recording_kinds import FIRST, LINES, listed
+from recording_kinds import FIRST, listed
 
 import crossview
 from crossview.datasets.catalog import Catalog
@@ -38,18 +37,6 @@ from crossview.platform.evaluate.opened import open_run
 from crossview.platform.report.contact_sheet import contact_sheet
 
 SQUASHED = View(perspective="ego", frames=4, fps=15, size_px=64, geometry=SQUASH)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("kinds")
-    recording_kinds.write(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def everything(root: Path) -> Catalog:
-    return listed(root, *LINES)
 
 
 def sampling(pairing: Pairing = "single", **views: View) -> Sampling:
@@ -105,7 +92,7 @@ def test_a_stream_gives_the_same_batches_each_time(everything: Catalog, decoder:
     assert first_frames(one["x"]) == expected
 
 
-def test_a_mixture_draws_spans_and_folders_of_another_root(root: Path, everything: Catalog, tmp_path: Path) -> None:
+def test_a_mixture_draws_spans_and_folders_of_another_root(everything: Catalog, tmp_path: Path) -> None:
     videos.write(tmp_path / "v.mp4", frames=20)
     other = listed(tmp_path, "v.mp4,train,z,ego,ego,0,,,,,,")
     mix = Mixture([Plan(other, sampling(), 0), Plan(everything, sampling(), 1)], [0.5, 0.5], 0)
@@ -135,7 +122,7 @@ def test_a_span_is_sought_and_not_decoded_up_to(everything: Catalog, monkeypatch
     def forward(*_: object) -> None:
         raise AssertionError("the file was read from its start")
 
-    monkeypatch.setattr("crossview.datasets.video.consecutive.sequential", forward)
+    monkeypatch.setattr("crossview.datasets.video.seeking.sequential", forward)
     (recording,) = (r for r in everything.recordings if r.scene == "c")
     parts = list(video(everything.source(recording), recording.num_frames, SQUASHED, Data(catalog=Path("unused")), 64))
     assert first_frames(torch.cat(parts)[:, None]) == list(range(70, 110))
@@ -144,15 +131,17 @@ def test_a_span_is_sought_and_not_decoded_up_to(everything: Catalog, monkeypatch
 def test_a_span_is_read_from_the_start_if_seeking_fails_on_the_way(
     everything: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from crossview.datasets.video import consecutive, seeking
+    from crossview.datasets.video import seeking
+
+    pictures = seeking.pictures
 
     def failing(*arguments: object) -> object:
-        for number, frame in seeking.pictures(*arguments):  # type: ignore[arg-type]
+        for number, frame in pictures(*arguments):  # type: ignore[arg-type]
             if number == 80:
                 raise seeking.Misplaced(Path("long.mp4"), number)
             yield number, frame
 
-    monkeypatch.setattr(consecutive, "pictures", failing)
+    monkeypatch.setattr(seeking, "pictures", failing)
     (recording,) = (r for r in everything.recordings if r.scene == "c")
     with pytest.warns(UserWarning, match="the file is read from its start"):
         parts = list(

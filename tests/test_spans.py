@@ -8,7 +8,6 @@ from pathlib import Path
 import image_folders
 import numpy as np
 import pytest
-import recording_kinds
 import videos
 from recording_kinds import FIRST, HEADER, LINES, listed
 
@@ -20,19 +19,7 @@ from crossview.errors import UserError
 from crossview.platform.cli.main import main
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("kinds")
-    recording_kinds.write(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def everything(root: Path) -> Catalog:
-    return listed(root, *LINES)
-
-
-def test_the_csv_gives_spans_and_folders(everything: Catalog, root: Path) -> None:
+def test_the_csv_gives_spans_and_folders(everything: Catalog, kinds: Path) -> None:
     found = {r.scene: (r.kind, r.first_frame, r.num_frames, r.fps) for r in everything.recordings}
     assert found == {
         "a": ("video", 0, 30, 30),
@@ -50,17 +37,17 @@ def test_the_csv_gives_spans_and_folders(everything: Catalog, root: Path) -> Non
     for r in everything.recordings:
         by_path.setdefault(r.path, set()).add(r.index)
     assert all(len(indices) == 1 for indices in by_path.values())
-    everything.save(root / "catalog")
-    again = Catalog.load(root / "catalog")
+    everything.save(kinds / "catalog")
+    again = Catalog.load(kinds / "catalog")
     assert again.protocols == everything.protocols
     assert [replace(r, index="") for r in again.recordings] == [replace(r, index="") for r in everything.recordings]
 
 
-def test_a_file_is_probed_once_for_all_its_spans(root: Path, tmp_path: Path) -> None:
+def test_a_file_is_probed_once_for_all_its_spans(kinds: Path, tmp_path: Path) -> None:
     (tmp_path / "kinds.csv").write_text("\n".join([HEADER, *LINES]))
     ticks: list[tuple[int, int]] = []
     prober = Prober(tmp_path, lambda done, total: ticks.append((done, total)))
-    catalog(Options(root=root, csv=tmp_path / "kinds.csv"), prober=prober)
+    catalog(Options(root=kinds, csv=tmp_path / "kinds.csv"), prober=prober)
     assert ticks == [(k, 5) for k in range(1, 6)]
 
 
@@ -111,14 +98,14 @@ def test_the_clock_of_a_span_of_a_variable_rate_starts_with_it(tmp_path: Path) -
         ),
     ],
 )
-def test_what_the_csv_may_not_say(root: Path, lines: list[str], message: str) -> None:
+def test_what_the_csv_may_not_say(kinds: Path, lines: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        listed(root, *lines)
+        listed(kinds, *lines)
 
 
-def test_spans_that_end_after_their_file_are_set_aside(root: Path) -> None:
+def test_spans_that_end_after_their_file_are_set_aside(kinds: Path) -> None:
     found = listed(
-        root,
+        kinds,
         "long.mp4,train,a,x,ego,0,100,10,,,,",
         "long.mp4,train,b,x,ego,0,100,11,,,,",
         "timed.mp4,train,c,x,ego,0,,,2.5,3.0,,",
@@ -135,11 +122,11 @@ def test_spans_that_end_after_their_file_are_set_aside(root: Path) -> None:
         check_share(found, 0.59)
 
 
-def test_labels_are_counted_per_span(root: Path) -> None:
-    (root / "ten.txt").write_text("0 " * 10)
+def test_labels_are_counted_per_span(kinds: Path) -> None:
+    (kinds / "ten.txt").write_text("0 " * 10)
     header = f"{HEADER},labels"
     found = listed(
-        root,
+        kinds,
         "long.mp4,train,a,x,ego,0,100,10,,,,,ten.txt",
         "long.mp4,train,b,x,ego,0,0,11,,,,,ten.txt",
         header=header,
@@ -148,8 +135,8 @@ def test_labels_are_counted_per_span(root: Path) -> None:
     assert "ten.txt" in found.quarantined[0].reason
 
 
-def test_spans_that_touch_may_be_in_different_splits(root: Path) -> None:
-    found = listed(root, "long.mp4,train,a,x,ego,0,0,50,,,,", "long.mp4,val,b,x,ego,0,50,5,,,,")
+def test_spans_that_touch_may_be_in_different_splits(kinds: Path) -> None:
+    found = listed(kinds, "long.mp4,train,a,x,ego,0,0,50,,,,", "long.mp4,val,b,x,ego,0,50,5,,,,")
     assert set(found.protocols["default"].values()) == {"train", "val"}
 
 
@@ -162,21 +149,21 @@ def test_unreadable_folders_are_set_aside(tmp_path: Path) -> None:
     assert "frame_2.jpg" in found.quarantined[0].reason
 
 
-def test_the_command_saves_spans_and_folders(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_saves_spans_and_folders(kinds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     csv = tmp_path / "kinds.csv"
     csv.write_text("\n".join([HEADER, *LINES]))
-    main(["prepare", "folder", "--root", str(root), "--csv", str(csv), "--out", str(tmp_path / "catalog")])
+    main(["prepare", "folder", "--root", str(kinds), "--csv", str(csv), "--out", str(tmp_path / "catalog")])
     assert "train: 8 ego and 0 exo recordings, 225 frames" in capsys.readouterr().out
     found = Catalog.load(tmp_path / "catalog")
     assert {r.scene: r.first_frame for r in found.recordings} == FIRST
     assert all((tmp_path / "catalog" / r.index).is_file() for r in found.recordings)
 
 
-def test_a_dataset_whose_splits_share_a_part_of_a_file_is_refused(root: Path) -> None:
+def test_a_dataset_whose_splits_share_a_part_of_a_file_is_refused(kinds: Path) -> None:
     parts = [("train", Part("long.mp4", 0, 60)), ("val", Part("whole.mp4")), ("val", Part("long.mp4", 59, 70))]
     with pytest.raises(UserError, match=r"takes: long\.mp4 is in split 'val' and in split 'train'"):
-        check_splits(root, parts, "takes")
-    (root / "link.mp4").symlink_to(root / "long.mp4")
+        check_splits(kinds, parts, "takes")
+    (kinds / "link.mp4").symlink_to(kinds / "long.mp4")
     with pytest.raises(UserError, match=r"link\.mp4 is in split 'test' and in split 'train', there as long\.mp4"):
-        check_splits(root, [*parts[:2], ("test", Part("link.mp4", 10, 11))], "takes")
-    check_splits(root, [*parts[:2], ("test", Part("link.mp4", 60, 110))], "takes")
+        check_splits(kinds, [*parts[:2], ("test", Part("link.mp4", 10, 11))], "takes")
+    check_splits(kinds, [*parts[:2], ("test", Part("link.mp4", 60, 110))], "takes")

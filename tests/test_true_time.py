@@ -16,6 +16,7 @@ from crossview.datasets.catalog.recording import Segment
 from crossview.datasets.sampling.evaluation_clips import evaluation_clips
 from crossview.datasets.sampling.plan import Plan
 from crossview.datasets.sampling.spec import Sampling, View
+from crossview.datasets.video.copies import prepare
 from crossview.datasets.video.decode import read_clips
 from crossview.datasets.video.source import Wanted
 
@@ -55,6 +56,29 @@ def test_a_catalog_that_was_saved_and_moved_keeps_the_times(tmp_path: Path) -> N
     (tmp_path / "a").rename(tmp_path / "b")
     moved = Catalog.load(tmp_path / "b" / "catalog", tmp_path / "b")
     assert clock.apart_s(clock.clips(moved, tmp_path)) <= 0.031
+
+
+@pytest.mark.parametrize("kind", ["30, then 20 per s", "a second missing", "in a stream"])
+def test_copies_give_the_synchronized_clips_of_their_originals(tmp_path: Path, kind: str) -> None:
+    """In a stream, the picture begins 0.564 s after the sound and the clock wraps."""
+    if kind == "in a stream":
+        exo = seek_videos.KINDS["transport stream beside sound whose clock wraps"](tmp_path)
+        clock.write(tmp_path / "ego.mp4", EGO_S - 0.4, scene_start_s=0.4, rate=25)
+        found = clock.catalog(tmp_path, clock.PAIR.format(exo=exo.name))
+    else:
+        found = two_cameras(tmp_path, EXO[kind][0])
+    prepared = prepare(found, tmp_path / "copies", size_px=96)
+    of_files, of_copies = (clock.batch(c, c.root, rows=15) for c in (found, prepared))
+    assert of_files.keys() == of_copies.keys()
+    for name in of_files.keys() - {"ego", "exo"}:
+        np.testing.assert_array_equal(of_files[name], of_copies[name])
+    for a, b in zip(found.recordings, prepared.recordings, strict=True):
+        every = np.arange(a.num_frames)
+        np.testing.assert_allclose(prepared.instants(b, every), found.instants(a, every), atol=1e-6)
+    assert clock.shown(of_copies) == clock.shown(of_files)
+    for name in ("ego", "exo"):
+        apart = np.abs(of_files[name].astype(int) - of_copies[name])
+        assert 0 < apart.max() <= 8  # copies are encoded once more
 
 
 def shown(catalog: Catalog, recording: Recording, frames: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from crossview.datasets.video.image_folder import ImageFolder
 from crossview.datasets.video.indexing import VideoInfo, scan
 from crossview.datasets.video.pyav_decoder import PyAV
 from crossview.datasets.video.source import Source, Wanted
-from crossview.datasets.video.torchcodec_decoder import TorchCodec
+from crossview.datasets.video.torchcodec_decoder import TorchCodec, require
 from crossview.errors import UserError
 
 
@@ -77,6 +77,12 @@ def _read(
 ) -> list[np.ndarray]:
     chosen = ImageFolder() if source.kind == "frames" else DECODERS[decoder]
     return chosen.read(source, wanted, pixels=pixels, time_limit_s=time_limit_s)
+
+
+def check_decoder(decoder: str) -> None:
+    """Raise UserError where the package of a decoder is not installed."""
+    if isinstance(DECODERS[decoder], TorchCodec):
+        require()
 
 
 class Decoder(Protocol):

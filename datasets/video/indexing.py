@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -28,6 +29,10 @@ _TRIED = 6
 """Entry points at which pictures are compared with those of the sequential decode."""
 _COMPARED = 3
 """Pictures that are compared at each."""
+
+
+_WRAPPING = ("mpegts", "mpeg")
+"""Containers whose clock of 33 bits starts anywhere."""
 
 
 @dataclass(frozen=True)
@@ -139,11 +144,14 @@ def _stated(path: Path, time_limit_s: float) -> VideoInfo | None:
 def clock_start(stream: VideoStream, first_s: float) -> float:
     """Start of the file's clock: the first time stamp of the stream that starts first.
 
-    Sound that starts before 0 beside a picture that does not is what its encoder put before the first sample.
+    Sound that starts before 0 beside a picture that does not is what its encoder put before the first sample. Where the
+    container's clock has no meaningful 0, FFmpeg gives times before 0 to what comes before the clock wraps.
     """
-    starts = [float(s.start_time * s.time_base) for s in stream.container.streams.audio
+    container = stream.container
+    starts = [float(s.start_time * s.time_base) for s in container.streams.audio
               if s.start_time is not None and s.time_base is not None]  # fmt: skip
-    return min([first_s, *(max(start, min(0.0, first_s)) for start in starts)])
+    earliest_s = -math.inf if container.format.name in _WRAPPING else min(0.0, first_s)
+    return min([first_s, *(max(start, earliest_s) for start in starts)])
 
 
 def _stamps(pts: list[int | None]) -> np.ndarray | None:

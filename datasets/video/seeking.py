@@ -1,7 +1,8 @@
-"""Which parts of a file are decoded for the frames that are wanted, and reading these parts exactly."""
+"""Which parts of a file are decoded for the frames that are wanted, and reading these frames exactly."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from crossview.datasets.video.frame_index import FrameIndex, cached_index
-from crossview.datasets.video.frames import Limit, UnreadableVideo, opened, too_few
+from crossview.datasets.video.frames import Limit, TooSlow, UnreadableVideo, opened, sequential, too_few
 from crossview.datasets.video.source import Source
 
 SEEK_FRAMES = 3
@@ -66,9 +67,37 @@ def passes(frames: np.ndarray, index: FrameIndex) -> list[Pass]:
     return out
 
 
-def decoded(parts: list[Pass]) -> int:
-    """Frames that have to be decoded for these passes."""
-    return sum(int(part.frames[-1]) + 1 - part.first_frame for part in parts)
+def numbered(source: Source, frames: np.ndarray, time_limit_s: float) -> Iterator[tuple[int, VideoFrame]]:
+    """The file's frames int64 (n,), sorted and unique, with their numbers: by seeking, or forward from the first frame.
+
+    Where seeking fails on the way, what is left is read forward. Raises UnreadableVideo.
+    """
+    index = current_index(source, frames)
+    parts = [] if index is None else passes(frames, index)
+    if index is not None and any(part.entry_stamp is not None for part in parts):
+        try:
+            for found in pictures(source, parts, index, time_limit_s):
+                yield found
+                frames = frames[1:]
+            return
+        except TooSlow:
+            raise
+        except UnreadableVideo as error:
+            warnings.warn(f"{error}; the file is read from its start", stacklevel=2)
+    yield from _forward(source.path, frames, time_limit_s)
+
+
+def _forward(path: Path, frames: np.ndarray, time_limit_s: float) -> Iterator[tuple[int, VideoFrame]]:
+    """By a decode of everything up to the last of them."""
+    n = count = 0
+    for frame, _ in sequential(path, time_limit_s):
+        if count == frames[n]:
+            yield count, frame
+            n += 1
+            if n == len(frames):
+                return
+        count += 1
+    raise too_few(path, int(frames[n]), count)
 
 
 def pictures(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -53,10 +54,7 @@ class TorchCodec:
         try:
             from torchcodec.decoders import VideoDecoder
         except ImportError as error:
-            raise UserError(
-                f"decoder 'torchcodec' needs the package torchcodec ({error}); install it with "
-                "`pip install 'crossview[torchcodec]'`, or take decoder 'pyav'"
-            ) from error
+            raise _missing(str(error)) from error
         if self.device == "cuda" and not sys.modules["torch"].cuda.is_available():  # which torchcodec has imported
             raise UserError("decoder 'torchcodec_cuda' needs a GPU, and torch finds none here; take 'torchcodec'")
         file = str(on_this_node(path).absolute())  # no URL, whatever its name
@@ -72,6 +70,19 @@ class TorchCodec:
                     "install FFmpeg, for example with `apt install ffmpeg`, or take decoder 'pyav'"
                 ) from error
             raise
+
+
+def require() -> None:
+    """Raise UserError where torchcodec is not installed; it is not imported."""
+    if importlib.util.find_spec("torchcodec") is None:
+        raise _missing("it is not installed")
+
+
+def _missing(why: str) -> UserError:
+    return UserError(
+        f"decoder 'torchcodec' needs the package torchcodec ({why}); install it with "
+        "`pip install 'crossview[torchcodec]'`, or take decoder 'pyav'"
+    )
 
 
 @lru_cache(maxsize=4096)

@@ -72,7 +72,7 @@ class Stream:
             )
         self.shard, self.device, self.in_process, self.prefetch = shard, device, in_process, prefetch
         self.decoder = RowDecoder(plan, data, shard)
-        self.actors, self.store_share, self.decode_apart = data.decode_actors or 1, data.store_share, decode_apart
+        self.actors, self.store_share, self.decode_apart = data.actors, data.store_share, decode_apart
         self.wait_s = 0.0
         """Seconds that the consumer has waited for decoded rows."""
         self._quarantine = Quarantine(run_dir, len(plan.catalog.recordings), data.max_quarantined)

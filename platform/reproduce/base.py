@@ -14,8 +14,7 @@ from crossview.errors import UserError
 from crossview.methods.base_config import Base
 from crossview.methods.recipe import Recipe
 from crossview.methods.study import BaseTraining, Study
-from crossview.platform.cli.prepare import ticking
-from crossview.platform.progress import Progress
+from crossview.platform.progress import Progress, ticking
 
 
 def with_base(study: Study, out: Path, *, train: bool = False) -> dict[str, Recipe]:

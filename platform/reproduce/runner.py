@@ -21,13 +21,12 @@ from crossview.errors import UserError
 from crossview.methods.recipe import Recipe
 from crossview.methods.study import Study
 from crossview.platform import run_folder
-from crossview.platform.cli.prepare import ticking
 from crossview.platform.cluster.run_queue import Job, run_side_by_side
 from crossview.platform.config import Cadence, Compute, Data, Experiment, method_names
 from crossview.platform.evaluate.opened import TRAINED
 from crossview.platform.evaluate.result_store import has_scores, latest_scores
 from crossview.platform.evaluate.runner import evaluate
-from crossview.platform.progress import Progress, console
+from crossview.platform.progress import Progress, console, ticking
 from crossview.platform.reproduce.base import with_base
 from crossview.platform.reproduce.synthetic_teachers import teach
 from crossview.platform.reproduce.tables import Scores, publish

@@ -11,9 +11,9 @@ from crossview.datasets.synthetic.world import write
 from crossview.datasets.teachers.store import FOLDER, Teachers, write_scores
 from crossview.methods.study import TeacherTraining
 from crossview.platform import run_folder
-from crossview.platform.cli.prepare import ticking
 from crossview.platform.config import Cadence, Compute, Data, Experiment
 from crossview.platform.evaluate.teacher_scores import scores_of_run
+from crossview.platform.progress import ticking
 from crossview.platform.train import launcher
 
 EGO = "ego"

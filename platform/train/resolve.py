@@ -16,6 +16,7 @@ from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.sampling.coverage import plan_warnings
 from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.plan import Plan
+from crossview.datasets.video.decode import check_decoder
 from crossview.errors import UserError
 from crossview.methods.method import Method, build
 from crossview.platform import checkpoint, config, run_folder
@@ -127,6 +128,7 @@ def check_new(method: str, experiment: Experiment[Any], tell: Callable[[str], No
     """
     begin = checkpoint.resolve(experiment.init_from).resolve() if experiment.init_from else None
     experiment = replace(experiment, data=_absolute(experiment.data), init_from=begin)
+    check_decoder(experiment.data.decoder)
     catalogs = load_catalogs(experiment.data)
     plan = build_plan(experiment, catalogs)
     check_cacheable(plan.sampling, experiment.data)

@@ -61,7 +61,7 @@ class Job:
 
     def room(self, counts: list[int], running: int = 0) -> int:
         """The first of `counts` workers for which the cluster has room now, beside a group of `running` ones."""
-        actors, free = self.run.experiment.data.decode_actors or 1, resources.free()
+        actors, free = self.run.experiment.data.actors, resources.free()
         if resources.DECODE_CPUS in free:
             free[resources.DECODE_CPUS] -= running * actors * resources.ACTOR_CPUS
         return resources.fitting(counts, actors, free, gpu=self.gpu)

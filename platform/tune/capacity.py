@@ -36,7 +36,7 @@ def plan(search: Search, nodes: Sequence[Mapping[str, float]], *, gpu: bool) -> 
 
     A trial of one process must fit on one node; a group of workers is spread.
     """
-    compute, actors = search.experiment.compute, search.experiment.data.decode_actors or 1
+    compute, actors = search.experiment.compute, search.experiment.data.actors
     many = compute.workers > 1
     cpus = SPARE_CPUS + claims(compute.workers, actors) if many else float(search.threads)
     gpus = compute.workers if gpu else 0
