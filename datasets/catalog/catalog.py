@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -31,6 +33,7 @@ from crossview.datasets.catalog.tables import (
     RECORDINGS,
     SEGMENTS,
     read_rows,
+    read_saved,
     write_rows,
 )
 from crossview.datasets.video.frame_index import cached_index
@@ -256,12 +259,25 @@ class Catalog:
         if version == 1:
             return _read_1(folder, root)
         notes = tuple(str(note) for note in facts.get("notes") or ())
-        return _read(folder, root, notes)
+        with _no_collection():
+            return _read(folder, root, notes)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """The collector of cycles, which has nothing to collect in new tables, would go through them again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _read(folder: Path, root: Path, notes: tuple[str, ...]) -> Catalog:
-    recordings = tuple(Recording(**row) for row in read_rows(folder / "recordings.parquet", RECORDINGS, ADDED))
-    segments = tuple(Segment(**row) for row in read_rows(folder / "segments.parquet", SEGMENTS))
+    recordings = read_saved(folder / "recordings.parquet", Recording, RECORDINGS, ADDED)
+    segments = read_saved(folder / "segments.parquet", Segment, SEGMENTS)
     quarantined = tuple(Quarantined(**row) for row in read_rows(folder / "quarantine.parquet", QUARANTINED))
     labels: dict[str, dict[str, np.ndarray]] = {}
     for row in read_rows(folder / "frame_labels.parquet", FRAME_LABELS):
