@@ -13,6 +13,7 @@ from crossview.datasets.video.frames import TooSlow, UnreadableVideo, sequential
 from crossview.datasets.video.image_folder import images
 from crossview.datasets.video.seeking import passes, pictures
 from crossview.datasets.video.source import Source
+from crossview.errors import DataWarning
 
 
 def consecutive(source: Source, num_frames: int, time_limit_s: float) -> Iterator[VideoFrame]:
@@ -37,7 +38,7 @@ def consecutive(source: Source, num_frames: int, time_limit_s: float) -> Iterato
             except TooSlow:
                 raise
             except UnreadableVideo as error:
-                warnings.warn(f"{error}; the file is read from its start", stacklevel=2)
+                warnings.warn(f"{error}; the file is read from its start", DataWarning, stacklevel=2)
     count = 0
     for count, (frame, _) in enumerate(sequential(source.path, time_limit_s), 1):
         if count > frames[0]:

@@ -14,6 +14,7 @@ from crossview.datasets.video.frames import TooSlow, UnreadableVideo, sequential
 from crossview.datasets.video.placing import placed
 from crossview.datasets.video.seeking import current_index, passes, pictures
 from crossview.datasets.video.source import Source, Wanted, frames_in_file
+from crossview.errors import DataWarning
 
 
 class PyAV:
@@ -36,7 +37,7 @@ class PyAV:
                 except TooSlow:
                     raise
                 except UnreadableVideo as error:
-                    warnings.warn(f"{error}; the file is read from its start", stacklevel=2)
+                    warnings.warn(f"{error}; the file is read from its start", DataWarning, stacklevel=2)
         return placed(source, wanted, pixels, _forward(source.path, frames, time_limit_s))
 
 

@@ -32,8 +32,8 @@ class Pass:
 class Misplaced(UnreadableVideo):
     """A seek has not led to the frames that the index promises."""
 
-    def __init__(self, path: Path, frame: int) -> None:
-        super().__init__(f"{path}: seeking to frame {frame} gives another picture than a sequential decode did")
+    def __init__(self, path: Path) -> None:  # without the frame, so that a file's warnings are equal and shown once
+        super().__init__(f"{path}: seeking gives other pictures than a sequential decode did")
 
 
 def current_index(source: Source, frames: np.ndarray) -> FrameIndex | None:
@@ -94,7 +94,7 @@ def pictures(
                         limit.resume()
                         continue
                     if frame.is_corrupt or packet.is_corrupt or not index.shows(number, frame):
-                        raise Misplaced(source.path, number)
+                        raise Misplaced(source.path)
                     yield number, frame
                     limit.resume()
                     number = next(wanted, -1)
@@ -103,4 +103,4 @@ def pictures(
                 if number < 0:
                     break
             else:
-                raise Misplaced(source.path, number)
+                raise Misplaced(source.path)
