@@ -383,3 +383,9 @@ def test_nothing_but_copies_is_replaced(tmp_path: Path) -> None:
     assert {file: file.read_bytes() for file in before} == before
     assert not list((tmp_path / "from").glob(".*"))
     assert prepare(catalog, tmp_path / "to", size_px=48).recordings[0].height_px == 48  # copies are made again
+
+
+def test_a_smaller_video_keeps_its_size(tmp_path: Path) -> None:
+    copy = prepare(many(tmp_path / "from", 1, frames=9), tmp_path / "to").recordings[0]
+    assert (copy.height_px, copy.width_px) == (64, 96)
+    assert probe(tmp_path / "to" / "0.mp4").height_px == 64
