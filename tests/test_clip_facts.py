@@ -149,7 +149,7 @@ def test_labels_are_at_the_files_times_wherever_the_scenes_clock_is(tmp_path: Pa
     segments = [
         Segment(r.id, begin / r.fps, end / r.fps, "verb", label)
         for r in moved
-        for begin, end, label in ((-0.5, 6.5, "cut"), (6.5, 99.5, "mix"))
+        for begin, end, label in ((0, 7, "cut"), (7, 99, "mix"))
     ]
     catalog = replace(catalog, recordings=moved, segments=tuple(segments))
     view = View(perspective="any", frames=1, spread="random", size_px=32, geometry=SQUASH)

@@ -385,6 +385,20 @@ def test_nothing_but_copies_is_replaced(tmp_path: Path) -> None:
     assert prepare(catalog, tmp_path / "to", size_px=48).recordings[0].height_px == 48  # copies are made again
 
 
+def test_copies_of_earlier_versions_are_made_again(tmp_path: Path) -> None:
+    """They have no frame index, but a comment that says how they were made."""
+    catalog = many(tmp_path / "from", 1, frames=9)
+    (tmp_path / "to").mkdir()
+    with av.open(str(tmp_path / "from" / "0.mp4")) as whole, av.open(str(tmp_path / "to" / "0.mp4"), "w") as old:
+        old.metadata["comment"] = '{"bytes": 1, "crf": 20, "frames": 9, "gop": 8}'
+        stream = old.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                old.mux(packet)
+    assert prepare(catalog, tmp_path / "to", size_px=32).recordings[0].height_px == 32
+
+
 def test_a_smaller_video_keeps_its_size(tmp_path: Path) -> None:
     copy = prepare(many(tmp_path / "from", 1, frames=9), tmp_path / "to").recordings[0]
     assert (copy.height_px, copy.width_px) == (64, 96)

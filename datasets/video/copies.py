@@ -18,7 +18,7 @@ from crossview.datasets.catalog import Catalog, Quarantined, Recording
 from crossview.datasets.catalog.catalog import INDICES
 from crossview.datasets.catalog.probing import Tick, check_broken
 from crossview.datasets.video.frame_index import FrameIndex, fingerprint
-from crossview.datasets.video.frames import UnreadableVideo
+from crossview.datasets.video.frames import UnreadableVideo, opened
 from crossview.datasets.video.source import Source
 from crossview.datasets.video.transcode import Encoding, transcode
 from crossview.errors import UserError
@@ -178,11 +178,18 @@ def _check_place(work: Work, missing: Sequence[int]) -> None:
     with ThreadPoolExecutor(8) as pool:
         copies = [work.jobs[number].copy for number in missing]
         for copy, there in zip(copies, pool.map(storage.is_file, copies), strict=True):
-            if there:
+            if there and not _of_format_1(copy):
                 raise UserError(
                     f"{copy}: this file is in the way of a copy, and was not made by `crossview prepare copies`; name "
                     "another folder as out, or remove it"
                 )
+
+
+def _of_format_1(file: Path) -> bool:
+    """Whether a file is a copy of an earlier version, which had a comment with its settings and no frame index."""
+    with contextlib.suppress(UnreadableVideo), opened(file, 60.0) as (container, _):
+        return '"gop": ' in container.metadata.get("comment", "")
+    return False
 
 
 def remove_partial(jobs: Iterable[Job]) -> None:
