@@ -150,10 +150,3 @@ def test_regions_in_pixels_are_even_and_within_the_picture(side: int) -> None:
         for start, length in ((top, height), (left, width)):
             assert length >= 2
             assert 0 <= start <= side - length
-
-
-def test_the_range_of_old_pixel_formats_is_full_whatever_the_frame_says() -> None:
-    grey = np.full((16, 16, 3), 40, np.uint8)
-    frame = av.VideoFrame.from_ndarray(grey, format="rgb24").reformat(format="yuvj420p", dst_color_range="JPEG")
-    frame.color_range = 0  # unspecified
-    assert np.abs(rgb(frame, Framing()).astype(int) - 40).max() <= 2

@@ -164,3 +164,13 @@ def test_time_stamps_that_do_not_rise_are_not_used() -> None:
     assert indexing._stamps([0, 1, 2]) is not None
     assert indexing._stamps([0, 1, 1, 2]) is None
     assert indexing._stamps([0, None, 2]) is None
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_file_that_is_slow_to_open_is_not_called_damaged(tmp_path: Path) -> None:
+    """What the time limit cuts off looks the same to the library as a file that ends there."""
+    (tmp_path / "x.mp4").write_bytes(b"no video")
+    with pytest.raises(TooSlow, match=r"x\.mp4: decoding took longer than the limit of 0\.5 s"):
+        next(sequential(tmp_path / "x.mp4", 0.5))
+    with pytest.raises(UnreadableVideo, match=r"x\.mp4: it is no video file"):
+        next(sequential(tmp_path / "x.mp4", 60.0))
