@@ -12,7 +12,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import tyro
 
@@ -263,14 +263,21 @@ def _plain_warnings() -> Iterator[None]:
     """
     others, said = warnings.showwarning, set[str]()
 
-    def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         if issubclass(category, DataWarning):
             from crossview.platform.progress import warn
 
             warn({str(message)} - said)
             said.add(str(message))
         else:
-            others(message, category, *where)
+            others(message, category, filename, lineno, file, line)
 
     warnings.showwarning = show
     try:
