@@ -8,6 +8,10 @@ OUT_OF_MEMORY = (
 )
 
 
+class DataWarning(UserWarning):
+    """What a user should know of a file that is read all the same; the command line prints it as one line."""
+
+
 class UserError(ValueError):
     """Input, option or file that Crossview refuses.
 

@@ -60,7 +60,8 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
         info = infos.get(path)
         if info is None:
             continue
-        column = "num_frames"
+        first, end = ("start_s", "end_s") if line.in_seconds else ("first_frame", "num_frames")
+        column = end if line.values.get(end) else first
         try:
             recording = _recording(csv_file, line, info)
             if line.labels is not None:
@@ -68,8 +69,6 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
                 check_length(line.labels, recording.num_frames, str(root / line.values["labels"]), path)
                 phases[recording.id] = line.labels
         except UserError as error:
-            if line.in_seconds and column == "num_frames":
-                column = "end_s"
             quarantined.append(Quarantined(path, f"{csv_file}, line {line.number}, column {column!r}: {error}"))
             continue
         members.append((recording, line.values["split"]))
@@ -102,10 +101,13 @@ def _cut(line: Line, info: VideoInfo) -> tuple[int, int]:
         return 0, info.num_frames
     first, stop = (_frame_from(info, instant_s) for instant_s in line.span) if line.in_seconds else line.span
     stop = info.num_frames if stop == math.inf else stop
-    if stop > info.num_frames:
-        raise UserError(f"the span ends after frame {stop - 1}, but {line.values['path']} has {info.num_frames} frames")
+    count = info.num_frames
+    has = f"{line.values['path']} has {count} frames, the last at {_times_s(info)[-1]:g} s"
+    if first >= count or stop > count:
+        what = f"begins with frame {first}" if first >= count else f"ends with frame {stop - 1}"
+        raise UserError(f"the span {what}, counted from 0, but {has}; correct it, or leave its end out")
     if first >= stop:
-        raise UserError(f"no frame is in the span; {line.values['path']} has {info.num_frames} frames")
+        raise UserError(f"no frame is in the span; {has}: make the span longer")
     return int(first), int(stop)
 
 
@@ -113,11 +115,15 @@ def _frame_from(info: VideoInfo, instant_s: float) -> float:
     """The first frame that is shown less than half a frame before an instant of the file's clock, or later."""
     if instant_s == math.inf:
         return math.inf
-    last = info.num_frames - 1
-    times_s = (
-        info.first_s + np.arange(last + 1) / info.fps if info.constant_rate else cached_index(Path(info.index)).times_s
-    )
+    last, times_s = info.num_frames - 1, _times_s(info)
     earliest_s = instant_s - 0.5 / info.fps
     if earliest_s <= times_s[-1]:
         return int(np.searchsorted(times_s, earliest_s))
     return last + math.ceil((earliest_s - times_s[-1]) * info.fps)
+
+
+def _times_s(info: VideoInfo) -> np.ndarray:
+    """When the frames are shown, on the file's clock: float64 (n,)."""
+    if info.constant_rate:
+        return info.first_s + np.arange(info.num_frames) / info.fps
+    return cached_index(Path(info.index)).times_s

@@ -228,3 +228,27 @@ def _alive(process: int) -> bool:
         return ") Z" not in Path(f"/proc/{process}/stat").read_text()
     except FileNotFoundError:
         return False
+
+
+def test_idle_children_that_have_died_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as a call tries, so that none of its tries is spent on them."""
+    dead = [child.Child() for _ in range(child.TRIES)]
+    for one in dead:
+        one.process.kill()
+        one.process.wait()
+    monkeypatch.setattr(child, "_idle", list(dead))
+    assert call(pid) not in [one.process.pid for one in dead]
+
+
+def test_a_forked_process_has_children_of_its_own() -> None:
+    before = call(pid)
+    forked = os.fork()
+    if not forked:
+        status = 1
+        try:
+            status = int(call(pid) == before)
+            child.close_idle()
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]) == 0
+    assert call(pid) == before

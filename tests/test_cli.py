@@ -8,6 +8,7 @@ import pickle
 import sys
 from pathlib import Path
 
+import image_folders
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -18,6 +19,7 @@ from datasets_on_disk import make_ae2, make_folder
 from feature_catalog import write_feature_catalog
 
 from crossview.datasets.catalog import Catalog
+from crossview.datasets.video.frame_index import FrameIndex
 from crossview.platform import checkpoint
 from crossview.platform.cli.main import main
 from crossview.platform.data import unreadable
@@ -300,3 +302,31 @@ def test_a_video_that_breaks_after_it_was_catalogued(capsys: pytest.CaptureFixtu
     assert unreadable.read(tmp_path / "runs" / "strict")
     info = json.loads((tmp_path / "runs" / "strict" / "run.json").read_text())
     assert info["experiment"]["data"]["max_quarantined"] == 0.05
+
+
+def test_warnings_about_files_are_lines_that_are_printed_once(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Files in which seeking is off are read forward, for every clip; and a folder of images lacks some numbers."""
+    for view in ("head", "left"):
+        videos.write(tmp_path / f"{view}.mp4", frames=90)
+    image_folders.write(tmp_path / "images", (1, 2, 5))
+    rows = "head.mp4,train,1,head,ego,\nleft.mp4,train,1,left,exo,\nimages,val,2,head,ego,30\n"
+    (tmp_path / "v.csv").write_text("path,split,scene,view,perspective,fps\n" + rows)
+    main(["prepare", "folder", "--root", str(tmp_path), "--csv", str(tmp_path / "v.csv"), "--out", str(tmp_path / "c")])
+    said = capsys.readouterr()
+    assert "warning: images are shown at the times that their numbers give, with gaps" in said.out
+    assert "UserWarning" not in said.out + said.err
+    for file in (tmp_path / "c" / "frame_index").iterdir():
+        index = FrameIndex.read(file)
+        dataclasses.replace(index, checks=np.roll(index.checks, 1)).write(file)
+    steps = ["--optim.steps", "2", "--optim.warmup-steps", "0", "--compute.device", "cpu", "--debug"]
+    places = ["--data.catalog", str(tmp_path / "c"), "--runs", str(tmp_path), "--name", "r"]
+    main(["train", "byov", "--preset", "debug", *steps, *places])
+    said = capsys.readouterr()
+    lines = [line for line in (said.out + said.err).splitlines() if "read from its start" in line]
+    assert sorted(lines) == [
+        f"warning: {tmp_path / name}: seeking gives other pictures than a sequential decode did; the file is read from "
+        "its start"
+        for name in ("head.mp4", "left.mp4")
+    ]

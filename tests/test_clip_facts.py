@@ -13,6 +13,7 @@ from feature_catalog import TOKENS, WIDTH, write_feature_catalog
 
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.catalog.labels import Labels
+from crossview.datasets.catalog.recording import Segment
 from crossview.datasets.sampling.geometry import SQUASH
 from crossview.datasets.sampling.plan import Plan
 from crossview.datasets.sampling.spec import Sampling, View
@@ -139,3 +140,20 @@ def test_nothing_is_asked_for_that_is_not_declared(tmp_path: Path) -> None:
     assert not any(part in name for name in batches(bare, plain) for part in ("/label", "/scores", "/boxes", "/length"))
     with pytest.raises(ValueError, match=r"detections\.parquet: no detections here"):
         batches(bare, replace(plain, boxes=1))
+
+
+def test_labels_are_at_the_files_times_wherever_the_scenes_clock_is(tmp_path: Path) -> None:
+    """Up to frame 6 each recording shows "cut", and the scene's clock starts 5 s before the files."""
+    catalog = tiny_run.write_catalog(tmp_path)
+    moved = tuple(replace(r, start_offset_s=5.0) for r in catalog.recordings)
+    segments = [
+        Segment(r.id, begin / r.fps, end / r.fps, "verb", label)
+        for r in moved
+        for begin, end, label in ((0, 7, "cut"), (7, 99, "mix"))
+    ]
+    catalog = replace(catalog, recordings=moved, segments=tuple(segments))
+    view = View(perspective="any", frames=1, spread="random", size_px=32, geometry=SQUASH)
+    batch = batches(catalog, Sampling(views={"clip": view}, pairing="single", labels={"verb": 2}))
+    late = batch["clip/frames"][:, 0] > 6
+    assert 0 < late.sum() < len(late)
+    assert torch.equal(batch["clip/label/verb"].bool(), torch.stack([~late, late], 1))

@@ -364,3 +364,42 @@ def test_two_sources_of_one_copy_are_refused(tmp_path: Path) -> None:
     both = tuple(replace(r, path=name) for r, name in zip(catalog.recordings, names, strict=True))
     with pytest.raises(ValueError, match=r"the copies of a\.mkv and a\.mkv\.mp4 would both be a\.mkv\.mp4; rename one"):
         copies.plan(replace(catalog, recordings=both), tmp_path / "to", Encoding())
+
+
+def test_nothing_but_copies_is_replaced(tmp_path: Path) -> None:
+    """Neither the catalog that is copied, nor the originals of copies that are copied once more."""
+    many(tmp_path / "from", 2, frames=9).save(tmp_path / "catalog")
+    catalog = Catalog.load(tmp_path / "catalog")
+    with pytest.raises(ValueError, match=r"catalog, the catalog's own folder; name another, or this catalog would be"):
+        prepare(catalog, tmp_path / "from" / ".." / "catalog")
+    made = prepare(catalog, tmp_path / "to", size_px=32)
+    before = {file: file.read_bytes() for file in (tmp_path / "from").glob("*.mp4")}
+    assert len(before) == 2
+    for saved_there in (False, True):
+        if saved_there:
+            catalog.save(tmp_path / "from")
+        with pytest.raises(ValueError, match=r"from/\w+\.mp4: this file is in the way of a copy.*name another folder"):
+            prepare(made, tmp_path / "from", size_px=32)
+    assert {file: file.read_bytes() for file in before} == before
+    assert not list((tmp_path / "from").glob(".*"))
+    assert prepare(catalog, tmp_path / "to", size_px=48).recordings[0].height_px == 48  # copies are made again
+
+
+def test_copies_of_earlier_versions_are_made_again(tmp_path: Path) -> None:
+    """They have no frame index, but a comment that says how they were made."""
+    catalog = many(tmp_path / "from", 1, frames=9)
+    (tmp_path / "to").mkdir()
+    with av.open(str(tmp_path / "from" / "0.mp4")) as whole, av.open(str(tmp_path / "to" / "0.mp4"), "w") as old:
+        old.metadata["comment"] = '{"bytes": 1, "crf": 20, "frames": 9, "gop": 8}'
+        stream = old.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                old.mux(packet)
+    assert prepare(catalog, tmp_path / "to", size_px=32).recordings[0].height_px == 32
+
+
+def test_a_smaller_video_keeps_its_size(tmp_path: Path) -> None:
+    copy = prepare(many(tmp_path / "from", 1, frames=9), tmp_path / "to").recordings[0]
+    assert (copy.height_px, copy.width_px) == (64, 96)
+    assert probe(tmp_path / "to" / "0.mp4").height_px == 64

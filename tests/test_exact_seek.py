@@ -318,7 +318,9 @@ def test_a_damaged_index_is_named(closed: Decoded, tmp_path: Path) -> None:
     for content in (b"", b"PK\x03\x04 half", b"x" * 1000):
         file = tmp_path / f"{len(content)}.npz"
         file.write_bytes(content)
-        with pytest.raises(ValueError, match=rf"{len(content)}\.npz: .*damaged.*make the catalog again"):
+        with pytest.raises(
+            ValueError, match=rf"{len(content)}\.npz: .*damaged \(it is no archive.*make the catalog again"
+        ):
             read_clips(dataclasses.replace(closed.source, index=file), [Wanted(np.array([3]))])
     with pytest.raises(ValueError, match=r"gone\.npz: .*missing; make the catalog again"):
         read_clips(dataclasses.replace(closed.source, index=tmp_path / "gone.npz"), [Wanted(np.array([3]))])

@@ -285,3 +285,8 @@ def test_a_box_outside_the_crop_is_dropped_and_one_across_its_edge_is_clipped() 
     found = boxes_in(boxes[None], Framing((0.0, 0.25, 1.0, 0.5), (48, 48)))[0]
     np.testing.assert_allclose(found, [[0] * 6, [2, 0, 0.2, 0.5, 0.6, 0.8], [0] * 6], atol=1e-6)
     assert found.dtype == np.float32
+
+
+def test_aspects_are_drawn_by_their_logarithm() -> None:
+    tall, wide = pixels(Geometry(crop="resized", area=(0.01, 0.01), ratio=(1 / 4, 4)), draws=2000).T[2:]
+    assert abs(np.log(wide / tall).mean()) < 0.08

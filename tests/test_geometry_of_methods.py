@@ -20,6 +20,7 @@ from crossview.datasets.sampling.plan import Plan
 from crossview.datasets.sampling.spec import Sampling
 from crossview.datasets.video.conversion import rgb, yuv420
 from crossview.datasets.video.framing import Framing
+from crossview.errors import UserError
 from crossview.methods.byov.studies import studies as byov_studies
 from crossview.methods.egoexo.model import Model as EgoExo
 from crossview.methods.egoexo.studies import studies as egoexo_studies
@@ -192,3 +193,17 @@ def test_a_studys_square_footage_is_the_same_bytes_as_when_squashed(name: str) -
                 assert form.centred(side, side) == form.framing(None, side, side) == squashed
                 for convert in (rgb, yuv420):
                     assert np.array_equal(convert(frame, form.centred(side, side)), convert(frame, squashed))
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("egoexo", r"with geometry\.crop 'random' and geometry\.short_px None, .* --method\.short-side-px None, or"),
+        ("mv2mae", r"with geometry\.crop 'random', .* pass --method\.crop-scales without values, or --method\.geom"),
+    ],
+)
+def test_crops_of_the_device_beside_those_of_the_plan_are_refused_with_options(method: str, said: str) -> None:
+    config = preset(method, "debug").method
+    with pytest.raises(UserError, match=said) as refused:
+        replace(config, geometry=Geometry(crop="random"))
+    assert "Geometry(" not in str(refused.value)

@@ -136,6 +136,22 @@ def test_names_that_count_no_frames_are_refused(tmp_path: Path, extra: str, mess
         scan_folder(tmp_path, Images(30))
 
 
+def test_a_pattern_that_chooses_one_series_is_named(tmp_path: Path) -> None:
+    image_folders.write(tmp_path / "two", [1, 2], name="head_{}.jpg")
+    image_folders.write(tmp_path / "two", [1, 2], name="left_{}.jpg")
+    with pytest.raises(UnreadableVideo, match=r"by a pattern in path, such as two/head_\*\.jpg"):
+        listing(tmp_path / "two")
+    assert listing(tmp_path / "two" / "head_*.jpg").names == ("head_1.jpg", "head_2.jpg")
+    image_folders.write(tmp_path / "no", ["a", "b"])  # type: ignore[list-item]
+    with pytest.raises(UnreadableVideo, match="not frames of one video; number the images"):
+        listing(tmp_path / "no")
+
+
+def test_brackets_in_a_pattern_are_those_of_the_names(tmp_path: Path) -> None:
+    image_folders.write(tmp_path, [1, 2], name="take[1]_{}.jpg")
+    assert len(listing(tmp_path / "take[1]_*.jpg").names) == 2
+
+
 def test_hidden_files_are_no_frames(tmp_path: Path) -> None:
     image_folders.write(tmp_path, [1, 2])
     for name in (".DS_Store", "Thumbs.db", "._frame_3.jpg"):
@@ -185,7 +201,7 @@ def test_an_image_that_is_cut_off_is_named(tmp_path: Path, ending: str, kept: in
 def test_what_is_no_image_is_named_by_its_header(tmp_path: Path, content: bytes) -> None:
     files = image_folders.write(tmp_path, [1, 2])
     files[1].write_bytes(content)
-    with pytest.raises(UnreadableVideo, match=r"frame_2\.jpg: "):
+    with pytest.raises(UnreadableVideo, match=r"frame_2\.jpg: .*(no JPEG or PNG image|cut off .*copy it again)"):
         scan_folder(tmp_path, Images(30))
 
 

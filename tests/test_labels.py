@@ -95,3 +95,16 @@ def test_another_number_of_classes_is_refused_with_the_right_one() -> None:
         Labels(CATALOG, {"verb": 5}, {"verb": "method.verbs"})
     with pytest.raises(ValueError, match=r"no labels of kind 'noun'; kinds here: action, perspective, verb"):
         Labels(CATALOG, {"noun": 5})
+
+
+@pytest.mark.parametrize("offset_s", [0.0, 0.7, 1.1, 5.0])
+def test_a_segment_that_touches_a_clip_is_not_shown_wherever_the_scenes_clock_is(offset_s: float) -> None:
+    """Times are on the scene's clock before, so they are rounded to either side of a segment's."""
+    moved = replace(ONE, start_offset_s=offset_s)
+    for k in range(1, 99):
+        segments = (Segment(ONE.id, 0.0, k / 10, "verb", "cut"), Segment(ONE.id, k / 10, 9.9, "verb", "mix"))
+        catalog = Catalog(Path("root"), (moved,), segments)
+        labels = Labels(catalog, {"verb": 2})
+        before, after = (catalog.instants(moved, np.array([k - 1, k])) - offset_s).tolist()
+        assert labels.of(moved, "verb", before, before).tolist() == [1, 0]
+        assert labels.of(moved, "verb", after, after).tolist() == [0, 1]

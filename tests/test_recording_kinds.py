@@ -138,7 +138,7 @@ def test_a_span_is_read_from_the_start_if_seeking_fails_on_the_way(
     def failing(*arguments: object) -> object:
         for number, frame in pictures(*arguments):  # type: ignore[arg-type]
             if number == 80:
-                raise seeking.Misplaced(Path("long.mp4"), number)
+                raise seeking.Misplaced(Path("long.mp4"))
             yield number, frame
 
     monkeypatch.setattr(seeking, "pictures", failing)

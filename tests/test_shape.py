@@ -131,3 +131,26 @@ def test_all_views_travel_in_one_pixel_format() -> None:
     views = {"ego": VIEW, "exo": replace(VIEW, geometry=Geometry(via_px=96))}
     with pytest.raises(UserError, match=r"via_px .* is \{'ego': None, 'exo': 96\}; set it for all views or for none"):
         Sampling(views=views, pairing="unpaired")
+
+
+def test_one_cache_keeps_each_geometrys_own_pictures(catalogs: dict[str, Catalog], tmp_path: Path) -> None:
+    catalog, data = catalogs["wide"], Data(catalog=tmp_path)
+    for _ in range(2):
+        for geometry in GEOMETRIES.values():
+            view, every = replace(VIEW, geometry=geometry).evaluated(), np.arange(FRAMES)[None]
+            kept, plain = (
+                clip_frames(catalog, catalog.recordings[0], every, view, replace(data, cache_frames=cached))
+                for cached in (True, False)
+            )
+            assert torch.equal(kept, plain)
+
+
+@pytest.mark.parametrize("name", ["wide", "tall"])
+def test_other_decoders_give_the_same_shape(catalogs: dict[str, Catalog], tmp_path: Path, name: str) -> None:
+    source = catalogs[name].source(catalogs[name].recordings[0])
+    pictures = (
+        torch.cat(list(video(source, FRAMES, VIEW, Data(catalog=tmp_path, decoder=decoder), 4))).int()
+        for decoder in ("pyav", "decord")
+    )  # type: ignore[arg-type]
+    plain, other = pictures
+    assert float((plain - other).abs().float().mean()) < 4

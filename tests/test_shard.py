@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -121,3 +123,15 @@ def test_every_window_of_a_row_has_noise_of_its_own(plan: Plan) -> None:
     seeds = Blank(plan, RECORDINGS).decode(np.arange(RECORDINGS))["seed"]
     assert [int(seed) for seed in seeds[:, 0]] == [plan.row(i).seed for i in range(RECORDINGS)]
     assert len(np.unique(seeds)) == 2 * RECORDINGS
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "decord"])
+def test_seeking_may_pass_over_what_is_damaged(plan: Plan, decoder: Literal["pyav", "decord"]) -> None:
+    """What failed is asked for again where it is sought: of the decoders, PyAV alone does so."""
+    indexed = replace(plan.catalog, recordings=tuple(replace(r, index="i.npz") for r in plan.catalog.recordings))
+    rows = 6 * RECORDINGS
+    blank = Blank(Plan(indexed, plan.sampling, seed=0), rows)
+    blank.data = replace(blank.data, decoder=decoder)
+    blank.decode(np.arange(rows))
+    failed = [last for last in blank.asked[2] if last >= BROKEN[2]]
+    assert (failed != sorted(set(failed), reverse=True)) == (decoder == "pyav")

@@ -74,6 +74,8 @@ def test_the_clock_of_a_span_of_a_variable_rate_starts_with_it(tmp_path: Path) -
         (["long.mp4,train,a,x,ego,0,-1,,,,,"], "line 2, column 'first_frame': '-1' is not a whole number from 0 on"),
         (["long.mp4,train,a,x,ego,0,,0,,,,"], "line 2, column 'num_frames': '0' is not a whole number from 1 on"),
         (["long.mp4,train,a,x,ego,0,,,2,1,,"], "line 2, column 'end_s': 1 is not after start_s = 2"),
+        (["long.mp4,train,a,x,ego,0,,,2,2,,"], "line 2, column 'end_s': 2 is not after start_s = 2"),
+        (["images,train,a,x,ego,0,,,,,x,"], "line 2, column 'fps': x; a folder of images needs its rate, from 0.001"),
         (["long.mp4,train,a,x,ego,0,,,-2,1,,"], "line 2, column 'start_s': -2 is before the file's start"),
         (["long.mp4,train,a,x,ego,0,,,,,30,"], "line 2, column 'fps': it is 30, but path names a file"),
         (["images,train,a,x,ego,0,,,,,,"], "line 2, column 'fps': it is empty; a folder of images needs its rate"),
@@ -111,15 +113,22 @@ def test_spans_that_end_after_their_file_are_set_aside(kinds: Path) -> None:
         "timed.mp4,train,c,x,ego,0,,,2.5,3.0,,",
         "timed.mp4,train,d,x,ego,0,,,2.5,3.1,,",
         "images,train,e,x,ego,0,30,,,,30,",
+        "timed.mp4,train,f,x,ego,0,,,70,,,",
+        "timed.mp4,train,g,x,ego,0,,,2.001,2.002,,",
     )
     assert [r.scene for r in found.recordings] == ["a", "c"]
     reasons = [q.reason for q in found.quarantined]
-    assert "line 3, column 'num_frames': the span ends after frame 110, but long.mp4 has 110 frames" in reasons[0]
-    assert "line 5, column 'end_s': the span ends after frame 92, but timed.mp4 has 90 frames" in reasons[1]
-    assert "line 6, column 'num_frames': no frame is in the span; images has 30 frames" in reasons[2]
-    check_share(found, 0.6)
-    with pytest.raises(UserError, match="3 of 5 videos cannot be used"):
-        check_share(found, 0.59)
+    assert (
+        "line 3, column 'num_frames': the span ends with frame 110, counted from 0, but long.mp4 has 110 frames, the"
+        in reasons[0]
+    )
+    assert "line 5, column 'end_s': the span ends with frame 92, counted from 0, but timed.mp4 has 90" in reasons[1]
+    assert "line 6, column 'first_frame': the span begins with frame 30, counted from 0, but images has" in reasons[2]
+    assert "line 7, column 'start_s': the span begins with frame" in reasons[3]
+    assert "line 8, column 'end_s': no frame is in the span; timed.mp4 has 90 frames, the last at 2.9" in reasons[4]
+    check_share(found, 0.72)
+    with pytest.raises(UserError, match="5 of 7 videos cannot be used"):
+        check_share(found, 0.71)
 
 
 def test_labels_are_counted_per_span(kinds: Path) -> None:
@@ -167,3 +176,6 @@ def test_a_dataset_whose_splits_share_a_part_of_a_file_is_refused(kinds: Path) -
     with pytest.raises(UserError, match=r"link\.mp4 is in split 'test' and in split 'train', there as long\.mp4"):
         check_splits(kinds, [*parts[:2], ("test", Part("link.mp4", 10, 11))], "takes")
     check_splits(kinds, [*parts[:2], ("test", Part("link.mp4", 60, 110))], "takes")
+    parts = [("train", Part("long.mp4", 0, 60)), ("train", Part("long.mp4", 5, 9)), ("val", Part("long.mp4", 30, 31))]
+    with pytest.raises(UserError, match=r"takes: long\.mp4 is in split 'val' and in split 'train'"):
+        check_splits(kinds, parts, "takes")

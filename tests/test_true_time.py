@@ -16,6 +16,7 @@ from crossview.datasets.catalog.recording import Segment
 from crossview.datasets.sampling.evaluation_clips import evaluation_clips
 from crossview.datasets.sampling.plan import Plan
 from crossview.datasets.sampling.spec import Sampling, View
+from crossview.datasets.sampling.windows import Cut, Starts, common_frames, common_instants, proportional
 from crossview.datasets.video.copies import prepare
 from crossview.datasets.video.decode import read_clips
 from crossview.datasets.video.source import Wanted
@@ -163,3 +164,40 @@ def test_a_variable_rate_without_an_index_is_refused(tmp_path: Path) -> None:
     lost = dataclasses.replace(catalog.recordings[1], index="")
     with pytest.raises(ValueError, match=r"exo\.mp4: its rate varies, and the catalog has no frame index of it"):
         catalog.instants(lost, np.array([3]))
+
+
+def test_shares_of_the_time_are_those_of_the_file_whenever_it_starts(tmp_path: Path) -> None:
+    exo_s = np.concatenate([np.arange(0, 2, 1 / 40), np.arange(2, 4, 1 / 20)])
+    catalog = two_cameras(tmp_path, exo_s)
+    ego, exo = catalog.recordings
+    late = dataclasses.replace(exo, start_offset_s=2.0)
+    assert not late.constant_rate
+    frames = np.array([0, 60, 119])
+    expected = proportional(catalog, frames, exo, ego, 3)
+    np.testing.assert_array_equal(proportional(catalog, frames, late, ego, 3), expected)
+    np.testing.assert_allclose(exo_s[frames] / exo_s[-1], expected / 139, atol=0.02)
+    back = proportional(catalog, expected, ego, late, 3)
+    np.testing.assert_allclose(exo_s[back], exo_s[frames], atol=0.05)
+
+
+def test_a_window_longer_than_what_all_cameras_show_ends_with_it(tmp_path: Path) -> None:
+    """The exo camera varies, so that instants are its frames', and runs 2 s longer."""
+    clock.write(tmp_path / "ego.mp4", np.arange(100) / 25, rate=25)
+    clock.write(tmp_path / "exo.mp4", EXO["30, then 20 per s"][0])
+    catalog = clock.catalog(tmp_path, clock.PAIR.format(exo="exo.mp4"))
+    view, rng = View(perspective="any", frames=10, fps=1.0, size_px=96), np.random.default_rng(0)
+    cut = Cut(Starts(None, rng))
+    clips = common_frames(catalog, list(catalog.recordings), view, cut, 10)
+    instants = [catalog.instants(r, frames) for r, frames in zip(catalog.recordings, clips, strict=True)]
+    assert max(instants[1]) <= 99 / 25 + 0.03
+    assert np.abs(instants[0] - instants[1]).max() <= 0.03
+
+
+def test_a_start_that_rounding_moves_past_a_frame_is_that_frames(tmp_path: Path) -> None:
+    """0.1 + 0.2 s is 3.0000000000000004 frames of 10 per s."""
+    clock.write(tmp_path / "ego.mp4", np.arange(20) / 10, rate=10)
+    clock.write(tmp_path / "exo.mp4", np.arange(40) / 20, rate=20)
+    catalog = clock.catalog(tmp_path, clock.PAIR.format(exo="exo.mp4"))
+    ego, exo = catalog.recordings
+    cameras = [ego, dataclasses.replace(exo, start_offset_s=0.1 + 0.2)]
+    assert common_instants(catalog, cameras, 2)[0] == pytest.approx(0.3)

@@ -12,6 +12,8 @@ from crossview.datasets.catalog.recording import Recording
 from crossview.errors import UserError
 
 PERSPECTIVES = ("exo", "ego")
+_ROUNDING_S = 1e-6
+"""Times of frames are rounded: a segment that ends where a clip begins, or begins where it ends, is not shown."""
 
 
 class Labels:
@@ -65,7 +67,7 @@ class Labels:
             if recording.action in self._numbers[kind]:  # else it is unlabelled, as withheld test labels are
                 out[self._numbers[kind][recording.action]] = 1
         else:
-            end_s = last_s + 1 / recording.fps
+            first_s, end_s = first_s + _ROUNDING_S, last_s + 1 / recording.fps - _ROUNDING_S
             for begin_s, stop_s, number in self._spans.get((kind, recording.id), ()):
                 shown = begin_s < end_s and stop_s > first_s if segment is None else (begin_s, stop_s) == segment
                 if shown:

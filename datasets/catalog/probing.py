@@ -20,7 +20,7 @@ from crossview.datasets.video.image_folder import Images, index_of_folder
 from crossview.datasets.video.image_listing import listing
 from crossview.datasets.video.indexing import VideoInfo, index_of, stated
 from crossview.datasets.video.source import Source
-from crossview.errors import UserError
+from crossview.errors import DataWarning, UserError
 
 Tick = Callable[[int, int], None]
 """Called as (files done, files in all)."""
@@ -75,7 +75,8 @@ class Prober:
         gaps = [listing(root / path).gaps() for path in files if path in folders and path in found]
         if said := [gap for gap in gaps if gap]:
             shown = "\n  ".join(first_of(said, Problems.SHOWN))
-            warnings.warn(f"images are shown at the times that their numbers give, with gaps:\n  {shown}", stacklevel=2)
+            text = f"images are shown at the times that their numbers give, with gaps:\n  {shown}"
+            warnings.warn(text, DataWarning, stacklevel=2)
         return found, tuple(broken)
 
 

@@ -144,10 +144,14 @@ def _images(attempt: Attempt, values: dict[str, str], path: Path) -> Images | No
     """What the columns fps and first_number say of a folder of images; a file must have nothing there."""
 
     def rate(text: str) -> float:
-        fps = seconds(text) if text else 0.0
+        try:
+            fps = seconds(text)
+        except UserError:
+            fps = 0.0
         if not MIN_FPS <= fps <= MAX_FPS:
             raise UserError(
-                f"{text or 'it is empty'}; a folder of images needs its rate, from {MIN_FPS:g} to {MAX_FPS:g} per s"
+                f"{text or 'it is empty'}; a folder of images needs its rate, from {MIN_FPS:g} to {MAX_FPS:g} per s, "
+                "such as 29.97"
             )
         return fps
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from crossview.datasets.video.frames import TooSlow, UnreadableVideo, on_this_node
-from crossview.errors import UserError
+from crossview.errors import DataWarning, UserError
 
 START_S = 300.0
 """For starting a child, which is long on a slow disk."""
@@ -87,7 +87,7 @@ def call(
     else:
         _idle.append(child)
     for text in answer.warned:
-        warnings.warn(text, stacklevel=2)
+        warnings.warn(text, DataWarning, stacklevel=2)
     if answer.error:
         kind, message, trace = answer.error
         raise {c.__name__: c for c in ERRORS}[kind](message) from (RuntimeError(trace) if trace else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from crossview.datasets.catalog import Catalog, Quarantined, Recording
 from crossview.datasets.catalog.catalog import INDICES
 from crossview.datasets.catalog.probing import Tick, check_broken
 from crossview.datasets.video.frame_index import FrameIndex, fingerprint
-from crossview.datasets.video.frames import UnreadableVideo
+from crossview.datasets.video.frames import UnreadableVideo, opened
 from crossview.datasets.video.source import Source
 from crossview.datasets.video.transcode import Encoding, transcode
 from crossview.errors import UserError
@@ -129,6 +130,8 @@ def plan(catalog: Catalog, out: Path, encoding: Encoding, *, time_limit_s: float
     """The files to copy, each once; raises UserError for an `out` or paths that cannot hold the copies."""
     if out.resolve() == catalog.root.resolve():
         raise UserError(f"out is {out}, the catalog's own root; name another folder, or sources would be lost")
+    if catalog.folder is not None and out.resolve() == catalog.folder.resolve():
+        raise UserError(f"out is {out}, the catalog's own folder; name another, or this catalog would be lost")
     jobs: dict[str, Job] = {}
     for recording in catalog.recordings:
         if recording.has_pixels and recording.path not in jobs:
@@ -163,6 +166,30 @@ def _found(work: Work) -> list[Made | None]:
     remove_partial(work.jobs)
     with ThreadPoolExecutor(8) as pool:
         return list(pool.map(work.find, work.jobs))
+
+
+def _check_place(work: Work, missing: Sequence[int]) -> None:
+    """Raise UserError if a copy would replace a file that no call has made, such as the original of a copied copy."""
+    folder = work.out / INDICES
+    for index in folder.iterdir() if folder.is_dir() else ():
+        with contextlib.suppress(UnreadableVideo):
+            if "copy_bytes" in FrameIndex.read(index).facts:
+                return
+    with ThreadPoolExecutor(8) as pool:
+        copies = [work.jobs[number].copy for number in missing]
+        for copy, there in zip(copies, pool.map(storage.is_file, copies), strict=True):
+            if there and not _of_format_1(copy):
+                raise UserError(
+                    f"{copy}: this file is in the way of a copy, and was not made by `crossview prepare copies`; name "
+                    "another folder as out, or remove it"
+                )
+
+
+def _of_format_1(file: Path) -> bool:
+    """Whether a file is a copy of an earlier version, which had a comment with its settings and no frame index."""
+    with contextlib.suppress(UnreadableVideo), opened(file, 60.0) as (container, _):
+        return '"gop": ' in container.metadata.get("comment", "")
+    return False
 
 
 def remove_partial(jobs: Iterable[Job]) -> None:
@@ -233,7 +260,8 @@ def copy_all(
     A copy is renamed into place once it is verified (see `transcode`), so a second call makes what is missing, and
     makes again what has another source or other settings. Sources that cannot be read or disagree with the catalog are
     left out and listed in quarantine.parquet. Raises UserError if there are more of them than the share
-    `max_quarantined`; OSError where the disk is full. `tick` is first called with the copies that are there.
+    `max_quarantined`, or if a copy would replace a file that is none; OSError where the disk is full. `tick` is first
+    called with the copies that are there.
     """
     out = out.resolve()  # another process may have another working directory
     work = plan(catalog, out, encoding, time_limit_s=time_limit_s)
@@ -241,6 +269,7 @@ def copy_all(
     broken: dict[int, str] = {}
     there = len(made)
     missing = [number for number in range(len(work.jobs)) if number not in made]
+    _check_place(work, missing)
     if tick:
         tick(there, len(work.jobs))
     for number, outcome in maker(work, missing) if missing else ():

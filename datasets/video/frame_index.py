@@ -7,6 +7,7 @@ import io
 import json
 import os
 import threading
+import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -81,6 +82,9 @@ class FrameIndex:
         except FileNotFoundError as error:
             raise _missing(file) from error
         try:
+            with copy.open("rb") as file_here:
+                if not zipfile.is_zipfile(file_here):  # of pickles numpy says how to load them all the same
+                    raise ValueError("it is no archive, or cut off")
             with _one_reads, np.load(copy, allow_pickle=False) as stored:
                 return _checked(stored)
         except FileNotFoundError as error:

@@ -102,9 +102,12 @@ def opened(path: Path, time_limit_s: float) -> Iterator[tuple[InputContainer, Vi
 
 
 def _container(path: Path, file: Path, time_limit_s: float) -> InputContainer:
+    began_s = time.monotonic()
     try:
         return av.open(str(file), metadata_errors="replace", timeout=time_limit_s)
     except _BROKEN as error:
+        if time.monotonic() - began_s >= time_limit_s:  # what the limit has cut off looks damaged
+            raise _too_slow(path, time_limit_s) from error
         what = "empty" if file.stat().st_size == 0 else "no video file, or cut off or damaged"
         raise UnreadableVideo(f"{path}: it is {what}; copy it again") from error
 

@@ -113,7 +113,8 @@ def _displayed_size(file: Path) -> tuple[int, int]:
     except UnidentifiedImageError as error:
         raise UnreadableVideo(f"{file}: it is no JPEG or PNG image") from error
     except Exception as error:  # Pillow raises SyntaxError, struct.error and others for damaged headers
-        raise UnreadableVideo(f"{file}: {getattr(error, 'strerror', None) or error}") from error
+        said = getattr(error, "strerror", None) or f"the image is damaged or cut off ({error}); copy it again"
+        raise UnreadableVideo(f"{file}: {said}") from error
     if width * height > MAX_PIXELS:
         raise UnreadableVideo(f"{file}: it has {width} x {height} pixels; at most {MAX_PIXELS} are read")
     return (width, height) if turned else (height, width)

@@ -122,10 +122,15 @@ def _numbers(folder: Path, names: Sequence[str]) -> dict[str, int]:
     first = names[0]
     for name in names:
         if parts[name][::2] != parts[first][::2]:
+            one = next((parts[n] for n in (first, name) if len(parts[n]) > 1), None)
+            fix = (
+                f"name those that are by a pattern in path, such as {folder.name}/{one[0]}*{one[-1]}"
+                if one
+                else ("number the images")
+            )
             raise UnreadableVideo(
                 f"{folder}: {first!r} and {name!r} differ in more than their numbers, so they are not frames of one "
-                "video; name those that are by a pattern in path, such as "
-                f"{folder.name}/*{re.split('[0-9]', first)[-1]}"
+                f"video; {fix}"
             )
     counts = np.array([[int(text[-18:]) for text in parts[name][1::2]] for name in names], np.int64).reshape(
         len(names), -1

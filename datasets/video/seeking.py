@@ -13,6 +13,7 @@ from av.video.frame import VideoFrame
 from crossview.datasets.video.frame_index import FrameIndex, cached_index
 from crossview.datasets.video.frames import Limit, TooSlow, UnreadableVideo, opened, sequential, too_few
 from crossview.datasets.video.source import Source
+from crossview.errors import DataWarning
 
 SEEK_FRAMES = 3
 """Frames whose decoding takes as long as a seek."""
@@ -33,8 +34,8 @@ class Pass:
 class Misplaced(UnreadableVideo):
     """A seek has not led to the frames that the index promises."""
 
-    def __init__(self, path: Path, frame: int) -> None:
-        super().__init__(f"{path}: seeking to frame {frame} gives another picture than a sequential decode did")
+    def __init__(self, path: Path) -> None:  # without the frame, so that a file's warnings are equal and shown once
+        super().__init__(f"{path}: seeking gives other pictures than a sequential decode did")
 
 
 def current_index(source: Source, frames: np.ndarray) -> FrameIndex | None:
@@ -83,7 +84,7 @@ def numbered(source: Source, frames: np.ndarray, time_limit_s: float) -> Iterato
         except TooSlow:
             raise
         except UnreadableVideo as error:
-            warnings.warn(f"{error}; the file is read from its start", stacklevel=2)
+            warnings.warn(f"{error}; the file is read from its start", DataWarning, stacklevel=2)
     yield from _forward(source.path, frames, time_limit_s)
 
 
@@ -123,7 +124,7 @@ def pictures(
                         limit.resume()
                         continue
                     if frame.is_corrupt or packet.is_corrupt or not index.shows(number, frame):
-                        raise Misplaced(source.path, number)
+                        raise Misplaced(source.path)
                     yield number, frame
                     limit.resume()
                     number = next(wanted, -1)
@@ -132,4 +133,4 @@ def pictures(
                 if number < 0:
                     break
             else:
-                raise Misplaced(source.path, number)
+                raise Misplaced(source.path)

@@ -144,8 +144,9 @@ class Config:
             )
         if self.short_side_px is not None and self.geometry.drawn:
             raise UserError(
-                f"short_side_px is {self.short_side_px} with geometry {self.geometry}, which crops already: leave "
-                "short_side_px out, or take geometry.crop 'centre'"
+                f"short_side_px is {self.short_side_px} with geometry.crop {self.geometry.crop!r} and "
+                f"geometry.short_px {self.geometry.short_px}, which crop already: pass --method.short-side-px None, or "
+                "--method.geometry.crop centre --method.geometry.short-px None"
             )
         low, high = self.short_side_px or (self.crop_px, self.crop_px)
         if not 0 < self.crop_px <= low <= high:

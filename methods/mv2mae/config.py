@@ -180,7 +180,8 @@ class Config:
         if self.crop_scales and self.geometry.drawn:
             raise UserError(
                 f"crop_scales is {self.crop_scales} with geometry.crop {self.geometry.crop!r}, which crops already: "
-                "leave crop_scales out, or take geometry.crop 'centre'"
+                "pass --method.crop-scales without values, or --method.geometry.crop centre --method.geometry.short-px "
+                "None"
             )
 
     def _check_masking(self) -> None:

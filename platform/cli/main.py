@@ -9,13 +9,14 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import tyro
 
-from crossview.errors import OUT_OF_MEMORY, UserError
+from crossview.errors import OUT_OF_MEMORY, DataWarning, UserError
 from crossview.platform.cli.evaluate import embed, evaluate
 from crossview.platform.cli.jobs import check_cluster, logs, status, stop, submit
 from crossview.platform.cli.options import parse, parse_train, parse_tune
@@ -254,6 +255,37 @@ def _sigterm_said(command: str) -> Iterator[None]:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Meanwhile, warnings about data are printed as such and once, without the line of code that gives them.
+
+    Python itself repeats them, since it forgets what it has shown wherever filters of warnings change.
+    """
+    others, said = warnings.showwarning, set[str]()
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, DataWarning):
+            from crossview.platform.progress import warn
+
+            warn({str(message)} - said)
+            said.add(str(message))
+        else:
+            others(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = others
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command; bad input ends with status 2 and one line, a defect with status 1 and its traceback."""
     args = list(sys.argv[1:] if argv is None else argv)
@@ -262,7 +294,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if args[0] not in COMMANDS:
             raise _unknown("command", args[0], COMMANDS)
-        with named(), _sigterm_said(args[0]):
+        with named(), _sigterm_said(args[0]), _plain_warnings():
             if args[0] in PARSED:
                 parse(PARSED[args[0]], args=args[1:], prog=f"crossview {args[0]}")
             else:
