@@ -71,7 +71,7 @@ class Listed:
     @property
     def ego(self) -> bool:
         """Whether it is the first-person one of its pair."""
-        return self.id.endswith("EGO") and len(self.id) > 5
+        return len(self.id) == len("ABCDEEGO")
 
     @property
     def pair(self) -> str:
@@ -116,7 +116,7 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
         members.append((recording, video.split))
         for interval in video.intervals:
             label = listing.classes[interval.number]
-            case = f"{video.line}, {name} {label[:4]} from {interval.start_s:g} to {interval.end_s:g} s"
+            case = f"{video.line}: {name} {label[:4]} {interval.start_s:.2f} {interval.end_s:.2f}"
             if span := spans.within(info, interval.start_s, interval.end_s, case):
                 segments.append(Segment(recording.id, *span, "action", label))
     pairs = [video.pair for video in listing.videos.values() if video.ego and video.pair in listing.videos]

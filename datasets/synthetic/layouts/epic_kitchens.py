@@ -50,7 +50,7 @@ def export(world: Catalog, out: Path) -> Options:
         _film(world, recording, out / "EPIC-KITCHENS", video)
         phases = [s for s in world.segments if s.recording == recording.id and s.name == "phase"]
         rows[split] += _rows(video, phases, recording.num_frames / recording.fps)
-    rows["train"] += _rows("P04_01", phases, 2.0)  # listed, and not there
+    rows["train"] += _rows("P04_01", phases, recording.num_frames / recording.fps)  # listed, and not there
     folder = out / "epic-kitchens-100-annotations"
     folder.mkdir(exist_ok=True)
     for split, name in RELEASES["100"].splits.items():
