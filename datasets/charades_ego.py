@@ -140,7 +140,8 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
 def read_annotations(folder: Path) -> Listing:
     """What the CSV files in `folder` list, without looking for videos; raises UserError with file and line."""
     classes = read_classes(folder / "Charades_v1_classes.txt")
-    problems, videos, notes = Problems(), {}, []
+    problems, notes = Problems(), []
+    videos: dict[str, Listed] = {}
     empty: dict[str, list[str]] = {}
     for split in SPLITS:
         whole, *parts = _files(split)

@@ -199,7 +199,8 @@ def read_annotations(options: Options) -> Listing:
             else:
                 empty.setdefault(f"rows of {name} that stop when or before they start", []).append(span.line)
         videos = sum(of == split for of in listing.splits.values())
-        notes.append(f"{name}: {rows:,} segments of {videos:,} videos{', without labels' * split.startswith('test')}")
+        withheld = ", without labels" if split.startswith("test") else ""
+        notes.append(f"{name}: {rows:,} segments of {videos:,} videos{withheld}")
     problems.refuse()
     listing.splits = {video: listing.splits[video] for video in sorted(listing.splits)}
     listing.notes = (*notes, *dropped(empty))
@@ -228,7 +229,7 @@ def _rows(file: Path, labelled: bool, counts: tuple[int, int], problems: Problem
         except UserError as error:
             problems.add(f"{file}, line {row.number}, column {column!r}: {error}")
             continue
-        yield values["video_id"], Span(start_s, end_s, *numbers, f"{file.name} line {row.number}")
+        yield values["video_id"], Span(start_s, end_s, numbers[0], numbers[1], f"{file.name} line {row.number}")
 
 
 def _seconds(text: str) -> float:
@@ -245,7 +246,8 @@ def _classes(
     file = next((folder / name for name in names if (folder / name).is_file()), None)
     if file is None:
         raise UserError(f"{folder / names[0]}: the list of classes is missing; put it beside the other annotations")
-    problems, keys = Problems(), {}
+    problems = Problems()
+    keys: dict[int, str] = {}
     for row in table(file, columns, others, problems):
         number, key = (row.values[column] for column in columns)
         try:
@@ -284,7 +286,9 @@ def _challenges(options: Options) -> dict[str, dict[str, str]]:
     if options.splits is None:
         return {}
     if options.release != "100":
-        raise UserError(f"--splits is {options.splits}, which is of EPIC-KITCHENS-100; remove it, or --release 55")
+        raise UserError(
+            f"--splits is {options.splits}, but --release is 55, which has no such table; remove one of the options"
+        )
     columns = [column for of in CHALLENGES.values() for column in of]
     found: dict[str, dict[str, str]] = {name: {} for name in CHALLENGES}
     problems = Problems()

@@ -11,6 +11,8 @@ import image_folders
 import numpy as np
 import pytest
 import videos
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.catalog.probing import Prober
@@ -261,3 +263,24 @@ def test_what_is_missing_is_named(root: Path, tmp_path: Path) -> None:
     (root / "CharadesEgo" / "Charades_v1_classes.txt").unlink()
     with pytest.raises(UserError, match=r"Charades_v1_classes\.txt: the list of classes is missing"):
         read(root)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(file=st.sampled_from(["CharadesEgo_v1_train.csv", "Charades_v1_classes.txt"]), data=st.data())
+def test_damaged_lists_are_read_or_refused(tmp_path: Path, file: str, data: st.DataObject) -> None:
+    annotate(tmp_path, train=[row("W1XD0EGO", "c115 0.00 0.70;c008 0.30 0.50"), row("W1XD0")])
+    whole = (tmp_path / file).read_bytes()
+    first = data.draw(st.integers(0, len(whole)))
+    new = data.draw(st.binary(max_size=6) | st.sampled_from([b";", b'"', b"\r", b"c15", b"\xff\xfe", b"1e999", b"EGO"]))
+    (tmp_path / file).write_bytes(whole[:first] + new + whole[first + data.draw(st.integers(0, 9)) :])
+    refused = ""
+    try:
+        listing = read_annotations(tmp_path)
+    except UserError as error:
+        refused = str(error)
+    if refused:
+        assert file in refused
+        return
+    assert len(listing.classes) == 157
+    for video in listing.videos.values():
+        assert all(0 <= i.start_s < i.end_s and i.number < 157 for i in video.intervals)

@@ -8,6 +8,8 @@ from pathlib import Path
 import image_folders
 import pytest
 import videos
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.catalog.probing import Prober
@@ -255,7 +257,7 @@ def test_uda_and_retrieval_come_from_the_table_of_splits(root: Path) -> None:
     table.write_text(f"{SPLITS}\nP01_01,TRUE,FALSE,FALSE,TRUE,TRUE{',FALSE' * 8}\nP01_02,1{',FALSE' * 12}\n")
     with pytest.raises(UserError, match=r"splits\.csv, line 2: P01_01 is in several splits of uda"):
         read(root, splits=table)
-    with pytest.raises(UserError, match="--release 55"):
+    with pytest.raises(UserError, match="--release is 55, which has no such table"):
         read(root, splits=table, release="55", annotations=annotate_55(root / "old"))
 
 
@@ -400,3 +402,29 @@ def test_what_is_missing_is_named(root: Path, tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(UserError, match=r"EPIC_100_verb_classes\.csv: the list of classes is missing"):
         read(root)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    file=st.sampled_from(["EPIC_100_train.csv", "EPIC_100_test_timestamps.csv", "EPIC_100_verb_classes.csv"]),
+    data=st.data(),
+)
+def test_damaged_lists_are_read_or_refused(tmp_path: Path, file: str, data: st.DataObject) -> None:
+    annotate(tmp_path, train=[labelled("P01_01", 0.0, 0.5)], test=[timed("P33_101", 0.1, 0.4)])
+    whole = (tmp_path / file).read_bytes()
+    first = data.draw(st.integers(0, len(whole)))
+    new = data.draw(st.binary(max_size=6) | st.sampled_from([b",", b'"', b"\r", b"99", b"\xff\xfe", b":", b"P01_02"]))
+    (tmp_path / file).write_bytes(whole[:first] + new + whole[first + data.draw(st.integers(0, 9)) :])
+    refused = ""
+    try:
+        listing = read_annotations(Options(root=tmp_path))
+    except UserError as error:
+        refused = str(error)
+    if refused:
+        assert file in refused
+        return
+    assert (len(set(listing.verbs)), len(set(listing.nouns))) == (97, 300)
+    for span in (span for spans in listing.spans.values() for span in spans):
+        assert 0 <= span.start_s < span.end_s
+        assert (span.verb or 0) < 97
+        assert (span.noun or 0) < 300
