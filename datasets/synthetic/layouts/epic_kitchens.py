@@ -11,6 +11,7 @@ import numpy as np
 from crossview.datasets.catalog import Catalog, Recording, Segment
 from crossview.datasets.epic_kitchens import CHALLENGES, RELEASES, Options
 from crossview.datasets.synthetic.config import PHASES
+from crossview.errors import UserError
 
 from . import files
 
@@ -71,6 +72,10 @@ def _name(split: str, number: int, used: dict[str, int]) -> str:
     person = PARTICIPANTS[split][number % 2]
     extension = split == "test" or (split == "train" and number % 3 == 2)
     used[f"{person}{extension}"] = count = used.get(f"{person}{extension}", 0) + 1
+    if count > 99:
+        raise UserError(
+            "layout epic_kitchens: a participant has 100 videos, and their numbers have two digits; ask for fewer takes"
+        )
     return f"{person}_{100 + count}" if extension else f"{person}_{count:02d}"
 
 
