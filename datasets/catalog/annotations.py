@@ -1,0 +1,57 @@
+"""A dataset's own annotation files: where they are, and their labelled spans cut to the videos that are there."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from crossview.datasets.catalog.found import NAMED, dropped, named
+from crossview.datasets.video.indexing import VideoInfo
+from crossview.errors import UserError
+
+
+def folder_with(root: Path, given: Path | None, names: Sequence[str], what: str) -> Path:
+    """The folder that holds any of the files `names`: `given`, or else the root or the first folder in it that does.
+
+    Raises UserError, with the names that were looked for and what is there instead, if there is none.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: the folder is missing; pass the folder that holds the dataset's files as --root")
+    below = (path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith("."))
+    for folder in (root, *below) if given is None else (given,):
+        if any((folder / name).is_file() for name in names):
+            return folder
+    asked = root if given is None else given
+    here = sorted(path.name for path in asked.iterdir()) if asked.is_dir() else []
+    near = difflib.get_close_matches(names[0], here, NAMED) or here
+    where = "here, or in a folder in it" if given is None else "here"
+    raise UserError(
+        f"{asked}: none of {what}, {named(names)}, is {where}; it holds {named(near) or 'nothing'}: pass their folder "
+        "as --annotations"
+    )
+
+
+class Spans:
+    """Spans of annotations, cut to their videos; counts those that are left out or shortened."""
+
+    def __init__(self) -> None:
+        self._outside: list[str] = []
+        self._shortened: list[str] = []
+
+    def within(self, info: VideoInfo, start_s: float, end_s: float, case: str) -> tuple[float, float] | None:
+        """The part of a span, in s of the file's clock, that the video shows; None where it starts after its end."""
+        last_s = info.first_s + info.num_frames / info.fps
+        if start_s >= last_s:
+            self._outside.append(case)
+            return None
+        if end_s > last_s + 1 / info.fps:  # within a frame, it is rounding
+            self._shortened.append(case)
+        return start_s, min(end_s, last_s)
+
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what was counted, with the first few cases."""
+        said = dropped({"spans that start after the end of their video": self._outside})
+        if self._shortened:
+            said += (f"spans shortened to the end of their video: {len(self._shortened):,} ({named(self._shortened)})",)
+        return said
