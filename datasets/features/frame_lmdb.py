@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import lmdb
@@ -38,7 +38,7 @@ class FrameLmdb:
         Raises UserError for a file that is no LMDB, that is cut, or that holds another key.
         """
         found: dict[str, int] = {}
-        with _opened(self.folder).begin(buffers=False) as reading, reading.cursor() as cursor:
+        with _opened(self.folder) as opened, opened.begin() as reading, reading.cursor() as cursor:
             there = cursor.first()
             while there:
                 prefix, _ = self._parts(cursor.key())
@@ -54,7 +54,7 @@ class FrameLmdb:
         size = self.width * np.dtype(self.dtype).itemsize
         part: list[bytes] = []
         due = 1
-        with _opened(self.folder).begin(buffers=False) as reading, reading.cursor() as cursor:
+        with _opened(self.folder) as opened, opened.begin() as reading, reading.cursor() as cursor:
             there = cursor.set_range(prefix.encode())
             while there and due <= last:
                 key, value = cursor.item()
@@ -89,17 +89,17 @@ class FrameLmdb:
         return match["prefix"], int(match["frame"])
 
 
-@lru_cache(64)
-def _opened(folder: Path) -> lmdb.Environment:
-    """The database, which a process may open only once."""
+@contextmanager
+def _opened(folder: Path) -> Iterator[lmdb.Environment]:
+    """The database, which must not be open in this process already."""
     file = folder / "data.mdb"
     try:
         opened = lmdb.open(str(folder), readonly=True, lock=False, readahead=False)
     except lmdb.Error as error:
         raise UserError(f"{file}: it cannot be opened as an LMDB ({error}); {_AGAIN}") from error
-    needed = (opened.info()["last_pgno"] + 1) * opened.stat()["psize"]
-    there = file.stat().st_size
-    if there < needed:  # reading beyond its end would end the process
-        opened.close()
-        raise UserError(f"{file}: it is cut, with {there:,} of {needed:,} bytes; {_AGAIN}")
-    return opened
+    with opened:
+        needed = (opened.info()["last_pgno"] + 1) * opened.stat()["psize"]
+        there = file.stat().st_size
+        if there < needed:  # reading beyond its end would end the process
+            raise UserError(f"{file}: it is cut, with {there:,} of {needed:,} bytes; {_AGAIN}")
+        yield opened

@@ -92,7 +92,7 @@ def packed_shape(file: Path) -> tuple[int, ...] | None:
         return None
     size = head.tell() + math.prod(shape) * dtype.itemsize
     whole = not storage.is_local(file) or file.stat().st_size == size  # a remote one is uploaded whole or not at all
-    packed = dtype == np.float16 and len(shape) in (2, 3) and math.prod(shape) and not by_columns
+    packed = dtype == np.float16 and len(shape) in (2, 3) and 0 not in shape and not by_columns
     return shape if packed and whole else None
 
 
