@@ -55,7 +55,7 @@ class Options:
     annotations: Path
     """Folder that holds coarse-annotations, fine-grained-annotations, or both."""
     labels: tuple[Label, ...] = ("coarse", *FINE)
-    """Kinds of segments: coarse actions, and verb, noun and action of fine ones, of which each has some 0.9 million
+    """Kinds of segments: coarse actions, and verb, noun and action of fine ones, of which each has some 0.8 million
     rows over all views; leave out what you do not need."""
     features: Path | None = None
     """Folder with an LMDB of TSM features per view, VIEW/data.mdb, to be packed; what is packed already is left."""
@@ -285,14 +285,25 @@ def _read_coarse(folder: Path, labels: Sequence[Label], found: Annotations, prob
                     spans = _coarse_spans(labelled, known, split, found, problems)
                     found.coarse.setdefault(recording, []).extend(spans)
     if (views := folder / "coarse_seq_views.txt").is_file():
-        for _, line in text_lines(views):
-            found.videos[line.strip().partition("assembly_")[2].removesuffix(".mp4")] = None
+        for number, line in text_lines(views):
+            video = line.strip().partition("assembly_")[2].removesuffix(".mp4")
+            if _video(video, f"{views}, line {number}", problems):
+                found.videos[video] = None
 
 
 def _lines(file: Path) -> list[tuple[int, str]]:
     if not file.is_file():
         raise UserError(f"{file}: the file is missing; get the annotations again, whole")
     return text_lines(file)
+
+
+def _video(video: str, place: str, problems: Problems) -> bool:
+    """Whether it is RECORDING/CAMERA; adds a problem where it is not."""
+    recording, _, camera = video.partition("/")
+    known = bool(RECORDING.fullmatch(recording)) and camera in SLOTS
+    if not known:
+        problems.add(f"{place}: {video!r} names no video, RECORDING/VIEW.mp4; correct it")
+    return known
 
 
 def _join(found: Annotations, recording: str, split: str, place: str, problems: Problems) -> None:
@@ -308,9 +319,9 @@ def _coarse_spans(
 ) -> Iterator[Span]:
     """Of one sequence: lines of first frame, frame after the last, action and what else there is, between tabs."""
     for number, line in text_lines(file):
-        first, stop, *label = (value.strip() for value in line.rstrip("\t\r\n").split("\t", 3)[:3])
+        first, stop, *label = (value.strip() for value in (line.rstrip() + "\t").split("\t")[:3])
         place = f"{file}, line {number}"
-        if not label:
+        if not label or not label[0]:
             if split != "test":
                 problems.add(f"{place}: {line.strip()!r} has no action; a line is first frame, end and action")
         elif label[0] not in names:
@@ -354,11 +365,9 @@ def _read_fine(folder: Path, kinds: Sequence[Label], found: Annotations, problem
                 problems.add(f"{place}: it has {len(values)} values for {len(columns)} columns; correct the line")
                 continue
             video = values[columns["video"]].strip().removesuffix(".mp4")
-            recording, _, camera = video.partition("/")
-            if not RECORDING.fullmatch(recording) or camera not in SLOTS:
-                problems.add(f"{place}: {video!r} names no video, RECORDING/VIEW.mp4; correct it")
+            if not _video(video, place, problems):
                 continue
-            _join(found, recording, split, place, problems)
+            _join(found, video.partition("/")[0], split, place, problems)
             if not labelled:
                 continue
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import shutil
@@ -12,6 +13,8 @@ from pathlib import Path
 import lmdb
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from crossview.datasets import assembly101
 from crossview.datasets.assembly101 import FINE, SLOTS, Options, Span, catalog, read_annotations
@@ -339,3 +342,25 @@ def test_a_missing_list(tmp_path: Path) -> None:
     text(tmp_path / "coarse-annotations" / "coarse_splits" / "val_coarse_assembly.txt", f"{A}.txt\t\t-")
     with pytest.raises(UserError, match=rf"val_coarse_assembly\.txt, line 1: '{A}\.txt' names no sequence"):
         read_annotations(tmp_path, ())
+
+
+WORDS = st.sampled_from(
+    [A, B, f"{A}/C10404_rgb.mp4", f"assembly_{A}.txt", "\t", ",", "1", "30", "-4", "act 5", '"', "é", ""]
+)
+LINES = st.lists(st.lists(WORDS | st.text(max_size=4), max_size=9).map("".join), max_size=5)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(splits=LINES, labels=LINES, rows=LINES, classes=LINES)
+def test_annotations_of_any_text_are_read_or_refused(
+    tmp_path: Path, splits: list[str], labels: list[str], rows: list[str], classes: list[str]
+) -> None:
+    coarse(tmp_path, {"train_assembly": [A]}, {f"assembly_{A}": labels})
+    with (tmp_path / "coarse-annotations" / "coarse_splits" / "val_coarse_assembly.txt").open("a") as file:
+        file.write("\n".join(splits))
+    text(tmp_path / "coarse-annotations" / "coarse_seq_views.txt", *rows)
+    base = tmp_path / "fine-grained-annotations"
+    text(base / "actions.csv", f"id,{ACTIONS}", "0,0,0,0,a,b,c", *classes)
+    text(base / "train.csv", FINE_COLUMNS, *rows)
+    with contextlib.suppress(UserError):
+        read_annotations(tmp_path, ("coarse", *FINE))

@@ -188,3 +188,27 @@ def test_labels_of_features(tmp_path: Path) -> None:
     catalog = folder.catalog(folder.Options(root=tmp_path, csv=tmp_path / "f.csv"))
     assert [labels.sum() for labels in catalog.frame_labels["phase"].values()] == [6]
     assert re.search(r"f\.csv, line 3, column 'labels': .*5 labels", catalog.quarantined[0].reason)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.pt"])
+def test_damaged_files_are_read_or_refused_by_name(tmp_path: Path, name: str) -> None:
+    np.save(tmp_path / "a.npy", values(4, 3))
+    np.savez_compressed(tmp_path / "a.npz", values(4, 3))
+    torch.save(torch.from_numpy(values(4, 3)), tmp_path / "a.pt")
+    whole = (tmp_path / name).read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(400):
+        damaged = bytearray(whole[: int(rng.integers(1, len(whole) + 1))] if rng.random() < 0.3 else whole)
+        for _ in range(int(rng.integers(1, 4))):
+            damaged[int(rng.integers(len(damaged)))] = int(rng.integers(256))
+        (tmp_path / name).write_bytes(damaged)
+        file = ArrayFile(tmp_path / name)
+        said = str(tmp_path / name)
+        try:
+            assert sum(len(part) for part in file.parts()) == file.shape()[0]
+        except UnreadableVideo as error:
+            said = str(error)
+            refused += 1
+        assert str(tmp_path / name) in said
+    assert refused > 40

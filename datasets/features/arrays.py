@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import math
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -17,6 +19,10 @@ from crossview.datasets.features.torch_tensors import tensors_in
 from crossview.datasets.video.frames import UnreadableVideo
 from crossview.errors import UserError
 
+_BROKEN = (
+    OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What numpy and zipfile raise for damaged and foreign files."""
 SUFFIXES = (".npy", ".npz", ".pt", ".pth")
 
 
@@ -45,11 +51,12 @@ class ArrayFile:
 
     def parts(self) -> Iterator[np.ndarray]:
         """All frames in order, in parts (n, ...); raises UnreadableVideo."""
+        self.shape()
         try:
             array = self._array()
         except UserError as error:
             raise UnreadableVideo(str(error)) from error
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except _BROKEN as error:
             raise self._broken(error) from error
         for first in range(0, len(array), ROWS):
             yield array[first : first + ROWS]
@@ -59,20 +66,18 @@ class ArrayFile:
         try:
             if suffix == ".npy":
                 with local.open("rb") as stream:
-                    shape, _, dtype = npy_header(stream)
-                return shape, dtype
+                    return _header(stream, local.stat().st_size)
             if suffix == ".npz":
                 with zipfile.ZipFile(local) as archive:
-                    name = self._chosen(self._names(archive))
-                    shape, _, dtype = npy_header(io.BytesIO(archive.open(f"{name}.npy").read(4096)))
-                return shape, dtype
+                    member = archive.getinfo(f"{self._chosen(self._names(archive))}.npy")
+                    return _header(io.BytesIO(archive.open(member).read(4096)), member.file_size)
             tensors = tensors_in(local)
             tensor = tensors[self._chosen(tensors)]
             tensor.check()
             return tensor.shape, np.dtype(np.float32)  # or another type of floating point, all of which are read
         except UserError as error:
             raise UnreadableVideo(str(error)) from error
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except _BROKEN as error:
             raise self._broken(error) from error
 
     def _array(self) -> np.ndarray:
@@ -100,3 +105,11 @@ class ArrayFile:
 
     def _broken(self, error: Exception) -> UnreadableVideo:
         return UnreadableVideo(f"{self.file}: not a readable array ({error}); get the file again")
+
+
+def _header(stream: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of what numpy.save wrote in `size` bytes; raises ValueError for another file."""
+    shape, _, dtype = npy_header(stream)
+    if stream.tell() + math.prod(shape) * dtype.itemsize > size:
+        raise ValueError(f"it is cut: {shape} numbers of type {dtype} do not fit in {size:,} bytes")
+    return shape, dtype

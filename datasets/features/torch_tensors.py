@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,10 @@ _TYPES = {
     "HalfStorage": "<f2", "FloatStorage": "<f4", "DoubleStorage": "<f8", "BFloat16Storage": "<u2",
 }  # fmt: skip
 """numpy's type of the numbers; those of bfloat16 are the upper halves of float32."""
+
+
+_BROKEN = (OSError, ValueError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What zipfile and numpy raise for damaged and foreign files."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +50,12 @@ class Tensor:
         try:
             with zipfile.ZipFile(self.file) as archive:
                 numbers = np.frombuffer(archive.read(self.entry), _TYPES[self.storage])
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except _BROKEN as error:
             raise UserError(f"{self.file}: its numbers cannot be read ({error}); get the file again") from error
         if min(self.shape, default=1) == 0:
             return np.zeros(self.shape, np.float32)
         reach = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
-        if min(self.offset, *self.shape, *self.stride) < 0 or reach >= len(numbers):
+        if min(self.offset, *self.shape, *self.stride) < 0 or max(reach + 1, math.prod(self.shape)) > len(numbers):
             raise UserError(f"{self.file}: the tensor {self.shape} reaches beyond its numbers; get the file again")
         if self.storage == "BFloat16Storage":
             numbers = (numbers.astype("<u4") << 16).view("<f4")
@@ -78,9 +84,11 @@ def tensors_in(file: Path) -> dict[str, Tensor]:
 
             with archive.open(pickled[0]) as stream:
                 found = load_stream(file, stream, Unpickler)
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"{file}: it cannot be read ({error.strerror or error})") from error
-    except zipfile.BadZipFile as error:
+    except _BROKEN as error:
         raise UserError(
             f"{file}: it is cut, or was saved before torch 1.6 ({error}); load and save it again, or get it again"
         ) from error
