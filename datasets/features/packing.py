@@ -26,7 +26,7 @@ ROWS = 1024
 """Frames in a part of an array, at most: what is in memory at a time."""
 _PARTIAL = re.compile(r"\.(.+)\.\d+")
 """Name of a file that is being written; see `storage.write`."""
-_FEW = 2**25
+_FEW = 2**27
 """Values for which no further process is started."""
 _HALF = 2.0**-11, 2.0**-25
 """Largest relative error of rounding to float16, and largest absolute one of its subnormal numbers."""
