@@ -65,7 +65,7 @@ def small(features: Path, tmp_path: Path, *options: object) -> tuple[object, ...
     ("args", "message"),
     [
         ("frobnicate", "command 'frobnicate' is unknown; choose from prepare, train,"),
-        ("prepare dvds", "dataset 'dvds' is unknown; choose from ae2,"),
+        ("prepare dvds", "dataset 'dvds' is unknown; choose from ae2, "),
         ("train dreams --data.catalog x", "method 'dreams' is unknown; choose from byov"),
         ("train byov --preset huge --data.catalog x", "--preset huge: byov has no such preset; choose from break_eggs"),
         ("train byov --preset debug", "--data.catalog PATH"),

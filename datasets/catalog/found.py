@@ -51,6 +51,13 @@ def named_files(root: Path, grammar: re.Pattern[str], what: str) -> dict[str, re
     return found
 
 
+def content(folder: Path) -> str:
+    """E.g. "it holds recordings, README.md", or that it is missing."""
+    if not folder.is_dir():
+        return "the folder is missing"
+    return f"it holds {named(sorted(entry.name for entry in folder.iterdir())) or 'nothing'}"
+
+
 def coverage(what: str, listed: Collection[str], found: Collection[str]) -> str:
     """E.g. "videos: 2 of 56,880 listed are here; missing: 56,878 (S001C001P001R001A001, ...)"."""
     have = set(found)

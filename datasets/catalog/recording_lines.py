@@ -14,6 +14,7 @@ from crossview.datasets.catalog.frame_labels import read_labels
 from crossview.datasets.catalog.listing import Problems, Row, one_of, relative_path, seconds, table, whole_number
 from crossview.datasets.catalog.recording import Perspective
 from crossview.datasets.catalog.spans import Part, clashes, split_conflicts
+from crossview.datasets.features.arrays import is_features
 from crossview.datasets.video.image_folder import Images
 from crossview.datasets.video.image_listing import is_image_folder
 from crossview.datasets.video.indexing import MAX_FPS, MIN_FPS
@@ -43,6 +44,8 @@ class Line:
     """The span's unit, else frames."""
     images: Images | None
     """What is said of a folder of images."""
+    features_fps: float | None
+    """Frames per second of a file of features."""
 
     @property
     def part(self) -> Part:
@@ -90,10 +93,11 @@ def _check(
     labels = label_files[file] if file else None
     in_seconds = any(values.get(name) for name in _SECONDS)
     span = _seconds(attempt, values) if in_seconds else _frames(attempt, values)
-    images = _images(attempt, values, path) if path else None
+    features_fps = _features(attempt, values) if path and is_features(path) else None
+    images = _images(attempt, values, path) if path and not features_fps else None
     if len(problems.found) > before or perspective is None or offset_s is None or (file and labels is None):
         return None
-    return Line(row.number, values, perspective, offset_s, labels, span, in_seconds, images)
+    return Line(row.number, values, perspective, offset_s, labels, span, in_seconds, images, features_fps)
 
 
 class Attempt(Protocol):
@@ -142,27 +146,38 @@ def _in_seconds_too(text: str) -> None:
 
 def _images(attempt: Attempt, values: dict[str, str], path: Path) -> Images | None:
     """What the columns fps and first_number say of a folder of images; a file must have nothing there."""
-
-    def rate(text: str) -> float:
-        try:
-            fps = seconds(text)
-        except UserError:
-            fps = 0.0
-        if not MIN_FPS <= fps <= MAX_FPS:
-            raise UserError(
-                f"{text or 'it is empty'}; a folder of images needs its rate, from {MIN_FPS:g} to {MAX_FPS:g} per s, "
-                "such as 29.97"
-            )
-        return fps
-
     if not is_image_folder(path):
         for name in _IMAGES:
             if values.get(name):
                 attempt(name, _of_a_file)
         return None
-    fps = attempt("fps", rate)
+    fps = attempt("fps", lambda text: _rate(text, "a folder of images"))
     number = attempt("first_number", lambda text: whole_number(text) if text else None)
     return None if fps is None else Images(fps, number)
+
+
+def _features(attempt: Attempt, values: dict[str, str]) -> float | None:
+    """The rate of a file of features, which is one recording."""
+    for name in (*_FRAMES, *_SECONDS, "first_number"):
+        if values.get(name):
+            attempt(name, _of_features)
+    return attempt("fps", lambda text: _rate(text, "a file of features"))
+
+
+def _rate(text: str, what: str) -> float:
+    try:
+        fps = seconds(text)
+    except UserError:
+        fps = 0.0
+    if not MIN_FPS <= fps <= MAX_FPS:
+        raise UserError(
+            f"{text or 'it is empty'}; {what} needs its rate, from {MIN_FPS:g} to {MAX_FPS:g} per s, such as 29.97"
+        )
+    return fps
+
+
+def _of_features(text: str) -> None:
+    raise UserError(f"it is {text}, but path names features, of which a file is one recording; leave it empty")
 
 
 def _of_a_file(text: str) -> None:
@@ -208,11 +223,17 @@ def _check_twins(root: Path, csv_file: Path, lines: Sequence[Line], problems: Pr
 
 
 def _check_agreement(csv_file: Path, lines: Sequence[Line], problems: Problems) -> None:
-    """Add lines that give the span of a file in another unit, or a folder's rate otherwise, than an earlier one."""
+    """Add lines that are read otherwise than earlier ones: features, spans in another unit, folders at other rates."""
     units: dict[str, Line] = {}
     folders: dict[str, Line] = {}
     for line in lines:
         path = line.values["path"]
+        if (line.features_fps is None) != (lines[0].features_fps is None):
+            problems.add(
+                f"{csv_file}, line {line.number}: {path} and {lines[0].values['path']} of line {lines[0].number} are "
+                "features and pictures; a catalog has one of them: list them in two files"
+            )
+            break
         place = f"{csv_file}, line {line.number}: {path}"
         if line.span and (other := units.setdefault(path, line)).in_seconds != line.in_seconds:
             problems.add(

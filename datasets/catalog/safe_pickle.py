@@ -8,7 +8,7 @@ import math
 import pickle
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ _PLAIN_KINDS = "biufcSU"
 
 def load(path: Path) -> Any:
     """The pickled plain containers, numbers, strings and numpy arrays; raises ValueError for anything else."""
-    return _load(path, io.BytesIO(_bytes(path)), _Restricted)
+    return load_stream(path, io.BytesIO(_bytes(path)), Restricted)
 
 
 def load_object_array(path: Path) -> np.ndarray:
@@ -34,7 +34,7 @@ def load_object_array(path: Path) -> np.ndarray:
     if not dtype.hasobject:
         stream.seek(0)
         return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
-    found = _load(path, stream, _WithObjects)
+    found = load_stream(path, stream, _WithObjects)
     if not isinstance(found, np.ndarray):
         raise UserError(f"{path}: it holds a {type(found).__name__}, not an array; get the file again")
     return np.asarray(found)
@@ -47,11 +47,12 @@ def _bytes(path: Path) -> bytes:
         raise UserError(f"{path}: the file is missing") from error
 
 
-def _load(path: Path, stream: io.BytesIO, kind: type[_Restricted]) -> Any:
+def load_stream(path: Path, stream: IO[bytes], kind: type[Restricted]) -> Any:
+    """What a restricted unpickler of this kind reads from a stream of `path`; raises ValueError for anything else."""
     try:
         # Pickles of Python 2 hold byte strings; latin1 is what numpy asks for in them.
         return kind(stream, encoding="latin1").load()
-    except _RefusedError as error:
+    except RefusedError as error:
         raise UserError(f"{path}: {error}") from error
     except Exception as error:  # a damaged pickle may raise nearly anything
         raise UserError(
@@ -59,11 +60,11 @@ def _load(path: Path, stream: io.BytesIO, kind: type[_Restricted]) -> Any:
         ) from error
 
 
-class _RefusedError(Exception):
+class RefusedError(Exception):
     """Something other than plain data."""
 
 
-class _Restricted(pickle.Unpickler):
+class Restricted(pickle.Unpickler):
     """Maps the few names that arrays need to functions of our own, and refuses the rest."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -71,18 +72,18 @@ class _Restricted(pickle.Unpickler):
         # numpy renamed numpy.core to numpy._core; both occur in files.
         found = _ADMITTED.get((module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins"), name))
         if found is None:
-            raise _RefusedError(
+            raise RefusedError(
                 f"it names {module}.{name}, which could run code when loaded; only plain containers, "
                 "numbers, strings and numpy arrays are read: save the file again from those"
             )
         return found
 
-    def persistent_load(self, pid: Any) -> Any:
+    def persistentload_stream(self, pid: Any) -> Any:
         """No pickle of plain data refers outside itself."""
-        raise _RefusedError(f"it refers to an object outside the file ({pid!r}); save plain data instead")
+        raise RefusedError(f"it refers to an object outside the file ({pid!r}); save plain data instead")
 
 
-class _WithObjects(_Restricted):
+class _WithObjects(Restricted):
     """Admits arrays whose entries are plain objects themselves."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -100,7 +101,7 @@ class _CheckedArray(np.ndarray):
     def __setstate__(self, state: Any) -> None:
         shape, dtype, content = state[1], state[2], state[4]
         if dtype.hasobject and not (isinstance(content, list) and len(content) == math.prod(shape)):
-            raise _RefusedError(f"an array of shape {shape} does not hold as many objects; get the file again")
+            raise RefusedError(f"an array of shape {shape} does not hold as many objects; get the file again")
         super().__setstate__(state)
 
 
@@ -115,7 +116,7 @@ def _plain_or_object_dtype(code: Any, *rest: Any) -> np.dtype[Any]:
 def _plain_dtype(code: Any, *_: Any) -> np.dtype[Any]:
     dtype = np.dtype(code)
     if dtype.kind not in _PLAIN_KINDS:
-        raise _RefusedError(
+        raise RefusedError(
             f"it holds an array of type {dtype}, not of plain numbers or strings; save such arrays as lists"
         )
     return dtype
@@ -137,7 +138,7 @@ def _scalar(dtype: np.dtype[Any], data: Any) -> Any:
 def _encode(text: str, encoding: str = "latin1") -> bytes:
     """How Python 3 writes bytes for protocol 2."""
     if codecs.lookup(encoding).name != "iso8859-1":
-        raise _RefusedError(f"it holds bytes encoded as {encoding!r}, which pickle never writes; get the file again")
+        raise RefusedError(f"it holds bytes encoded as {encoding!r}, which pickle never writes; get the file again")
     return text.encode("latin1")
 
 

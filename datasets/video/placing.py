@@ -26,8 +26,8 @@ def placed(
     clips: list[np.ndarray | None] = [None] * len(wanted)
     for number, frame in found:
         for framing, users in places[number].items():
-            first, at, _ = users[0]
-            begun = clips[first]
+            earliest, at, _ = users[0]
+            begun = clips[earliest]
             with as_unreadable(source.path):
                 picture = convert(frame, framing, None if begun is None else begun[at])
             for clip, start, stop in users:

@@ -224,8 +224,9 @@ class RowDecoder:
             out[f"{name}/length"][at] = clip.length
         if sampling.labels:
             shown_s = self.plan.catalog.instants(recording, clip.frames[[0, -1]]) - recording.start_offset_s
+            first_s, last_s = shown_s.tolist()
             for kind in sampling.labels:
-                out[f"{name}/label/{kind}"][at] = self.plan.labels.of(recording, kind, *shown_s.tolist(), clip.segment)
+                out[f"{name}/label/{kind}"][at] = self.plan.labels.of(recording, kind, first_s, last_s, clip.segment)
         for task, count in sampling.scores.items():
             logits = self.teachers.scores(recording.id, task) if self.teachers else None
             if logits is not None:

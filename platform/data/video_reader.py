@@ -38,7 +38,7 @@ def video(source: Source, num_frames: int, view: View, data: Data, frames: int) 
     pixels, pictures = data.pixels(view), list[np.ndarray]()
     for count, frame in enumerate(consecutive(source, num_frames, data.time_limit_s), 1):
         with as_unreadable(source.path):
-            pictures.append(CONVERT[pixels](frame, view.centred(*displayed_size(frame))))
+            pictures.append(CONVERT[pixels](frame, view.centred(*displayed_size(frame)), None))
         if len(pictures) == frames or count == num_frames:
             yield in_rgb(np.stack(pictures), pixels)
             pictures = []

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import av
 import numpy as np
@@ -15,6 +16,9 @@ from PIL import Image
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.video.decode import read_clips
 from crossview.datasets.video.source import Wanted
+
+if TYPE_CHECKING:
+    from av.video.stream import VideoStream
 
 
 def link(world: Catalog, recording: Recording, target: Path) -> Path:
@@ -39,7 +43,7 @@ def encode(shown: Iterable[np.ndarray], target: Path, fps: float, codec: str = "
     target.parent.mkdir(parents=True, exist_ok=True)
     rate = Fraction(fps).limit_denominator(1001)
     with av.open(str(target), "w") as container:
-        stream = container.add_stream(codec, rate=rate)
+        stream = cast("VideoStream", container.add_stream(codec, rate=rate))
         stream.codec_context.thread_count = 1
         stream.pix_fmt = "yuv420p"
         for k, picture in enumerate(shown):

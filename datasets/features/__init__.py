@@ -1,0 +1,1 @@
+"""Features that others computed: read from arrays and databases, packed for memory-mapped reading."""
