@@ -279,11 +279,10 @@ def _matched(rows: Iterable[Row], files: Files, split: str) -> tuple[list[Clip],
     clips = []
     left = dict(by_id)
     for row in rows:
-        path = whole.get(f"{row.id}_{row.start_s:06d}_{row.end_s:06d}") or by_id.get(row.id)
-        path = files.replacements.get(row.id, path)
-        if path:
+        original = whole.get(f"{row.id}_{row.start_s:06d}_{row.end_s:06d}") or by_id.get(row.id)
+        if chosen := files.replacements.get(row.id, original):
             left.pop(row.id, None)
-            clips.append(Clip(row.scene, path, row.label, row.source))
+            clips.append(Clip(row.scene, chosen, row.label, row.source))
     return clips, [clip.scene for clip in clips] + list(left)
 
 
@@ -326,12 +325,13 @@ def _name_labels(found: Found, problems: Problems) -> None:
     """Labels become names of classes: as they are spelt, with spaces for "_", or by letters and digits alone."""
     known = {_plain(name): name for name in found.classes}
     known |= {name.replace("_", " "): name for name in found.classes} | {name: name for name in found.classes}
+    name: str | None
     for split, clips in found.clips.items():
         named_clips = []
         for clip in clips:
             label, spelt = clip.label, clip.label.replace("_", " ")
             if label.isdigit() and label not in known and int(label) < len(found.classes):
-                name: str | None = found.classes[int(label)]
+                name = found.classes[int(label)]
             else:
                 name = known.get(label) or known.get(spelt) or known.get(_plain(label)) if label else ""
             if name is None:

@@ -28,7 +28,7 @@ VIDEO = {
     2: re.compile(r"(?P<scene>A\d{2}N(?P<subject>\d{2}))-(?P<view>[LMR])"),
 }
 """Names without ending, by phase."""
-SPLIT_FILES = {
+SPLIT_FILES: dict[int, dict[str, tuple[str, ...]]] = {
     1: {"xsub": ("cross-subject.txt", "cross_subject.txt"), "xview": ("cross-view.txt", "cross_view.txt")},
     2: {"xsub": ("cross_subject_v2.txt",), "xview": ("cross_view_v2.txt",)},
 }

@@ -104,14 +104,25 @@ def test_a_small_root_by_hand(tmp_path: Path) -> None:
     assert made.classes["action"].index("A120") == 119
     assert made.notes == (
         "NTU-60: 4 of 56,880 videos are here; NTU-120: 5 of 114,480",
+        "the catalog is of NTU-120, with 5 videos; --version chooses",
         "groups of three cameras: 1 of the 3 that are here in part",
     )
 
 
-def test_protocols_of_60_are_left_out_where_only_new_setups_are_here(tmp_path: Path) -> None:
+def test_versions(tmp_path: Path) -> None:
     videos.write(tmp_path / f"{name(18, 1, 45, 61)}_rgb.avi", frames=4)
     made = ntu.catalog(ntu.Options(root=tmp_path))
     assert list(made.protocols) == ["xsub120", "xset120"]
+    assert len(made.classes["action"]) == 120
+    with pytest.raises(UserError, match=r"it holds no video of NTU-60; pass --version 120"):
+        ntu.catalog(ntu.Options(root=tmp_path, version=60))
+    old = videos.write(tmp_path / "60" / f"{name(1, 1, 1, 1)}_rgb.avi", frames=4)
+    for options, count in ((ntu.Options(root=tmp_path, version=60), 60), (ntu.Options(root=old.parent), 60),
+                           (ntu.Options(root=old.parent, version=120), 120)):  # fmt: skip
+        made = ntu.catalog(options)
+        assert [r.scene for r in made.recordings] == ["S001P001R001A001"]
+        assert list(made.protocols) == list(ntu.PROTOCOLS[: count // 30])
+        assert made.classes["action"] == ntu.ACTIONS[:count]
 
 
 def test_samples_are_left_out_by_a_list(tmp_path: Path) -> None:

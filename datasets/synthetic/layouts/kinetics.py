@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from crossview.datasets.catalog import Catalog
-from crossview.datasets.kinetics import Options
+from crossview.datasets.kinetics import LABEL_MAP, NUM_CLASSES, Options
 
 from . import files
 
@@ -44,4 +44,6 @@ def export(world: Catalog, out: Path) -> Options:
     for split, of in lines.items():
         text = "\r\n".join(["label,youtube_id,time_start,time_end,split", *of])
         (out / "annotations" / f"{split}.csv").write_text(text, newline="")
+    names = [*classes.values(), *(f"class {k:03d}" for k in range(NUM_CLASSES - len(classes)))]
+    (out / LABEL_MAP).write_text("\n".join(sorted(names)))
     return Options(root=out)

@@ -26,7 +26,8 @@ def export(world: Catalog, out: Path) -> Options:
             last = 1 if number == 1 and view == 2 else None  # a sample may have one frame
             shown = files.pictures(world, world.recordings[i])[view % 2 :: 2][:last]
             folder = out / "multiview_action" / f"view_{view}" / name
-            counted = [8 + k + (k > len(shown) // 2) for k in range(len(shown))]  # 8, 9, 10, ..., and a number missing
+            gap = len(shown) // 2 if number % 7 == 0 else len(shown)  # after which a number may be missing
+            counted = [8 + k + (k > gap) for k in range(len(shown))]  # 8, 9, 10, ...
             files.images(shown, folder, [f"frame_{k}_tc_{90467319 + 33 * k}_rgb.jpg" for k in counted])
             files.images(shown[:1], folder, [f"frame_{counted[0]}_tc_{90467351 + 33 * counted[0]}_depth_vis.jpg"])
             (folder / f"frame_{counted[0]}_tc_{90467351 + 33 * counted[0]}_skeletons.txt").write_text("0\n")
