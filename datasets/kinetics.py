@@ -18,6 +18,7 @@ from crossview.datasets.catalog.found import coverage, dropped, files_under, nam
 from crossview.datasets.catalog.listing import Problems, cells, text_lines
 from crossview.datasets.catalog.probing import Prober
 from crossview.datasets.catalog.protocols import DEFAULT
+from crossview.datasets.video.frames import printable
 from crossview.errors import UserError
 
 PROTOCOLS = (DEFAULT,)
@@ -191,7 +192,7 @@ def _unlisted(files: Files, split: str) -> list[Clip]:
     """Clips whose class is their folder; only those of test may have none."""
     clips = []
     for path in files.of_split[split]:
-        parent = path.split("/")[-2]
+        parent = printable(path.split("/")[-2])
         label = "" if parent in (split, f"videos_{split}") else parent
         if not label and split != "test":
             raise UserError(
