@@ -1,8 +1,7 @@
 """NTU RGB+D 60 and 120 (arXiv 1604.02808, 1905.04757): trimmed actions, each filmed by three synchronous cameras.
 
-The RGB videos, SsssCcccPpppRrrrAaaa_rgb.avi or re-encoded as .mp4, in any folders under ROOT. What is there decides:
-videos of setups 1 to 17 and actions 1 to 60 belong to NTU-60, all to NTU-120. Protocols: xsub60, xview60, xsub120 and
-xset120. All cameras are exo.
+The RGB videos, SsssCcccPpppRrrrAaaa_rgb.avi or re-encoded as .mp4, in any folders under ROOT. Videos of setups 1 to 17
+and actions 1 to 60 are NTU-60, all are NTU-120. Protocols: xsub60, xview60, xsub120 and xset120. All cameras are exo.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.catalog.found import named_files
@@ -37,6 +36,9 @@ class Options:
 
     root: Path
     """Folder with the videos, in any folders below it."""
+    version: Literal[60, 120] | None = None
+    """60 leaves out what NTU-120 adds, and has 60 classes and the protocols of NTU-60; 120 has 120 classes and all
+    protocols. None is 60 if only videos of NTU-60 are there, else 120."""
     leave_out: Path | None = None
     """List of samples to leave out, one SsssCcccPpppRrrrAaaa per line, such as the official one of bad skeletons, which
     skeleton methods do not use."""
@@ -82,7 +84,11 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
 
     Raises UserError for a root without such videos, and for two videos of one name.
     """
-    samples = _samples(options)
+    here = _samples(options)
+    version = options.version or (60 if all(sample.in_60 for sample in here.values()) else 120)
+    samples = {path: sample for path, sample in here.items() if version == 120 or sample.in_60}
+    if not samples:
+        raise UserError(f"{options.root}: it holds no video of NTU-60; pass --version 120")
     infos, unreadable = (prober or Prober()).probe(options.root, samples)
     recordings = [_recording(samples[path], path, info.columns()) for path, info in infos.items()]
     splits = {
@@ -92,20 +98,22 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
             if (split := split_of(samples[recording.path], protocol)) is not None
         }
         for protocol in PROTOCOLS
+        if version == 120 or protocol.endswith("60")
     }
     groups: dict[str, set[int]] = {}
     for sample in samples.values():
         groups.setdefault(_scene(sample), set()).add(sample.camera)
     whole = sum(cameras == {1, 2, 3} for cameras in groups.values())
-    of_60 = sum(sample.in_60 for sample in samples.values())
+    of_60 = sum(sample.in_60 for sample in here.values())
     return Catalog(
         options.root,
         tuple(recordings),
         quarantined=unreadable,
         protocols={name: of for name, of in splits.items() if of},
-        classes={"action": ACTIONS},
+        classes={"action": ACTIONS[:version]},
         notes=(
-            f"NTU-60: {of_60:,} of 56,880 videos are here; NTU-120: {len(samples):,} of 114,480",
+            f"NTU-60: {of_60:,} of 56,880 videos are here; NTU-120: {len(here):,} of 114,480",
+            f"the catalog is of NTU-{version}, with {len(samples):,} videos; --version chooses",
             f"groups of three cameras: {whole:,} of the {len(groups):,} that are here in part",
         ),
     )
