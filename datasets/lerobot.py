@@ -132,7 +132,8 @@ class Info:
 
     def pictures(self) -> tuple[list[str], list[str]]:
         """Keys of cameras, and of what has pictures and is none: depth, and images that are in no folder."""
-        cameras, left_out = [], []
+        cameras: list[str] = []
+        left_out: list[str] = []
         for key, found in self.features.items():
             of = an_object(found, f"{self.file}, feature {key!r}")
             if (kind := of.get("dtype")) not in ("video", "image"):
