@@ -17,13 +17,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crossview import storage
 from crossview.datasets.catalog import Catalog, Perspective, Quarantined, Recording, one_protocol
 from crossview.datasets.catalog.found import coverage, named
-from crossview.datasets.catalog.listing import Problems
+from crossview.datasets.catalog.listing import Problems, exists
 from crossview.datasets.catalog.probing import Prober
 from crossview.datasets.catalog.protocols import DEFAULT
-from crossview.datasets.catalog.records import AGAIN, Rows, an_object, json_lines, optional, parquet_rows, value
+from crossview.datasets.catalog.records import (
+    AGAIN,
+    Rows,
+    an_object,
+    json_file,
+    json_lines,
+    optional,
+    parquet_rows,
+    value,
+)
 from crossview.datasets.video.frame_index import cached_index
 from crossview.datasets.video.image_folder import Images
 from crossview.datasets.video.indexing import VideoInfo
@@ -109,7 +117,7 @@ class Info:
             below = sorted(file.parents[1] for deep in ("*", "*/*") for file in root.glob(f"{deep}/meta/info.json"))
             near = f"a dataset is in {below[0]}" if below else "no folder in it has one"
             raise UserError(f"{root}: meta/info.json is missing, and {near}; pass a LeRobot dataset's folder as --root")
-        self.facts = storage.read_json(self.file, AGAIN)
+        self.facts = json_file(self.file, dict)
         self.where = str(self.file)
         version = value(self.facts, "codebase_version", str, self.where)
         if not re.fullmatch(r"v[23]\.\d+", version):
@@ -140,9 +148,9 @@ class Info:
                 continue
             said = [block for name in ("info", "video_info") if isinstance(block := of.get(name), dict)]
             depth = any(block.get("is_depth_map") or block.get("video.is_depth_map") for block in said)
-            seen = bool(self._video) if kind == "video" else (self.root / "images" / key).is_dir()
-            plain = "/" not in key and key != ".."
-            (cameras if seen and plain and not depth else left_out).append(key)
+            plain = "/" not in key and key != ".." and len(key) < 200
+            seen = plain and (bool(self._video) if kind == "video" else (self.root / "images" / key).is_dir())
+            (cameras if seen and not depth else left_out).append(key)
         return cameras, left_out
 
     def place(self, key: str, episode: int, row: dict[str, Any], where: str) -> Place | None:
@@ -188,7 +196,7 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
     asked = [(e, camera, place) for e in episodes for camera in cameras if (place := e.places.get(camera.key))]
     folders = {p.path: Images(info.fps, 0) for _, c, p in asked if info.features[c.key]["dtype"] == "image"}
     listed = dict.fromkeys(place.path for *_, place in asked)
-    here = [path for path in listed if (info.root / path).is_dir() == (path in folders) and (info.root / path).exists()]
+    here = [p for p in listed if ((info.root / p).is_dir() if p in folders else exists(info.root / p))]
     if not here:
         raise UserError(
             f"{info.root}: no video is here; looked for {named(listed)}: download the videos, or pass the folder that "
@@ -288,8 +296,10 @@ def _episodes(info: Info, cameras: Sequence[Camera], tasks: Sequence[str]) -> li
         try:
             number, length = value(row, "episode_index", int, where), value(row, "length", int, where)
             its = value(row, "tasks", list, where)
-            if number < 0 or length < 1:
-                raise UserError(f"{where}: episode {number} has {length} frames; both are at least 0 and 1: correct it")
+            if not (0 <= number < 10**9 and 1 <= length < 10**9):
+                raise UserError(
+                    f"{where}: episode {number} has {length} frames; counts are from 0 and 1 on: correct it"
+                )
             if number in found:
                 raise UserError(f"{where}: episode {number} is there twice, first in {found[number].where}; remove one")
             if outside := [task for task in its if not isinstance(task, str) or task not in known]:

@@ -8,12 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fuzzed_json
 import layout_world
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import videos
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from crossview.datasets import lerobot
 from crossview.datasets.catalog import Catalog
@@ -351,3 +354,22 @@ def test_the_world_as_version_2(tmp_path: Path, tmp_path_factory: pytest.TempPat
     of_world = {r.num_frames for r in world.recordings}
     assert {r.num_frames for r in catalog.recordings} == of_world
     assert any("missing: 1" in note for note in catalog.notes)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_json_is_refused_by_name_or_read(tmp_path: Path, data: st.DataObject) -> None:
+    root = tmp_path
+    info(root, "v2.1")
+    rows: list[Any] = [{"episode_index": k, "tasks": [TASKS[k % 2]], "length": n} for k, n in enumerate(LENGTHS)]
+    tasks: list[Any] = [{"task_index": k, "task": task} for k, task in enumerate(TASKS)]
+    facts = json.loads((root / "meta/info.json").read_text())
+    whole = {"info": facts, "episodes": rows, "tasks": tasks}
+    name = data.draw(st.sampled_from(sorted(whole)))
+    whole[name] = fuzzed_json.changed(data, whole[name])
+    (root / "meta/info.json").write_text(json.dumps(whole["info"]))
+    for table in ("episodes", "tasks"):
+        lines = whole[table] if isinstance(whole[table], list) else [whole[table]]
+        (root / "meta" / f"{table}.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    with pytest.raises(UserError, match=r"no video is here|info\.json|episodes\.jsonl|tasks\.jsonl|lists? no episode"):
+        made(root)

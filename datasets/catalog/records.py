@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -29,7 +30,7 @@ def value(facts: Mapping[str, Any], key: str, kind: type[Value], where: str) -> 
     A whole number serves as a float; infinity and NaN, which JSON does not have, serve as nothing.
     """
     found = facts.get(key)
-    if kind is float and isinstance(found, int) and not isinstance(found, bool):
+    if kind is float and isinstance(found, int) and not isinstance(found, bool) and abs(found) < 2**63:
         found = float(found)
     right = isinstance(found, kind) and not (isinstance(found, bool) and kind is not bool)
     if not right or (isinstance(found, float) and not math.isfinite(found)):
@@ -51,6 +52,31 @@ def an_object(found: Any, where: str) -> dict[str, Any]:
     return found
 
 
+def json_file(file: Path, *kinds: type) -> Any:
+    """What a JSON file holds, of one of these kinds; raises UserError that names the file for anything else."""
+    try:
+        found = _parsed(file.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: the file is missing; download it") from error
+    except (ValueError, RecursionError) as error:  # of UTF-8 or JSON
+        raise UserError(f"{file}: not JSON ({error}); {AGAIN}") from error
+    if not isinstance(found, kinds):
+        asked = " or ".join(_WORDS[kind] for kind in kinds)
+        raise UserError(f"{file}: it holds a {type(found).__name__}; it must hold {asked}: {AGAIN}")
+    return found
+
+
+def _parsed(text: str) -> Any:
+    """Raises ValueError, also for half a character and for NUL, which neither paths nor tables can hold."""
+    found = json.loads(text)
+    if re.search(r"\\u(d[89a-f]|0000)", text, re.IGNORECASE):
+        plain = json.dumps(found, ensure_ascii=False)
+        plain.encode()
+        if re.search(r"(?<!\\)(\\\\)*\\u0000", plain):
+            raise ValueError("it holds a NUL character")
+    return found
+
+
 def json_lines(file: Path) -> Rows:
     """The objects of a file that has one per line; raises UserError with file and line for anything else."""
     if not file.is_file():
@@ -58,7 +84,7 @@ def json_lines(file: Path) -> Rows:
     for number, line in text_lines(file):
         where = f"{file}, line {number}"
         try:
-            found = json.loads(line)
+            found = _parsed(line)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{where}: not JSON ({error}); {AGAIN}") from error
         yield an_object(found, where), where
