@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ def _view(camera: str, stream: str) -> str | None:
 
 
 def _labels(
-    folder: Path, split: str, names: dict[str, str], spans: dict[str, Sequence[Any]], phases: Sequence[str]
+    folder: Path, split: str, names: dict[str, str], spans: Mapping[str, Sequence[Any]], phases: Sequence[str]
 ) -> None:
     """Keysteps, the benchmark's segments and proficiency of one split; the test split has no label."""
     benchmark: list[dict[str, Any]] = []
