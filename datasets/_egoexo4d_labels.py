@@ -152,7 +152,7 @@ class Annotations:
             self.spans.setdefault(uid, []).append(Span(start_s, end_s, kind, label))
 
     def _leave_out(self, reason: str, case: str) -> None:
-        self.left_out.setdefault(reason, []).append(case)
+        self.left_out.setdefault(reason, []).append(case.removeprefix(f"{self.folder}/"))
 
 
 def _label_mapping(file: Path) -> tuple[str, ...]:

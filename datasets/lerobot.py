@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
@@ -49,6 +50,8 @@ class Options:
     """Share of the episodes, the last ones, that become split "val" if info.json names no split but one. 0: none."""
     val_tasks: tuple[str, ...] = ()
     """Tasks whose episodes become split "val", in place of a share."""
+    subjects: Literal["episode", "robot"] = "episode"
+    """What counts as a subject, of whom evaluation holds some out: every episode by itself, or the robot's type."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.val_share < 1:
@@ -79,10 +82,15 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
     infos, unreadable = (prober or Prober()).probe(info.root, here, {p: folders[p] for p in here if p in folders})
     spans, quarantined = _spans(asked, infos)
     recordings = [
-        _recording(info, episode, camera, place.path, infos[place.path], spans[episode.number, camera.key])
+        Recording(
+            dataset="lerobot", scene=episode.scene, view=camera.view, perspective=camera.perspective,
+            subject=episode.scene if options.subjects == "episode" else info.robot, action=episode.task,
+            path=place.path, kind="frames" if place.path in folders else "video",
+            **_columns(infos[place.path], spans[episode.number, camera.key], of_file=place.from_s is None),
+        )
         for episode, camera, place in asked
         if (episode.number, camera.key) in spans
-    ]
+    ]  # fmt: skip
     members = [(r, splits[r.scene]) for r in recordings if r.scene in splits]
     return Catalog(
         info.root,
@@ -205,18 +213,11 @@ def _frame_at(info: VideoInfo, instant_s: float) -> int:
     return int(np.abs(cached_index(Path(info.index)).times_s - instant_s).argmin())
 
 
-def _recording(
-    info: Info, episode: Episode, camera: Camera, path: str, video: VideoInfo, span: tuple[int, int]
-) -> Recording:
+def _columns(video: VideoInfo, span: tuple[int, int], *, of_file: bool) -> dict[str, Any]:
+    """Fields of a recording that is a span of a file; the clock of one that is not the file starts with it."""
     first, stop = span
     columns = video.columns() | {"first_frame": first, "num_frames": stop - first}
-    if info.packed:
-        columns["first_s"] = 0.0  # a span's clock starts with it
-    return Recording(
-        dataset="lerobot", scene=episode.scene, view=camera.view, perspective=camera.perspective, subject=info.robot,
-        action=episode.task, path=path, kind="video" if info.features[camera.key]["dtype"] == "video" else "frames",
-        **columns,
-    )  # fmt: skip
+    return columns if of_file else columns | {"first_s": 0.0}
 
 
 def _counts(info: Info, episodes: Sequence[Episode]) -> list[str]:

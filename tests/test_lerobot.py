@@ -118,7 +118,7 @@ def test_a_recording_is_the_frames_of_its_episode(tmp_path: Path, version: str) 
     for recording in catalog.recordings:
         k = int(recording.scene[-1])
         assert recording.num_frames == LENGTHS[k]
-        assert (recording.start_s, recording.fps, recording.subject) == (0.0, FPS, "so100")
+        assert (recording.start_s, recording.fps, recording.subject) == (0.0, FPS, recording.scene)
         assert recording.action == TASKS[k % 2]
         source = replace(catalog, folder=Path()).source(recording)
         (pixels,) = read_clips(source, [Wanted(np.arange(recording.num_frames))])
@@ -277,6 +277,10 @@ def test_options_that_do_not_fit(tmp_path: Path, options: dict[str, Any], messag
     root = write_2(tmp_path)
     with pytest.raises(UserError, match=message):
         made(root, **options)
+
+
+def test_the_robot_as_the_subject(tmp_path: Path) -> None:
+    assert {r.subject for r in made(write_2(tmp_path), subjects="robot").recordings} == {"so100"}
 
 
 def test_a_share_outside_its_range(tmp_path: Path) -> None:
