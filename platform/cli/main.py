@@ -20,7 +20,8 @@ from crossview.errors import OUT_OF_MEMORY, DataWarning, UserError
 from crossview.platform.cli.evaluate import embed, evaluate
 from crossview.platform.cli.jobs import check_cluster, logs, status, stop, submit
 from crossview.platform.cli.options import parse, parse_train, parse_tune
-from crossview.platform.cli.outputs import check_file, check_folder
+from crossview.platform.cli.outputs import check_folder
+from crossview.platform.cli.view import view
 from crossview.platform.config import method_names, presets
 from crossview.storage import is_local, named
 
@@ -115,25 +116,6 @@ def reproduce(
     if out is not None:
         _on_a_disk(out)
     run_study(study, out, jobs, train_base=train_base)
-
-
-def view(catalog: Run, /, scene: str | None = None, out: Path = Path("contact_sheet.png"), instants: int = 8) -> None:
-    """Draw the cameras of a scene at common instants, to check their clocks.
-
-    Args:
-        catalog: Folder that `crossview prepare` wrote.
-        scene: Which scene; the first by default.
-        out: The picture to write.
-        instants: Columns of the picture.
-
-    """
-    from crossview.datasets.catalog import Catalog
-    from crossview.platform.report.contact_sheet import contact_sheet
-
-    check_file(out)
-    loaded = Catalog.load(catalog)
-    contact_sheet(loaded, scene or loaded.recordings[0].scene, out, instants)
-    print(f"The contact sheet is saved to {out}")
 
 
 def info() -> None:

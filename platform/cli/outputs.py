@@ -26,5 +26,5 @@ def check_file(out: Path) -> None:
     """Raise UserError if a folder is in the file's place, or its folder cannot be written."""
     if storage.is_local(out):
         if out.is_dir():
-            raise UserError(f"--out {out}: it is a folder; name a file in it, such as {out / 'contact_sheet.png'}")
+            raise UserError(f"--out {out}: it is a folder; name a file in it, such as {out / 'dataset.html'}")
         check_folder(out.parent)
