@@ -39,7 +39,8 @@ def named_files(root: Path, grammar: re.Pattern[str], what: str) -> dict[str, re
 
     Raises UserError, with `what` was looked for and the names that came closest, if there are none.
     """
-    found, others = {}, []
+    found: dict[str, re.Match[str]] = {}
+    others: list[str] = []
     for path in files_under(root):
         if match := grammar.fullmatch(path.rpartition("/")[2]):
             found[path] = match

@@ -65,9 +65,9 @@ def yuv420(frame: VideoFrame, framing: Framing, into: np.ndarray | None = None) 
     if out is None:
         out = np.empty((height * 3 // 2, width), np.uint8)
     flat, first = out.reshape(-1), 0
-    for plane in planes:
-        flat[first : first + plane.size].reshape(plane.shape)[:] = plane
-        first += plane.size
+    for shown_plane in planes:
+        flat[first : first + shown_plane.size].reshape(shown_plane.shape)[:] = shown_plane
+        first += shown_plane.size
     return out
 
 
