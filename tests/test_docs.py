@@ -26,6 +26,7 @@ from crossview.downstream import results
 from crossview.downstream.frame_table import FrameTable
 from crossview.methods import method as contract
 from crossview.platform.cli.main import main
+from crossview.platform.cli.prepare import dataset_names
 from crossview.platform.config import config_class, method_names, preset, presets
 from crossview.platform.evaluate.runner import evaluate
 from crossview.platform.evaluate.tasks import options_from
@@ -175,3 +176,15 @@ def test_printed_dataset_is_prepared_by_its_name(tmp_path: Path, monkeypatch: py
         ("takes/anna_1/left", "exo", 6),
         ("takes/ben_1/head", "ego", 6),
     ]
+
+
+def test_every_dataset_has_a_section_with_its_pairings() -> None:
+    text = (PAGE.parent / "datasets.md").read_text()
+    named = dict(re.findall(r"^\| \[[^\]]+\]\(#[^)]+\) \| `(\w+)` \| [^|]+ \| ([^|]+) \|", text, re.MULTILINE))
+    assert sorted(named) == [name for name in dataset_names() if name != "folder"]
+    every = {"single", "synchronized", "paired", "unpaired", "group"}
+    for name, said in named.items():
+        assert f"(`{name}`)\n" in text, name
+        first, _, without = said.strip().partition("all but ")
+        pairings = every - {without} if without else every if first == "all" else set(first.split(", "))
+        assert set(importlib.import_module(f"crossview.datasets.{name}").PAIRINGS) == pairings, name
