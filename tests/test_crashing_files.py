@@ -68,3 +68,29 @@ def test_decoding_replaces_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert report["recording"] == "d/bad/left"
     assert "bad.mp4: reading it crashed its process (SIGABRT" in report["reason"]
     assert (rows["clip"].reshape(3, -1).max(axis=1) > 0).all()  # every row has pictures
+
+
+def test_nothing_of_a_row_that_cannot_be_read_stays_in_the_one_in_its_place(tmp_path: Path) -> None:
+    names = ("a_left.mp4", "a_middle.mp4", "a_right.mp4", "b_left.mp4")
+    for name in names:
+        videos.write(tmp_path / name, frames=40)
+    infos, _ = Prober(tmp_path / "i").probe(tmp_path, names)
+    recordings = tuple(
+        Recording(
+            dataset="d", scene=name[0], view=name[2:-4], perspective="exo", subject="", action="", path=name,
+            kind="video", **infos[name].columns(),
+        )
+        for name in names
+    )  # fmt: skip
+    videos.truncate(tmp_path / "a_right.mp4")
+    sampling = Sampling(
+        views={"exo": View(perspective="exo", frames=4, fps=30.0, size_px=64, count=3)}, pairing="group"
+    )
+    plan = Plan(Catalog(tmp_path, recordings), sampling, seed=0)
+    shard = Shard(start_step=0, stop_step=2, batch=1, micro_batch=1)
+    data = Data(catalog=tmp_path, max_quarantined=1.0)
+    batch = RowDecoder(plan, data, shard).decode(np.arange(2))
+    assert [bool(said) for said in batch["quarantine"]].count(True) == 1
+    assert batch["video/mask"].tolist() == [[[1, 0, 0]], [[1, 0, 0]]]
+    assert not batch["video"][:, :, 1:].any()
+    assert (batch["video"][:, :, 0].std(axis=(2, 3, 4)) > 1).all()

@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
 from multiprocessing.connection import Pipe
@@ -68,8 +69,35 @@ def call(
     """
     if inside:
         return function(*args, **kwargs)
+    with _answered(path, files, time_limit_s, (function, args, kwargs)) as (pickled, arrays):
+        result: R = pickle.loads(pickled, buffers=[bytearray(array) for array in arrays])
+    return result
+
+
+@contextmanager
+def lent(
+    path: Path,
+    files: Sequence[Path],
+    time_limit_s: float,
+    function: Callable[P, R],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> Iterator[R]:
+    """`call` without a copy of the arrays: they are the child's memory, which its next call overwrites."""
+    if inside:
+        yield function(*args, **kwargs)
+        return
+    with _answered(path, files, time_limit_s, (function, args, kwargs)) as (pickled, arrays):
+        yield pickle.loads(pickled, buffers=arrays)
+
+
+@contextmanager
+def _answered(
+    path: Path, files: Sequence[Path], time_limit_s: float, what: tuple[object, ...]
+) -> Iterator[tuple[bytes, list[memoryview]]]:
+    """The pickled result of a call and its arrays, in memory that is the child's again afterwards."""
     copies = {str(file): str(on_this_node(file)) for file in files}
-    work = pickle.dumps((str(path), str(Path.cwd()), copies, function, args, kwargs), protocol=5)
+    work = pickle.dumps((str(path), str(Path.cwd()), copies, *what), protocol=5)
     for tries_left in reversed(range(TRIES)):
         child = _take()
         try:
@@ -81,18 +109,19 @@ def call(
                 raise UnreadableVideo(f"{path}: reading it crashed its process ({died})") from died
             continue
         break
-    child.first_bytes = child.first_bytes or answer.resident_bytes
-    if answer.resident_bytes - child.first_bytes > MAX_GROWN_BYTES:
-        child.close()
-    else:
-        _idle.append(child)
-    for text in answer.warned:
-        warnings.warn(text, DataWarning, stacklevel=2)
-    if answer.error:
-        kind, message, trace = answer.error
-        raise {c.__name__: c for c in ERRORS}[kind](message) from (RuntimeError(trace) if trace else None)
-    result: R = pickle.loads(answer.pickled, buffers=arrays)
-    return result
+    try:
+        for text in answer.warned:
+            warnings.warn(text, DataWarning, stacklevel=4)
+        if answer.error:
+            kind, message, trace = answer.error
+            raise {c.__name__: c for c in ERRORS}[kind](message) from (RuntimeError(trace) if trace else None)
+        yield answer.pickled, arrays
+    finally:
+        child.first_bytes = child.first_bytes or answer.resident_bytes
+        if answer.resident_bytes - child.first_bytes > MAX_GROWN_BYTES:
+            child.close()
+        else:
+            _idle.append(child)
 
 
 ERRORS: tuple[type[UserError], ...] = (TooSlow, UnreadableVideo, UserError)
@@ -146,8 +175,11 @@ class Child:
         except (EOFError, OSError) as error:  # TimeoutError is one
             raise RuntimeError(f"a process for decoding did not start: {self.close(GRACE_S)}") from error
 
-    def call(self, work: bytes, silence_s: float) -> tuple[Answer, list[bytearray]]:
-        """The answer to a pickled call, and its arrays; a child that raises Died or TimeoutError is gone."""
+    def call(self, work: bytes, silence_s: float) -> tuple[Answer, list[memoryview]]:
+        """The answer to a pickled call, and its arrays, which the next call overwrites.
+
+        A child that raises Died or TimeoutError is gone.
+        """
         self._said.truncate(0)
         try:
             self.connection.send_bytes(work)
@@ -165,9 +197,8 @@ class Child:
         except (EOFError, ConnectionError) as error:
             raise Died(self.close(GRACE_S)) from error
         *starts, _ = accumulate(map(aligned, answer.sizes), initial=0)
-        parts = [self._memory[start : start + n] for start, n in zip(starts, answer.sizes, strict=True)]
-        # Copied, since the child writes the next answer to the same memory: new memory would cost ten times as much.
-        return answer, [bytearray(part) for part in parts]
+        # One memory for all answers: new memory would cost ten times as much as a copy.
+        return answer, [self._memory[start : start + n] for start, n in zip(starts, answer.sizes, strict=True)]
 
     def close(self, wait_s: float = 0.0) -> str:
         """End the child unless it ends by itself within `wait_s`; returns how it has ended."""

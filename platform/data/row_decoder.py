@@ -6,7 +6,7 @@ import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -198,19 +198,19 @@ class RowDecoder:
         first = sample - sample % self.plan.rows_per_epoch
         while True:
             try:
-                pictures = self._pictures(row, reports)
+                self._place_pictures(out, k, row, reports)
                 break
             except UnreadableVideo:
                 tried += 1
+                for slot in self.slots:  # of what was read of it, nothing stays where the next row has no camera
+                    out[slot.name][k] = 0
                 if tried > MAX_TRIES or len(self._failed) > allowed:
                     return [*reports, {"lost": sample}]  # the consumer stops the run
                 row = self.plan.row(first + int(rng.integers(self.plan.rows_per_epoch)))
         for window, clips in enumerate(row.clips):
             for place, (slot, clip) in enumerate(zip(self.slots, clips, strict=True)):
                 if clip is not None:
-                    at = (k, window, place) if self.group else (k, window)
-                    out[slot.name][at] = pictures[window, place]
-                    self._place_facts(out, slot.name, clip, at)
+                    self._place_facts(out, slot.name, clip, (k, window, place) if self.group else (k, window))
         return reports
 
     def _place_facts(self, out: Arrays, name: str, clip: Clip, at: tuple[int, ...]) -> None:
@@ -243,27 +243,26 @@ class RowDecoder:
                 out[f"{name}/boxes"][at] = boxes_in(boxes, self._framing(clip))
                 out[f"{name}/boxes/mask"][at] = 1
 
-    def _pictures(self, row: Row, reports: list[dict[str, Any]]) -> dict[tuple[int, int], np.ndarray]:
-        """The row's clips by window and slot; each file is opened once."""
-        places: dict[int, list[tuple[int, int]]] = {}
+    def _place_pictures(self, out: Arrays, k: int, row: Row, reports: list[dict[str, Any]]) -> None:
+        """The row's clips into place k; each file is opened once."""
+        of_recording: dict[int, list[tuple[Clip, np.ndarray]]] = {}
         for window, clips in enumerate(row.clips):
-            for slot, clip in enumerate(clips):
+            for place, (slot, clip) in enumerate(zip(self.slots, clips, strict=True)):
                 if clip is not None:
-                    places.setdefault(clip.recording, []).append((window, slot))
-        found: dict[tuple[int, int], np.ndarray] = {}
-        for recording, at in places.items():
-            of_file = [cast(Clip, row.clips[window][slot]) for window, slot in at]
+                    at = (k, window, place) if self.group else (k, window)
+                    of_recording.setdefault(clip.recording, []).append((clip, out[slot.name][at]))
+        for recording, wanted in of_recording.items():
+            of_file, places = [clip for clip, _ in wanted], [place for _, place in wanted]
             last = max(int(clip.frames[-1]) for clip in of_file)
             try:
                 if self._fails(recording, last):
                     raise UnreadableVideo(f"{recording}: it failed before")
-                found |= zip(at, self._read(recording, of_file), strict=True)
+                self._read(recording, of_file, places)
             except UnreadableVideo as error:
                 if recording not in self._failed:
                     reports.append(self._report(recording, str(error)))
                 self._failed[recording] = min(last, self._failed.get(recording, last))
                 raise
-        return found
 
     def _fails(self, recording: int, last: int) -> bool:
         """Whether a forward pass up to frame `last` is known to fail; seeking may pass over what is damaged."""
@@ -286,26 +285,30 @@ class RowDecoder:
         facts = self.plan.catalog.recordings[clip.recording]
         return self.plan.sampling.views[clip.view].framing(clip.region, facts.height_px, facts.width_px)
 
-    def _read(self, recording: int, clips: list[Clip]) -> list[np.ndarray]:
+    def _read(self, recording: int, clips: list[Clip], places: list[np.ndarray]) -> None:
+        """Clips of one recording into their places."""
         catalog, data = self.plan.catalog, self.data
         facts = catalog.recordings[recording]
         if facts.kind == "features":
             array = _features(catalog.file(facts), facts, self.slots[0].shape)
-            return [array[clip.frames] for clip in clips]
+            for clip, place in zip(clips, places, strict=True):
+                place[:] = array[clip.frames]
+            return
+        source, framings = catalog.source(facts), [self._framing(clip) for clip in clips]
         if data.cache_frames:
             # A file that cannot be read to its end gives what can be read of it below.
             with contextlib.suppress(UnreadableVideo):
-                source = catalog.source(facts)
-                framings = [self._framing(clip) for clip in clips]
                 cached = {framing: frame_cache(source, facts, framing, self.pixels, data) for framing in set(framings)}
-                return [cached[framing][clip.frames] for framing, clip in zip(framings, clips, strict=True)]
-        source = catalog.source(facts)
-        return read_clips(
+                for clip, framing, place in zip(clips, framings, places, strict=True):
+                    place[:] = cached[framing][clip.frames]
+                return
+        read_clips(
             self._sought(recording, source),
-            [Wanted(clip.frames, self._framing(clip)) for clip in clips],
+            [Wanted(clip.frames, framing) for clip, framing in zip(clips, framings, strict=True)],
             pixels=self.pixels,
             decoder=data.decoder,
             time_limit_s=data.time_limit_s,
+            into=places,
         )
 
 
