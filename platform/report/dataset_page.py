@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
@@ -13,7 +14,6 @@ from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.sampling.coverage import clock_warnings
 from crossview.datasets.sampling.spec import Sampling
 from crossview.datasets.sampling.windows import run_together
-from crossview.datasets.synchrony.residuals import Residual
 from crossview.errors import UserError
 from crossview.platform.report import dataset_facts, html
 from crossview.platform.report.contact_sheet import (
@@ -28,6 +28,9 @@ from crossview.platform.report.contact_sheet import (
 from crossview.platform.report.dataset_facts import Table
 from crossview.platform.report.dataset_plots import lengths, timeline
 from crossview.platform.report.plots import save
+
+if TYPE_CHECKING:
+    from crossview.datasets.synchrony.residuals import Residual
 
 SHEET_BYTES = 350_000
 """Of a scene's pictures."""
