@@ -188,6 +188,22 @@ def test_sound_shows_the_offset_of_cameras_in_which_nothing_moves(tmp_path: Path
     assert sound_energy(catalog, catalog.recordings[0], span) is not None
 
 
+def test_a_part_of_the_sound_is_found_by_seeking(tmp_path: Path) -> None:
+    film(tmp_path / "head.mp4", still(0), sound=clatter(0, 10.0))
+    catalog = folder_of(tmp_path, ["head"])
+    (whole,) = catalog.recordings
+    last = dataclasses.replace(whole, first_frame=110, num_frames=40, start_offset_s=100.0)
+    of_whole, of_span = sound_energy(catalog, whole, (0, 20)), sound_energy(catalog, last, (0, 200))
+    assert of_whole is not None
+    assert of_span is not None
+    assert of_span.edges_s[0] == 100.0
+    first = round(110 / FPS * 100)
+    expected = of_whole.values[first : first + len(of_span.values)]
+    assert len(expected) > 200
+    assert np.corrcoef(of_span.values[: len(expected)], expected)[0, 1] > 0.9
+    assert sound_energy(catalog, dataclasses.replace(whole, kind="frames"), (0, 20)) is None
+
+
 def test_other_sounds_and_silence_are_uncertain(tmp_path: Path) -> None:
     film(tmp_path / "head.mp4", still(0), sound=clatter(0, 10.0))
     film(tmp_path / "left.mp4", still(1), sound=clatter(1, 10.0))

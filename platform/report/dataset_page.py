@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
+from crossview import storage
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.sampling.coverage import clock_warnings
 from crossview.datasets.sampling.spec import Sampling
@@ -79,6 +80,7 @@ def page(
             part.notes.append(found)
         else:
             part.offsets = offset_table(found)
+    storage.make_folder(out.parent)
     return html.write(
         out,
         "report/dataset.html.j2",
