@@ -81,6 +81,18 @@ def test_classes_are_counted_in_each_split_and_the_rest_together() -> None:
     assert verb.shares[:2] == [1.0, pytest.approx(1 / 6)]
 
 
+def test_kinds_and_splits_that_are_too_many_are_named(tmp_path: Path) -> None:
+    member = recording("a", "head")
+    segments = tuple(Segment(member.id, 0.0, 1.0, f"kind{k}", "x") for k in range(9))
+    splits = {f"fold{k}": {member.id: "train"} for k in range(8)}
+    catalog = Catalog(tmp_path, (member,), segments, protocols=splits)
+    tables = dataset_facts.classes(catalog)
+    assert len(tables) == 9
+    assert tables[-1].title == "2 more kinds: kind7, kind8"
+    assert tables[0].more == "Not counted apart: fold6: train, fold7: train."
+    assert "2 more kinds: kind7, kind8" in page(catalog, [], tmp_path / "x.html").read_text()
+
+
 def test_frame_labels_are_counted_by_their_names() -> None:
     member = recording("a", "head")
     labels = {"phase": {member.id: np.repeat([0, 1], [10, 30]).astype(np.int32)}}
