@@ -137,7 +137,7 @@ def test_clips_that_the_plan_cropped_are_only_flipped() -> None:
 
 @pytest.mark.parametrize("name", ["kinetics400", "epic100"])
 def test_egoexo_trains_on_random_crops_of_a_short_side_and_is_tested_on_the_centre(name: str) -> None:
-    sampling = preset("egoexo", name).method.sampling()
+    sampling = replace(preset("egoexo", name).method.sampling(), unit="recording")
     regions = np.array([region for *_, region in clips(sampling, rows=100)]) * [1080, 1920, 1080, 1920]
     np.testing.assert_allclose(regions[:, 2], regions[:, 3])  # square in pixels
     short = 1080 * 224 / regions[:, 2]

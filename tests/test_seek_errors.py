@@ -64,7 +64,7 @@ def test_an_index_of_more_frames_than_the_file_has_gives_no_picture(tmp_path: Pa
 
 def test_a_frame_beyond_the_index_is_named_without_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = indexed(tmp_path)
-    monkeypatch.setattr("crossview.datasets.video.pyav_decoder.sequential", None)
+    monkeypatch.setattr("crossview.datasets.video.seeking.sequential", None)
     with pytest.raises(UnreadableVideo, match=r"a\.mp4: frame 90 was asked for, but a sequential decode finds 90"):
         shown(source, 89, 90)
 
@@ -146,7 +146,7 @@ def test_a_file_that_was_written_anew_is_indexed_anew(tmp_path: Path) -> None:
 
 def test_key_frames_that_an_edit_list_hides_are_no_entries(tmp_path: Path) -> None:
     whole = clock.write(tmp_path / "w.mp4", seek_videos.TIMES_S, show=range(90), options=seek_videos.CLOSED)
-    file = seek_videos._remuxed(whole, tmp_path / "hidden.mp4", lambda _, base: -round(20 / 30 / base))
+    file = seek_videos._remuxed(whole, tmp_path / "hidden.mp4", -20 / 30)
     source = Source(file, index=Path(index_of(file, tmp_path / "index", 60.0).index))
     every = [yuv420(frame, Framing()) for frame, _ in sequential(file, 60.0)]
     (clip,) = read_clips(source, [Wanted(np.arange(len(every)))], pixels="yuv420")

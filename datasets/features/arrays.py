@@ -26,9 +26,10 @@ _BROKEN = (
 SUFFIXES = (".npy", ".npz", ".pt", ".pth")
 
 
-def is_features(path: str | PurePath) -> bool:
+def is_features(path: str | Path) -> bool:
     """Whether a file's name ends as that of features does."""
-    return PurePath(path).suffix.lower() in SUFFIXES
+    suffix = PurePath(path).suffix if isinstance(path, str) else path.suffix  # a path may be one in an object store
+    return suffix.lower() in SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def motion_energy(catalog: Catalog, recording: Recording, span_s: tuple[float, f
 
     None if fewer than three frames are in it. Raises UnreadableVideo as reading the frames does. The change to a key
     frame is replaced by that of its neighbours: encoders change the whole picture there, and at the same moments in
-    cameras of one make, whatever these show.
+    cameras of one model, whatever these show.
     """
     first, last = catalog.frames_at(recording, np.array(span_s))
     if last - first < 2:

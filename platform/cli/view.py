@@ -43,6 +43,7 @@ def view(
         max_offset_s: Largest offset that is looked for.
 
     """
+    check_file(out)
     if out.suffix.lower() not in (".html", ".png"):
         raise UserError(f"--out {out}: it must end in .html, for a page, or in .png, for one scene's contact sheet")
     for option, value in (("instants", instants), ("scenes", scenes)):
@@ -52,14 +53,13 @@ def view(
         raise UserError(f"--max-offset-s is {max_offset_s:g}; it must be above 0")
     if preset and not method:
         raise UserError(f"--preset {preset}: a preset is one of a method; name it with --method")
-    check_file(out)
 
     from crossview.datasets.catalog import Catalog
     from crossview.platform.report.contact_sheet import contact_sheet
     from crossview.platform.report.dataset_facts import chosen_scenes, of_scene
     from crossview.platform.report.dataset_page import page
 
-    loaded, seen = Catalog.load(catalog), _seen(method, preset)
+    seen, loaded = _seen(method, preset), Catalog.load(catalog)
     picture = out.suffix.lower() == ".png"
     shown = [of_scene(loaded, scene)] if scene else chosen_scenes(loaded, 1 if picture else scenes)
     if picture and not shown:

@@ -122,7 +122,7 @@ def _offsets(recordings: Sequence[Recording]) -> str:
 def classes(catalog: Catalog) -> list[Table]:
     """A table per kind of label: its most frequent classes, in all and in each split of each protocol."""
     columns = [(name, split) for name, of in catalog.protocols.items() for split in dict.fromkeys(of.values())]
-    columns = columns[:MOST_SPLITS]
+    hidden, columns = columns[MOST_SPLITS:], columns[:MOST_SPLITS]
     several = len({name for name, _ in columns}) > 1
     labels: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for segment in catalog.segments:
@@ -145,8 +145,12 @@ def classes(catalog: Catalog) -> list[Table]:
         unseen = len(known.get(kind, ())) - len(total)
         more = _rest(len(total), left, "classes", units[kind])
         more += f" {unseen:,} classes of the dataset's list occur nowhere." if unseen > 0 else ""
+        more += f" Not counted apart: {', '.join(f'{p}: {s}' for p, s in hidden)}." if hidden else ""
         title = f"{kind}: {_counted(len(total), 'class', 'classes')}, {sum(total.values()):,} {units[kind]}"
         tables.append(Table(head, rows, title, more.strip(), [count / shown[0][1] for _, count in shown]))
+    if others := sorted(labels)[MOST_KINDS:]:
+        named = ", ".join(others[:MOST_ROWS]) + (", ..." if len(others) > MOST_ROWS else "")
+        tables.append(Table([], [], f"{_counted(len(others), 'more kind')}: {named}"))
     return tables
 
 

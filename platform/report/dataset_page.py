@@ -6,14 +6,15 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
+from crossview import storage
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.sampling.coverage import clock_warnings
 from crossview.datasets.sampling.spec import Sampling
 from crossview.datasets.sampling.windows import run_together
-from crossview.datasets.synchrony.residuals import Residual
 from crossview.errors import UserError
 from crossview.platform.report import dataset_facts, html
 from crossview.platform.report.contact_sheet import (
@@ -28,6 +29,9 @@ from crossview.platform.report.contact_sheet import (
 from crossview.platform.report.dataset_facts import Table
 from crossview.platform.report.dataset_plots import lengths, timeline
 from crossview.platform.report.plots import save
+
+if TYPE_CHECKING:
+    from crossview.datasets.synchrony.residuals import Residual
 
 SHEET_BYTES = 350_000
 """Of a scene's pictures."""
@@ -76,6 +80,7 @@ def page(
             part.notes.append(found)
         else:
             part.offsets = offset_table(found)
+    storage.make_folder(out.parent)
     return html.write(
         out,
         "report/dataset.html.j2",

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.catalog.classes import frame_kind
@@ -46,6 +46,7 @@ def lengths(seconds: dict[str, np.ndarray]) -> Figure:
     axis.hist(list(shown.values()), edges, stacked=True, color=colours, label=list(shown))  # type: ignore[arg-type]
     if wide:
         axis.set_xscale("log")
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     tidy(axis)
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("length in s", fontsize=FONT_PX)
@@ -222,19 +223,14 @@ def _draw_lane(axis: Axes, row: int, lane: Lane, colours: dict[str, str], letter
     bars = [(s.start, s.end - s.start) for s in lane.spans]
     axis.broken_barh(bars, (row - 0.4, 0.8), facecolors=fills, edgecolors="white", lw=edge)
     if lane.kind == "camera":
-        start = lane.spans[0].start
-        axis.text(
-            start + letter / 2,
-            row,
-            f"from {start:.3f} s",
-            va="center",
-            fontsize=FONT_PX - 2,
-            color="white",
-            clip_on=True,
-        )
+        start, text = lane.spans[0].start, f"from {lane.spans[0].start:.3f} s"
+        if len(text) + 1 <= (lane.spans[0].end - start) / letter:
+            axis.text(start + letter / 2, row, text, va="center", fontsize=FONT_PX - 2, color="white")
         return
-    for span, fill in zip(lane.spans, fills, strict=True):
-        if len(span.label) + 1 <= (span.end - span.start) / letter:
+    for k, (span, fill) in enumerate(zip(lane.spans, fills, strict=True)):
+        beside = lane.spans[max(0, k - 20) : k] + lane.spans[k + 1 : k + 20]
+        covered = any(other.start < span.end - 1e-6 and span.start < other.end - 1e-6 for other in beside)
+        if not covered and len(span.label) + 1 <= (span.end - span.start) / letter:
             dark = np.dot(matplotlib.colors.to_rgb(fill), (0.299, 0.587, 0.114)) < 0.6
             middle = (span.start + span.end) / 2
             axis.text(

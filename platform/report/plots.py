@@ -15,7 +15,7 @@ from PIL import Image
 
 from crossview import storage
 from crossview.errors import UserError
-from crossview.platform.train.metrics import SCORES
+from crossview.platform.train.settings import SCORES
 
 COLOURS = ("#1f3b73", "#d1495b", "#3a8f85", "#e0a030", "#7a5195", "#6b7280")
 """For series without an order."""

@@ -16,9 +16,6 @@ from crossview import storage
 from crossview.platform.train.trackers import Tracker
 from crossview.storage.tables import read_table, write_table
 
-SCORES = "val/"
-"""Begins the names of downstream metrics, which only some rows have."""
-
 
 def read_metrics(run: Path) -> list[dict[str, float]]:
     """The rows logged so far, oldest first, each with what it has; empty where nothing was logged."""

@@ -16,6 +16,9 @@ from crossview.platform.evaluate.tasks import (
     options_from,
 )
 
+SCORES = "val/"
+"""Begins the names of downstream metrics among a run's metrics, which only some rows have."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:

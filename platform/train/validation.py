@@ -21,8 +21,9 @@ from crossview.platform.evaluate.opened import TRAINED, open_run
 from crossview.platform.evaluate.preflight import Tasks, modes, preflight
 from crossview.platform.evaluate.runner import record
 from crossview.platform.evaluate.tasks import make, options_from
-from crossview.platform.train.metrics import SCORES, Metrics, read_metrics
+from crossview.platform.train.metrics import Metrics, read_metrics
 from crossview.platform.train.resolve import ResolvedRun
+from crossview.platform.train.settings import SCORES
 from crossview.platform.train.state import Worker
 
 LONGEST = timedelta(days=2)
