@@ -187,7 +187,7 @@ def _drawn(lanes: Sequence[Lane], clocked: bool) -> Figure:
         if lane.kind != "camera" and len(s.label) + 1 > (s.end - s.start) / (end - begin) * letters
     }
     handles = [
-        Patch(color=colour, label=label if len(label) <= 40 else f"{label[:39]}…")
+        Patch(color=colour, label=_short(label, 40))
         for kind, colours in legends.items()
         for label, colour in colours.items()
         if (kind, label) in unwritten and colour != OTHER
@@ -199,7 +199,7 @@ def _drawn(lanes: Sequence[Lane], clocked: bool) -> Figure:
     axis = figure.subplots()
     for row, lane in enumerate(lanes):
         _draw_lane(axis, row, lane, legends[lane.kind], (end - begin) / letters)
-    axis.set_yticks(range(len(lanes)), [lane.name for lane in lanes])
+    axis.set_yticks(range(len(lanes)), [_short(lane.name, 30) for lane in lanes])
     axis.set(ylim=(len(lanes) - 0.4, -0.6), xlim=(begin, end))
     tidy(axis)
     axis.set_axisbelow(True)
@@ -214,6 +214,10 @@ def _drawn(lanes: Sequence[Lane], clocked: bool) -> Figure:
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=FONT_PX - 1)
     return figure
+
+
+def _short(text: str, letters: int) -> str:
+    return text if len(text) <= letters else f"{text[: letters - 1]}…"
 
 
 def _draw_lane(axis: Axes, row: int, lane: Lane, colours: dict[str, str], letter: float) -> None:
