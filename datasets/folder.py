@@ -41,6 +41,8 @@ class Options:
     """Folder that the paths in the CSV start from."""
     csv: Path
     """One line per video under a header that names its columns."""
+    ignore_columns: tuple[str, ...] = ()
+    """Further columns of the CSV, which are passed over."""
     packed: Path | None = None
     """Folder for features packed as float16 .npy files, which training memory-maps; needed where some are not that."""
     key: str | None = None
@@ -61,7 +63,7 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
     root, csv_file = options.root, options.csv
     if not root.is_dir():
         raise UserError(f"{root}: the folder is missing; pass the folder that the paths in {csv_file} are relative to")
-    lines = read_lines(root, csv_file)
+    lines = read_lines(root, csv_file, options.ignore_columns)
     if lines[0].features_fps is not None:
         return _of_features(options, lines, prober.tick if prober else None)
     images = {line.values["path"]: line.images for line in lines if line.images}

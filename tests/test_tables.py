@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+import videos
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from crossview.datasets import folder
 from crossview.datasets.catalog.listing import LONGEST, SEPARATORS, Problems, cells, table, text_lines
 from crossview.datasets.catalog.recording_lines import read_lines
 from crossview.errors import UserError
@@ -201,3 +203,21 @@ def test_a_link_to_a_file_of_the_scene_is_no_camera_of_its_own(tmp_path: Path) -
     lines = ["a.mp4,train,s,head,ego,,", "link.mp4,train,s,left,exo,,"]
     with pytest.raises(UserError, match=r"line 3: link\.mp4 is in line 2 already as view 'head' of this scene"):
         catalogued(tmp_path, "\n".join([",".join(HEADER), *lines]).encode())
+
+
+def test_further_columns_are_passed_over_where_they_are_named(tmp_path: Path) -> None:
+    videos.write(tmp_path / "a.mp4", frames=5)
+    csv = tmp_path / "list.csv"
+    csv.write_text("Note;path;split;scene;view;perspective;Take No\nfine;a.mp4;train;s;v;ego;7\n")
+    with pytest.raises(UserError) as refused:
+        folder.catalog(folder.Options(root=tmp_path, csv=csv, ignore_columns=("note",)))
+    assert str(refused.value).startswith(f"{csv}, line 1: column 'take no' is unknown; choose from path, split,")
+    assert str(refused.value).endswith("or pass over it with --ignore-columns 'take no'")
+    (found,) = folder.catalog(folder.Options(root=tmp_path, csv=csv, ignore_columns=("note", "Take No"))).recordings
+    assert (found.path, found.scene) == ("a.mp4", "s")
+    for names, said in (
+        (("note", "take no", "view"), "column 'view' is needed; take it out of --ignore-columns"),
+        (("note", "take no", "mood"), "there is no column 'mood', which --ignore-columns names; take it out of that"),
+    ):
+        with pytest.raises(UserError, match=said):
+            folder.catalog(folder.Options(root=tmp_path, csv=csv, ignore_columns=names))

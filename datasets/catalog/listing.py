@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import difflib
 import re
+import shlex
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -109,8 +110,17 @@ def cells(file: Path, number: int, line: str, separator: str) -> list[str]:
     return [found[1:-1].replace('""', '"').strip() if found.startswith('"') else found for found in values]
 
 
-def table(file: Path, required: Sequence[str], optional: Sequence[str], problems: Problems) -> Iterator[Row]:
+def table(
+    file: Path,
+    required: Sequence[str],
+    optional: Sequence[str],
+    problems: Problems,
+    *,
+    ignored: Sequence[str] | None = None,
+) -> Iterator[Row]:
     """Rows of a table whose first line names its columns, in any order and case.
+
+    Columns of the names `ignored` are passed over; None where the user has no way to name any.
 
     Values are separated by comma, semicolon or tab, whichever the first line uses. Rows that do not fit the header are
     added to `problems` in their turn; raises UserError for a file or a header that cannot be read. Lines of separators
@@ -125,7 +135,8 @@ def table(file: Path, required: Sequence[str], optional: Sequence[str], problems
     names = [name.lower() for name in cells(file, first, header, separator)]
     while names and not names[-1]:  # columns that a spreadsheet once had
         names.pop()
-    _check_header(f"{file}, line {first}", names, required, known)
+    _check_header(f"{file}, line {first}", names, required, known, ignored)
+    passed_over = {name.lower() for name in ignored or ()}
     for number, line in lines[1:]:
         try:
             values = cells(file, number, line, separator)
@@ -142,22 +153,32 @@ def table(file: Path, required: Sequence[str], optional: Sequence[str], problems
                 f"{len(values)}; give one value per column, and put a value that holds {separator!r} in quotes"
             )
             continue
-        yield Row(number, dict(zip(names, values, strict=True)))
+        yield Row(number, {k: value for k, value in zip(names, values, strict=True) if k not in passed_over})
 
 
-def _check_header(place: str, names: list[str], required: Sequence[str], known: Sequence[str]) -> None:
+def _check_header(
+    place: str, names: list[str], required: Sequence[str], known: Sequence[str], ignored: Sequence[str] | None
+) -> None:
     if not {*names} & {*known}:
         raise UserError(
             f"{place}: it names none of the columns; the first line must be the header {','.join(required)}"
         )
     problems = Problems()
+    passed_over = {name.lower() for name in ignored or ()}
+    for name in sorted(passed_over & {*required}):
+        problems.add(f"{place}: column {name!r} is needed; take it out of --ignore-columns")
+    for name in sorted(passed_over - {*names}):
+        problems.add(f"{place}: there is no column {name!r}, which --ignore-columns names; take it out of that")
     for name in dict.fromkeys(names):
+        if name in passed_over:
+            continue
         if name in known and names.count(name) > 1:
             problems.add(f"{place}: column {name!r} is there {names.count(name)} times; keep one of them")
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             meant = f"did you mean {near[0]!r}? " if near else ""
-            problems.add(f"{place}: column {name!r} is unknown; {meant}choose from {', '.join(known)}")
+            over = "" if ignored is None else f", or pass over it with --ignore-columns {shlex.quote(name)}"
+            problems.add(f"{place}: column {name!r} is unknown; {meant}choose from {', '.join(known)}{over}")
     for name in required:
         if name not in names:
             problems.add(f"{place}: column {name!r} is missing; needed: {', '.join(required)}")

@@ -53,12 +53,15 @@ class Line:
         return Part(self.values["path"], *(self.span or ()))
 
 
-def read_lines(root: Path, csv_file: Path) -> list[Line]:
-    """The checked lines, with their labels; raises UserError with all that is wrong in them."""
+def read_lines(root: Path, csv_file: Path, ignored: Sequence[str] = ()) -> list[Line]:
+    """The checked lines, with their labels; raises UserError with all that is wrong in them.
+
+    Columns of the names `ignored` are passed over.
+    """
     if not csv_file.is_file():
         raise UserError(f"{csv_file}: the file is missing; write one with the header {','.join(REQUIRED)}")
     problems, label_files = Problems(), dict[str, np.ndarray | None]()
-    rows = table(csv_file, REQUIRED, OPTIONAL, problems)
+    rows = table(csv_file, REQUIRED, OPTIONAL, problems, ignored=ignored)
     checked = (_check(root, csv_file, row, label_files, problems) for row in rows)
     lines = [line for line in checked if line is not None]
     if not lines and not problems:
