@@ -1,6 +1,6 @@
 """What cataloguing costs beside reading the videos, and what opening a large catalog costs.
 
-    python benchmarks/catalog.py            # NTU RGB+D 120's 114,480 names; opening 120,000 recordings
+    python benchmarks/catalog.py      # names of NTU RGB+D 120 and Assembly101; opening 120,000 recordings
 
 Files are empty, and every one is taken for a video of 100 frames: what remains is names, lists and tables.
 """
@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from crossview.datasets import ntu
+from crossview.datasets import assembly101, ntu
 from crossview.datasets.catalog import Catalog, Quarantined, Recording, Segment, one_protocol
 from crossview.datasets.catalog.probing import Prober
 from crossview.datasets.video.image_folder import Images
@@ -27,6 +27,7 @@ import re, sys, time
 from pathlib import Path
 from crossview.datasets.catalog import Catalog
 megabytes = lambda what: int(re.search(what + r":\s*(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+Catalog.load(Path(sys.argv[2]))  # imports what reading takes
 before = megabytes("VmRSS")
 begun = time.process_time()
 catalog = Catalog.load(Path(sys.argv[1]))
@@ -65,6 +66,41 @@ def ntu_names(root: Path) -> int:
     return count
 
 
+def assembly101_files(root: Path) -> int:
+    """Empty videos of 350 recordings and 12 cameras, and coarse labels of 680 sequences, 150 lines each."""
+    cameras = [name for name in assembly101.SLOTS if name.endswith("rgb")]
+    headset = [name for name in assembly101.SLOTS if name.startswith("HMC")][:4]
+    base = root / "annotations" / "coarse-annotations"
+    for folder in ("coarse_splits", "coarse_labels"):
+        (base / folder).mkdir(parents=True)
+    classes = "".join(f"{k},0,0,act {k},act,it\n" for k in range(202))
+    (base / "actions.csv").write_text("action_id,verb_id,noun_id,action_cls,verb_cls,noun_cls\n" + classes)
+    names = [
+        f"nusar-2021_action_both_{9011 + k % 48}-a{1 + k % 30:02d}_{9011 + k % 48}_user_id_2021-02-01_{k:06d}"
+        for k in range(350)
+    ]
+    splits = {"train": names[:204], "val": names[204:265], "test": names[265:]}
+    sequences = []
+    for part, missing in (("assembly", 10), ("disassembly", 10)):
+        for split, members in splits.items():
+            kept = members[missing if split == "train" else 0 :]
+            sequences += [f"{part}_{name}" for name in kept]
+            rows = "".join(f"{part}_{name}.txt\t\tnotshared\ta30\tsuv\n" for name in kept)
+            (base / "coarse_splits" / f"{split}_coarse_{part}.txt").write_text(rows)
+    views = []
+    for sequence in sequences:
+        lines = "".join(f"{k:06d}\t{k + 1:06d}\tact {k % 202}\n" for k in range(1, 99))
+        (base / "coarse_labels" / f"{sequence}.txt").write_text(lines)
+        views += [f"{sequence}/{camera}.mp4\n" for camera in (*cameras, *headset)]
+    (base / "coarse_seq_views.txt").write_text("".join(views))
+    for name in names:
+        folder = root / "recordings" / name
+        folder.mkdir(parents=True)
+        for camera in (*cameras, *headset):
+            (folder / f"{camera}.mp4").touch()
+    return len(views)
+
+
 def large(folder: Path, count: int) -> None:
     """A catalog of so many recordings, four cameras a scene, with a labelled segment each."""
     recordings = [
@@ -92,10 +128,25 @@ def main() -> None:
         begun = time.process_time()
         made = ntu.catalog(ntu.Options(root=root / "ntu"), prober=Taken())
         print(f"NTU RGB+D 120: {len(made.recordings):,} of {count:,} names, {time.process_time() - begun:.1f} CPU s")
+        views = assembly101_files(root / "assembly101")
+        begun = time.process_time()
+        asked = assembly101.Options(
+            root=root / "assembly101" / "recordings",
+            annotations=root / "assembly101" / "annotations",
+            labels=("coarse",),
+        )
+        found = assembly101.catalog(asked, prober=Taken())
+        print(
+            f"Assembly101: {views:,} views of sequences, {len(found.recordings):,} videos, {len(found.segments):,} "
+            f"coarse segments, {time.process_time() - begun:.1f} CPU s"
+        )
         large(root / "large", options.recordings)
-        said = subprocess.run([sys.executable, "-c", OPEN, root / "large"], capture_output=True, text=True, check=True)
-        found, seconds, megabytes = said.stdout.split()
-        print(f"opening a catalog of {int(found):,} recordings: {float(seconds):.2f} CPU s, {float(megabytes):.0f} MB")
+        large(root / "small", 8)
+        said = subprocess.run(
+            [sys.executable, "-c", OPEN, root / "large", root / "small"], capture_output=True, text=True, check=True
+        )
+        opened, seconds, megabytes = said.stdout.split()
+        print(f"opening a catalog of {int(opened):,} recordings: {float(seconds):.2f} CPU s, {float(megabytes):.0f} MB")
 
 
 if __name__ == "__main__":

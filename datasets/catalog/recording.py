@@ -12,7 +12,7 @@ Kind = Literal["video", "frames", "features"]
 """A video file, a folder of images, or an array of features per frame."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recording:
     """One camera's file of one scene.
 
@@ -84,7 +84,7 @@ class Recording:
         return self.id.replace("/", "__")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Segment:
     """A span of one recording that carries a label, e.g. name="action", label="break egg"."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections import deque
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
@@ -46,30 +47,31 @@ def write_rows(file: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> Non
 def read_rows(file: Path, schema: pa.Schema) -> list[dict[str, Any]]:
     """The rows of a table with these columns; raises ValueError that names the file for any other."""
     table = _read(file, schema)
-    names = table.schema.names
-    return [dict(zip(names, values, strict=True)) for values in _values(table)]
+    columns = [column.to_pylist() for column in table.columns]
+    return [dict(zip(schema.names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def read_saved(file: Path, kind: type[Row], schema: pa.Schema, may_lack: Collection[str] = ()) -> tuple[Row, ...]:
-    """The frozen dataclasses that a table's rows were; it may lack columns of fields with a default.
+    """The frozen dataclasses with slots that a table's rows were; it may lack columns of fields with a default.
 
     They passed the checks of their `__init__` before they were saved. Raises as `read_rows` does.
     """
     table = _read(file, schema, may_lack)
-    names = table.schema.names
-    implied = {f.name: f.default for f in fields(kind) if f.name in may_lack and f.name not in names}
-    found = []
-    for values in _values(table):
-        one = object.__new__(kind)
-        one.__dict__.update(zip(names, values, strict=True))
-        if implied:
-            one.__dict__.update(implied)
-        found.append(one)
-    return tuple(found)
+    found = tuple(object.__new__(kind) for _ in range(table.num_rows))
+    for f in fields(kind):
+        there = f.name in table.schema.names
+        values = _shared(table[f.name]) if there else [f.default] * len(found)
+        deque(map(getattr(kind, f.name).__set__, found, values), maxlen=0)  # column by column, which is quick
+    return found
 
 
-def _values(table: pa.Table) -> Iterator[tuple[Any, ...]]:
-    return zip(*(column.to_pylist() for column in table.columns), strict=True)
+def _shared(column: pa.ChunkedArray) -> list[Any]:
+    """A column's values, where equal strings are one object."""
+    if not pa.types.is_string(column.type):
+        return list(column.to_pylist())
+    encoded = column.combine_chunks().dictionary_encode()
+    names = encoded.dictionary.to_pylist()
+    return [names[i] for i in encoded.indices.to_pylist()]
 
 
 def _read(file: Path, schema: pa.Schema, may_lack: Collection[str] = ()) -> pa.Table:
