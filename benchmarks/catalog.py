@@ -71,8 +71,8 @@ def assembly101_files(root: Path) -> int:
     cameras = [name for name in assembly101.SLOTS if name.endswith("rgb")]
     headset = [name for name in assembly101.SLOTS if name.startswith("HMC")][:4]
     base = root / "annotations" / "coarse-annotations"
-    for folder in ("coarse_splits", "coarse_labels"):
-        (base / folder).mkdir(parents=True)
+    for kind in ("coarse_splits", "coarse_labels"):
+        (base / kind).mkdir(parents=True)
     classes = "".join(f"{k},0,0,act {k},act,it\n" for k in range(202))
     (base / "actions.csv").write_text("action_id,verb_id,noun_id,action_cls,verb_cls,noun_cls\n" + classes)
     names = [
