@@ -22,7 +22,7 @@ from crossview.datasets.catalog.listing import Problems, cells, text_lines, whol
 from crossview.datasets.catalog.probing import Prober, Tick
 from crossview.datasets.catalog.protocols import DEFAULT
 from crossview.datasets.features.frame_lmdb import FrameLmdb
-from crossview.datasets.features.packing import Job, pack, packed_shape
+from crossview.datasets.features.packing import Job, feature_columns, pack, packed_shape
 from crossview.errors import UserError
 
 PROTOCOLS = (DEFAULT,)
@@ -115,9 +115,7 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
                 reason = f"{root / path}: it is no whole array of features; remove it and pack it again"
                 quarantined += (Quarantined(path, reason),)
             else:
-                facts[path] = {
-                    "kind": "features", "fps": float(FPS), "num_frames": shape[0], "height_px": 0, "width_px": 0,
-                }  # fmt: skip
+                facts[path] = feature_columns(shape, FPS)
     recordings = [_recording(key, path, facts[path]) for key, path in files.items() if path in facts]
     segments = tuple(
         segment
@@ -354,24 +352,24 @@ def _read_fine(folder: Path, kinds: Sequence[Label], found: Annotations, problem
         if not file.is_file():
             continue
         (first, header), *lines = text_lines(file) or [(1, "")]
-        columns = {name.lower(): k for k, name in enumerate(cells(file, first, header, ","))}
-        if lacking := [name for name in ("video", "start_frame", "end_frame") if name not in columns]:
+        places = {name.lower(): k for k, name in enumerate(cells(file, first, header, ","))}
+        if lacking := [name for name in ("video", "start_frame", "end_frame") if name not in places]:
             raise UserError(f"{file}, line {first}: column {lacking[0]!r} is missing; get the annotations again")
-        labelled = [kind for kind in kinds if f"{kind}_id" in columns]
+        labelled = [kind for kind in kinds if f"{kind}_id" in places]
         for number, line in lines:
             values = cells(file, number, line, ",") if '"' in line else line.split(",")
             place = f"{file}, line {number}"
-            if len(values) != len(columns):
-                problems.add(f"{place}: it has {len(values)} values for {len(columns)} columns; correct the line")
+            if len(values) != len(places):
+                problems.add(f"{place}: it has {len(values)} values for {len(places)} columns; correct the line")
                 continue
-            video = values[columns["video"]].strip().removesuffix(".mp4")
+            video = values[places["video"]].strip().removesuffix(".mp4")
             if not _video(video, place, problems):
                 continue
             _join(found, video.partition("/")[0], split, place, problems)
             if not labelled:
                 continue
             try:
-                texts = [(kind, values[columns[f"{kind}_id"]].strip()) for kind in labelled]
+                texts = [(kind, values[places[f"{kind}_id"]].strip()) for kind in labelled]
                 labels = tuple((kind, names[kind][int(text)]) for kind, text in texts)
             except (KeyError, ValueError):
                 said = ", ".join(f"{kind} {text}" for kind, text in texts)
@@ -379,8 +377,8 @@ def _read_fine(folder: Path, kinds: Sequence[Label], found: Annotations, problem
                 continue
             span = _span(
                 place,
-                values[columns["start_frame"]].strip(),
-                values[columns["end_frame"]].strip(),
+                values[places["start_frame"]].strip(),
+                values[places["end_frame"]].strip(),
                 labels,
                 found,
                 problems,

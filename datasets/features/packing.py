@@ -96,6 +96,11 @@ def packed_shape(file: Path) -> tuple[int, ...] | None:
     return shape if packed and whole else None
 
 
+def feature_columns(shape: tuple[int, ...], fps: float) -> dict[str, Any]:
+    """The fields of a `Recording` of features, an array of this shape."""
+    return {"kind": "features", "fps": float(fps), "num_frames": shape[0], "height_px": 0, "width_px": 0}
+
+
 def npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, whether it lies by columns, and type of what numpy.save wrote; raises ValueError for another file."""
     version = np.lib.format.read_magic(stream)
