@@ -14,11 +14,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 from crossview.datasets._egoexo4d_labels import Annotations
-from crossview.datasets.catalog import Catalog, Perspective, Quarantined, Recording
+from crossview.datasets.catalog import Catalog, Perspective, Quarantined, Recording, Segment
 from crossview.datasets.catalog.classes import natural_order
-from crossview.datasets.catalog.found import coverage, dropped, named
-from crossview.datasets.catalog.listing import Problems, exists, seconds, table
+from crossview.datasets.catalog.found import coverage, named
+from crossview.datasets.catalog.listing import Problems, exists, leads_out, seconds, table
 from crossview.datasets.catalog.probing import Prober
+from crossview.datasets.catalog.protocols import protocols_of
 from crossview.datasets.catalog.records import AGAIN, an_object, json_file, optional, value
 from crossview.datasets.features.arrays import ArrayFile, pack_files, shapes_of
 from crossview.datasets.features.packing import feature_columns
@@ -89,7 +90,8 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
     offsets = _offsets(options, takes)
     listed = {video.path: (take, video) for take in takes for video in take.videos}
     found, broken = (_features if options.features else _videos)(options, listed, tester)
-    recordings, segments, splits = [], [], {name: {} for name in PROTOCOLS}  # type: ignore[var-annotated]
+    recordings: list[Recording] = []
+    segments: list[Segment] = []
     for path, (file, facts) in found.items():
         take, video = listed[path]
         late_s = offsets.get((take.name, video.view), 0.0) + (FEATURES[options.features][1] if options.features else 0)
@@ -99,9 +101,7 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
         )  # fmt: skip
         recordings.append(recording)
         segments += marks.segments(take.uid, recording)
-        for name, of in marks.splits.items():
-            if take.uid in of:
-                splits[name][recording.id] = of[take.uid]
+    uids = {take.name: take.uid for take in takes}
     several = [
         take.name for take in takes if sum(v.view.startswith("ego") for v in take.videos) > 1 + len(options.streams)
     ]
@@ -111,7 +111,7 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
         tuple(recordings),
         tuple(segments),
         quarantined=broken,
-        protocols={name: of for name, of in splits.items() if of},
+        protocols=protocols_of(PROTOCOLS, recordings, lambda r, name: marks.splits[name].get(uids[r.scene])),
         classes={"action": natural_order(take.action for take in takes if take.action), **marks.classes},
         notes=(
             f"takes.json lists {len(takes):,} takes, of 5,035 in V2: "
@@ -121,7 +121,7 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
             coverage("features" if options.features else "videos", list(listed), found),
             *([f"videos without a path in takes.json: {nulls:,}"] if nulls else []),
             *([f"takes with several ego cameras: {len(several):,} ({named(several)})"] if several else []),
-            *dropped(marks.left_out),
+            *marks.notes(),
         ),
     )
 
@@ -242,9 +242,7 @@ def _take(facts: dict[str, Any], where: str, streams: Sequence[str]) -> tuple[Ta
                 nulls += 1
             elif stream in ("rgb", "0", *streams):
                 paths[camera, stream] = (place / path).as_posix()
-    outside = [
-        p for p in paths.values() if PurePosixPath(p).is_absolute() or ".." in PurePosixPath(p).parts or "\0" in p
-    ]
+    outside = [path for path in paths.values() if leads_out(path) or "\0" in path]
     if outside or "/" in name:
         raise UserError(f"{where}: {(outside or [name])[0]!r} leads out of the root; {AGAIN}")
     egos = [c for c in dict.fromkeys(c for c, _ in paths) if worn.get(c, "aria" in c.lower())]

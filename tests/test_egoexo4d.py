@@ -211,7 +211,7 @@ def test_segments_after_the_end_of_a_video_are_dropped(root: Path) -> None:
     videos.write(root / path("a", "aria01_214-1"), frames=18, height=32, width=32)
     catalog = made(root)
     assert not [s for s in catalog.segments if s.recording == "egoexo4d/a/ego" and s.start_s > 0.6]
-    assert "left out: 1 segments outside their video (egoexo4d/a/ego at 0.62 s)" in catalog.notes
+    assert "left out: 1 spans outside their video (egoexo4d/a/ego at 0.62 s)" in catalog.notes
 
 
 def test_known_offsets_move_a_view_and_its_labels(root: Path) -> None:
