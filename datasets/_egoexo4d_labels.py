@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from crossview.datasets.catalog import Recording, Segment
+from crossview.datasets.catalog.annotations import Spans
+from crossview.datasets.catalog.classes import distinct
+from crossview.datasets.catalog.found import dropped
 from crossview.datasets.catalog.listing import Problems, table, whole_number
 from crossview.datasets.catalog.records import AGAIN, an_object, json_file, optional, value
 from crossview.errors import UserError
@@ -31,6 +33,7 @@ class Annotations:
     def __init__(self, root: Path, takes: set[str]) -> None:
         self.folder, self.takes = root / "annotations", takes
         self.left_out: dict[str, list[str]] = {}
+        self.cut = Spans()
         self.spans: dict[str, list[Span]] = {}
         """By take_uid."""
         self.classes: dict[str, tuple[str, ...]] = {}
@@ -42,13 +45,15 @@ class Annotations:
 
     def segments(self, uid: str, recording: Recording) -> Iterator[Segment]:
         """A take's spans on the clock of one of its recordings, cut at its end."""
-        length_s = recording.num_frames / recording.fps
+        late_s = recording.start_offset_s
         for span in self.spans.get(uid, ()):
-            start_s, end_s = span.start_s - recording.start_offset_s, span.end_s - recording.start_offset_s
-            if start_s < length_s and end_s > 0:
-                yield Segment(recording.id, max(0.0, start_s), min(end_s, length_s), span.kind, span.label)
-            else:
-                self._leave_out("segments outside their video", f"{recording.id} at {span.start_s:g} s")
+            case = f"{recording.id} at {span.start_s:g} s"
+            if times := self.cut.within(recording, span.start_s - late_s, span.end_s - late_s, case):
+                yield Segment(recording.id, *times, span.kind, span.label)
+
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what is left out, of which segments only after `segments`."""
+        return (*dropped(self.left_out), *self.cut.notes())
 
     def _takes(self) -> dict[str, str]:
         file = self.folder / "splits.json"
@@ -100,7 +105,7 @@ class Annotations:
                         known[whole_number(key)] = value(words, key, str, f"{file}, vocabulary")
                     except UserError as error:
                         raise UserError(f"{file}, vocabulary: {error}") from error
-        names = dict(zip(sorted(known), _unique([(known[n], f"step {n}") for n in sorted(known)]), strict=True))
+        names = dict(zip(sorted(known), distinct([(known[n], f"step {n}") for n in sorted(known)]), strict=True))
         for file, found in annotated:
             takes = value(found, "annotations", dict, str(file))
             for uid in takes:
@@ -175,16 +180,4 @@ def _label_mapping(file: Path) -> tuple[str, ...]:
         problems.add(f"{file}: its {len(found)} label_ids do not count from 0 without a gap; {AGAIN}")
     problems.refuse()
     rows = [found[number] for number in sorted(found)]
-    return _unique([(row["step_name"], row.get("scenario_name", ""), f"label_id {row['label_id']}") for row in rows])
-
-
-def _unique(names: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """The first of each entry's words, with the following ones in brackets as long as another entry has the same."""
-    made = [words[0] for words in names]
-    for place in range(1, max(map(len, names), default=0)):
-        counts = Counter(made)
-        made = [
-            f"{m} ({words[place]})" if counts[m] > 1 and words[place] else m
-            for m, words in zip(made, names, strict=True)
-        ]
-    return tuple(made)
+    return distinct([(row["step_name"], row.get("scenario_name", ""), f"label_id {row['label_id']}") for row in rows])

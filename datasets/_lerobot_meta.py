@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from crossview.datasets.catalog import Perspective
-from crossview.datasets.catalog.listing import Problems
+from crossview.datasets.catalog.listing import Problems, leads_out
 from crossview.datasets.catalog.records import (
     AGAIN,
     Rows,
@@ -90,7 +90,7 @@ class Info:
             raise UserError(f"{self.file}: fps is {self.fps:g}; it must be above 0: correct it")
         known = {"chunk_index", "file_index"} if self.packed else {"episode_chunk", "episode_index"}
         bare = re.sub(rf"\{{(video_key|({'|'.join(sorted(known))})(:0?\d{{1,2}}d)?)\}}", "", self._video)
-        if re.search(r"[{}]", bare) or PurePosixPath(bare).is_absolute() or ".." in PurePosixPath(bare).parts:
+        if re.search(r"[{}]", bare) or leads_out(bare):
             raise UserError(
                 f"{self.file}: video_path is {self._video!r}; it must be a path below the root with {{video_key}} and "
                 f"the numbers {' and '.join(sorted(known))}, such as {{{min(known)}:03d}}: correct it"

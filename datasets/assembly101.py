@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from crossview.datasets.catalog import Catalog, Quarantined, Recording, Segment
+from crossview.datasets.catalog.annotations import Spans
 from crossview.datasets.catalog.class_lists import as_classes, class_lists
-from crossview.datasets.catalog.found import content, coverage, dropped, files_under, named, named_files
+from crossview.datasets.catalog.found import content, coverage, dropped, files_under, named, named_files, one_each
 from crossview.datasets.catalog.listing import Problems, cells, text_lines, whole_number
 from crossview.datasets.catalog.probing import Prober, Tick
 from crossview.datasets.catalog.protocols import DEFAULT
 from crossview.datasets.features.frame_lmdb import FrameLmdb
-from crossview.datasets.features.packing import Job, pack, packed_shape
+from crossview.datasets.features.packing import Job, feature_columns, pack, packed_shape
 from crossview.errors import UserError
 
 PROTOCOLS = (DEFAULT,)
@@ -86,7 +87,9 @@ class Annotations:
     """Coarse sequences per split: a recording has one of assembly and one of disassembly, or one of them."""
     videos: dict[str, None] = field(default_factory=dict)
     """RECORDING/CAMERA of all videos of these sequences."""
-    left_out: dict[str, list[str]] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+    """File and line of segments that end before they begin."""
+    cut: Spans = field(default_factory=Spans)
 
 
 def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
@@ -115,9 +118,7 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
                 reason = f"{root / path}: it is no whole array of features; remove it and pack it again"
                 quarantined += (Quarantined(path, reason),)
             else:
-                facts[path] = {
-                    "kind": "features", "fps": float(FPS), "num_frames": shape[0], "height_px": 0, "width_px": 0,
-                }  # fmt: skip
+                facts[path] = feature_columns(shape, FPS)
     recordings = [_recording(key, path, facts[path]) for key, path in files.items() if path in facts]
     segments = tuple(
         segment
@@ -145,27 +146,20 @@ def _videos(root: Path) -> tuple[dict[str, str], tuple[Quarantined, ...]]:
 
 def _in_order(root: Path, paths: Sequence[str], option: str) -> dict[str, str]:
     """Paths by RECORDING/CAMERA; raises UserError where a recording has two files of one view, or there is none."""
-    problems = Problems()
     spelled = {camera.lower(): camera for camera in SLOTS}
-    found: dict[tuple[str, str], tuple[str, str]] = {}
-    for path in paths:
-        file = root.absolute() / path
-        recording, camera = file.parent.name, spelled[file.stem.lower()]
-        if not RECORDING.fullmatch(recording):
-            continue
-        known, _ = found.setdefault((recording, SLOTS[camera]), (path, camera))
-        if known != path:
-            problems.add(
-                f"{root / path}: {known} is view {SLOTS[camera]} of this recording too, which has one headset and one "
-                "file per camera; remove one of them"
-            )
-    problems.refuse()
+    placed = {path: root.absolute() / path for path in paths}
+    places = [
+        (path, (file.parent.name, SLOTS[spelled[file.stem.lower()]]))
+        for path, file in placed.items()
+        if RECORDING.fullmatch(file.parent.name)
+    ]
+    found = one_each(root, places, "view of a recording, which has one headset and one file per camera")
     if not found:
         raise UserError(
             f"{root}: {named(paths)}: none is in a folder that is named as a recording, "
             f"nusar-2021_action_both_...; pass the folder of the recordings' folders as {option}"
         )
-    return {f"{recording}/{camera}": path for (recording, _), (path, camera) in sorted(found.items())}
+    return {f"{key[0]}/{spelled[placed[path].stem.lower()]}": path for key, path in sorted(found.items())}
 
 
 def _features(options: Options, tick: Tick | None) -> tuple[dict[str, str], tuple[Quarantined, ...]]:
@@ -217,18 +211,10 @@ def _recording(key: str, path: str, facts: dict[str, Any]) -> Recording:
 
 def _segments(annotations: Annotations, recording: Recording, key: str) -> Iterator[Segment]:
     """Of one recording, cut at the end of its file, which may be truncated."""
-    end_s = recording.num_frames / recording.fps
     for span in (*annotations.coarse.get(recording.scene, ()), *annotations.fine.get(key, ())):
-        first_s, stop_s = max(0, span.first - 1) / FPS, min((span.stop - 1) / FPS, end_s)
-        if first_s >= stop_s:
-            _leave_out(annotations, "segments after the end of their file", f"{recording.id} at {first_s:.2f} s")
-            continue
-        for kind, label in span.labels:
-            yield Segment(recording.id, first_s, stop_s, kind, label)
-
-
-def _leave_out(annotations: Annotations, reason: str, case: str) -> None:
-    annotations.left_out.setdefault(reason, []).append(case)
+        start_s, end_s = (span.first - 1) / FPS, (span.stop - 1) / FPS
+        if times := annotations.cut.within(recording, start_s, end_s, f"{recording.id} at {start_s:.2f} s"):
+            yield from (Segment(recording.id, *times, kind, label) for kind, label in span.labels)
 
 
 def _notes(
@@ -244,7 +230,8 @@ def _notes(
     said.append(f"segments: {', '.join(f'{kind} {count:,}' for kind, count in sorted(kinds.items())) or 'none'}")
     if without:
         said.append(f"without a split: {len(without)} recordings ({named(without)})")
-    return (*said, *dropped(annotations.left_out))
+    left_out = {"segments that end before they begin": annotations.left_out}
+    return (*said, *dropped(left_out), *annotations.cut.notes())
 
 
 def read_annotations(folder: Path, labels: Sequence[Label]) -> Annotations:
@@ -273,7 +260,7 @@ def _read_coarse(folder: Path, labels: Sequence[Label], found: Annotations, prob
     for split in SPLITS:
         for part in ("assembly", "disassembly"):
             file = folder / "coarse_splits" / f"{split}_coarse_{part}.txt"
-            for number, line in _lines(file):
+            for number, line in text_lines(file):
                 name = line.split("\t")[0].strip()  # an empty field, and further ones of any number, follow
                 recording = name.removeprefix(f"{part}_").removesuffix(".txt")
                 if name != f"{part}_{recording}.txt" or not RECORDING.fullmatch(recording):
@@ -289,12 +276,6 @@ def _read_coarse(folder: Path, labels: Sequence[Label], found: Annotations, prob
             video = line.strip().partition("assembly_")[2].removesuffix(".mp4")
             if _video(video, f"{views}, line {number}", problems):
                 found.videos[video] = None
-
-
-def _lines(file: Path) -> list[tuple[int, str]]:
-    if not file.is_file():
-        raise UserError(f"{file}: the file is missing; get the annotations again, whole")
-    return text_lines(file)
 
 
 def _video(video: str, place: str, problems: Problems) -> bool:
@@ -339,7 +320,7 @@ def _span(
         problems.add(f"{place}: {error}")
         return None
     if span.stop <= span.first:
-        _leave_out(found, "segments that end before they begin", place)
+        found.left_out.append(place)
         return None
     return span
 
@@ -354,24 +335,24 @@ def _read_fine(folder: Path, kinds: Sequence[Label], found: Annotations, problem
         if not file.is_file():
             continue
         (first, header), *lines = text_lines(file) or [(1, "")]
-        columns = {name.lower(): k for k, name in enumerate(cells(file, first, header, ","))}
-        if lacking := [name for name in ("video", "start_frame", "end_frame") if name not in columns]:
+        places = {name.lower(): k for k, name in enumerate(cells(file, first, header, ","))}
+        if lacking := [name for name in ("video", "start_frame", "end_frame") if name not in places]:
             raise UserError(f"{file}, line {first}: column {lacking[0]!r} is missing; get the annotations again")
-        labelled = [kind for kind in kinds if f"{kind}_id" in columns]
+        labelled = [kind for kind in kinds if f"{kind}_id" in places]
         for number, line in lines:
             values = cells(file, number, line, ",") if '"' in line else line.split(",")
             place = f"{file}, line {number}"
-            if len(values) != len(columns):
-                problems.add(f"{place}: it has {len(values)} values for {len(columns)} columns; correct the line")
+            if len(values) != len(places):
+                problems.add(f"{place}: it has {len(values)} values for {len(places)} columns; correct the line")
                 continue
-            video = values[columns["video"]].strip().removesuffix(".mp4")
+            video = values[places["video"]].strip().removesuffix(".mp4")
             if not _video(video, place, problems):
                 continue
             _join(found, video.partition("/")[0], split, place, problems)
             if not labelled:
                 continue
             try:
-                texts = [(kind, values[columns[f"{kind}_id"]].strip()) for kind in labelled]
+                texts = [(kind, values[places[f"{kind}_id"]].strip()) for kind in labelled]
                 labels = tuple((kind, names[kind][int(text)]) for kind, text in texts)
             except (KeyError, ValueError):
                 said = ", ".join(f"{kind} {text}" for kind, text in texts)
@@ -379,8 +360,8 @@ def _read_fine(folder: Path, kinds: Sequence[Label], found: Annotations, problem
                 continue
             span = _span(
                 place,
-                values[columns["start_frame"]].strip(),
-                values[columns["end_frame"]].strip(),
+                values[places["start_frame"]].strip(),
+                values[places["end_frame"]].strip(),
                 labels,
                 found,
                 problems,

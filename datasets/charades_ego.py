@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from crossview.datasets.catalog import Catalog, Recording, Segment, one_protocol
 from crossview.datasets.catalog.annotations import Spans, folder_with
-from crossview.datasets.catalog.found import coverage, dropped, named
+from crossview.datasets.catalog.found import content, coverage, dropped
 from crossview.datasets.catalog.listing import Problems, Row, one_of, relative_path, seconds, table, text_lines
 from crossview.datasets.catalog.probing import Prober
 from crossview.datasets.catalog.protocols import DEFAULT
@@ -117,7 +117,7 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
         for interval in video.intervals:
             label = listing.classes[interval.number]
             case = f"{video.line}: {name} {label[:4]} {interval.start_s:.2f} {interval.end_s:.2f}"
-            if span := spans.within(info, interval.start_s, interval.end_s, case):
+            if span := spans.within(recording, interval.start_s, interval.end_s, case):
                 segments.append(Segment(recording.id, *span, "action", label))
     pairs = [video.pair for video in listing.videos.values() if video.ego and video.pair in listing.videos]
     here = [pair for pair in pairs if pair in found and f"{pair}EGO" in found]
@@ -249,10 +249,9 @@ def _on_disk(options: Options, listing: Listing) -> dict[str, str]:
         if any(name in listing.videos for name in found):
             return {name: path.relative_to(root).as_posix() for name, path in found.items()}
     looked = f"{next(iter(listing.videos), 'ABCDE')}.mp4"
-    here = named([path.name for path in sorted(root.iterdir())])
     raise UserError(
         f"{root}: no video of the annotations is in {', '.join(tried)}; looked for files such as {looked}, and folders "
-        f"of frames; it holds {here}: pass the folder that holds them as --root, or unpack the archives"
+        f"of frames; {content(root)}: pass the folder that holds them as --root, or unpack the archives"
     )
 
 

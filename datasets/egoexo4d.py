@@ -7,22 +7,22 @@ proficiency (the demonstrator's). Segments: keystep (the benchmark's), step (all
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 from crossview.datasets._egoexo4d_labels import Annotations
-from crossview.datasets.catalog import Catalog, Perspective, Quarantined, Recording
+from crossview.datasets.catalog import Catalog, Perspective, Quarantined, Recording, Segment
 from crossview.datasets.catalog.classes import natural_order
-from crossview.datasets.catalog.found import coverage, dropped, named
-from crossview.datasets.catalog.listing import Problems, exists, seconds, table
+from crossview.datasets.catalog.found import coverage, named
+from crossview.datasets.catalog.listing import Problems, exists, leads_out, seconds, table
 from crossview.datasets.catalog.probing import Prober
+from crossview.datasets.catalog.protocols import protocols_of
 from crossview.datasets.catalog.records import AGAIN, an_object, json_file, optional, value
-from crossview.datasets.catalog.tensor_file import repacked
+from crossview.datasets.features.arrays import ArrayFile, pack_files, shapes_of
+from crossview.datasets.features.packing import feature_columns
 from crossview.errors import UserError
 
 PROTOCOLS = ("takes", "keystep", "proficiency")
@@ -47,13 +47,13 @@ class Options:
     offsets: Path | None = None
     """Table take_name,view,start_offset_s: what is added to a view's times where it is known to run late or early."""
     features: Literal["omnivore_video", "maws_clip_2b"] | None = None
-    """Read these features in place of the videos."""
-    repacked: Path | None = None
-    """Folder that features are repacked into, as one float16 array per view; what is there already is kept."""
+    """Read these features, in ROOT/features, in place of the videos."""
+    packed: Path | None = None
+    """Folder for the packed features, one float16 array per view; what is packed already is left."""
 
     def __post_init__(self) -> None:
-        if (self.features is None) != (self.repacked is None):
-            raise UserError("--features and --repacked go together: which features, and the folder to repack them into")
+        if (self.features is None) != (self.packed is None):
+            raise UserError("--features and --packed go together: which features, and the folder to pack them into")
 
 
 class Video(NamedTuple):
@@ -90,29 +90,28 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
     offsets = _offsets(options, takes)
     listed = {video.path: (take, video) for take in takes for video in take.videos}
     found, broken = (_features if options.features else _videos)(options, listed, tester)
-    recordings, segments, splits = [], [], {name: {} for name in PROTOCOLS}  # type: ignore[var-annotated]
-    for path, (file, columns) in found.items():
+    recordings: list[Recording] = []
+    segments: list[Segment] = []
+    for path, (file, facts) in found.items():
         take, video = listed[path]
         late_s = offsets.get((take.name, video.view), 0.0) + (FEATURES[options.features][1] if options.features else 0)
         recording = Recording(
             dataset="egoexo4d", scene=take.name, view=video.view, perspective=video.perspective, subject=take.subject,
-            action=take.action, path=file, start_offset_s=late_s, **columns,
+            action=take.action, path=file, start_offset_s=late_s, **facts,
         )  # fmt: skip
         recordings.append(recording)
         segments += marks.segments(take.uid, recording)
-        for name, of in marks.splits.items():
-            if take.uid in of:
-                splits[name][recording.id] = of[take.uid]
+    uids = {take.name: take.uid for take in takes}
     several = [
         take.name for take in takes if sum(v.view.startswith("ego") for v in take.videos) > 1 + len(options.streams)
     ]
     counts = Counter(marks.splits["takes"].get(take.uid, "in no split") for take in takes)
     return Catalog(
-        options.repacked or root,
+        options.packed or root,
         tuple(recordings),
         tuple(segments),
         quarantined=broken,
-        protocols={name: of for name, of in splits.items() if of},
+        protocols=protocols_of(PROTOCOLS, recordings, lambda r, name: marks.splits[name].get(uids[r.scene])),
         classes={"action": natural_order(take.action for take in takes if take.action), **marks.classes},
         notes=(
             f"takes.json lists {len(takes):,} takes, of 5,035 in V2: "
@@ -122,7 +121,7 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
             coverage("features" if options.features else "videos", list(listed), found),
             *([f"videos without a path in takes.json: {nulls:,}"] if nulls else []),
             *([f"takes with several ego cameras: {len(several):,} ({named(several)})"] if several else []),
-            *dropped(marks.left_out),
+            *marks.notes(),
         ),
     )
 
@@ -150,37 +149,24 @@ def _videos(options: Options, listed: Listed, prober: Prober) -> tuple[Found, tu
 
 
 def _features(options: Options, listed: Listed, prober: Prober) -> tuple[Found, tuple[Quarantined, ...]]:
-    """The features that are here, repacked."""
-    name, out = options.features or "", options.repacked or Path()
-    folders = (options.root / "features" / name, options.root / "features")
-    sources = {path: next((f / f"{v.features}.pt" for f in folders if (f / f"{v.features}.pt").is_file()), None)
-               for path, (_, v) in listed.items()}  # fmt: skip
-    here = {path: source for path, source in sources.items() if source}
+    """The features that are here, packed."""
+    name, packed = options.features or "", options.packed or Path()
+    here: dict[str, str] = {}
+    for path, (_, video) in listed.items():
+        either = (f"features/{name}/{video.features}.pt", f"features/{video.features}.pt")
+        if file := next((file for file in either if exists(options.root / file)), None):
+            here[path] = file
     if not here:
         first = next((video.features for _, video in listed.values()), "TAKE_CAMERA_STREAM")
         raise UserError(
-            f"{folders[0]}: no file of features is here, such as {first}.pt; download --parts features/{name}"
+            f"{options.root / 'features' / name}: no file of features is here, such as {first}.pt; download --parts "
+            f"features/{name}"
         )
-
-    def attempt(source: Path) -> dict[str, Any] | str:
-        try:
-            frames = repacked(source, out / f"{source.stem}.npy")[0]
-        except UserError as error:
-            return str(error)
-        shape = {"fps": FEATURES[name][0], "num_frames": frames, "height_px": 1, "width_px": 1}
-        return {"kind": "features", **shape}
-
-    found: Found = {}
-    broken = []
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for done, (path, outcome) in enumerate(zip(here, pool.map(attempt, here.values()), strict=True), 1):
-            if isinstance(outcome, str):
-                broken.append(Quarantined(f"{here[path].stem}.npy", outcome))
-            else:
-                found[path] = (f"{here[path].stem}.npy", outcome)
-            if prober.tick:
-                prober.tick(done, len(here))
-    return found, tuple(broken)
+    files = {file: ArrayFile(options.root / file) for file in here.values()}
+    shapes, broken = shapes_of(files, packed)
+    places, unpacked = pack_files(files, shapes, packed, prober.tick)
+    found = {p: (places[f], feature_columns(shapes[f], FEATURES[name][0])) for p, f in here.items() if f in places}
+    return found, tuple(Quarantined(file, reason) for file, reason in (broken | unpacked).items())
 
 
 def _offsets(options: Options, takes: Sequence[Take]) -> dict[tuple[str, str], float]:
@@ -256,9 +242,7 @@ def _take(facts: dict[str, Any], where: str, streams: Sequence[str]) -> tuple[Ta
                 nulls += 1
             elif stream in ("rgb", "0", *streams):
                 paths[camera, stream] = (place / path).as_posix()
-    outside = [
-        p for p in paths.values() if PurePosixPath(p).is_absolute() or ".." in PurePosixPath(p).parts or "\0" in p
-    ]
+    outside = [path for path in paths.values() if leads_out(path) or "\0" in path]
     if outside or "/" in name:
         raise UserError(f"{where}: {(outside or [name])[0]!r} leads out of the root; {AGAIN}")
     egos = [c for c in dict.fromkeys(c for c, _ in paths) if worn.get(c, "aria" in c.lower())]

@@ -8,18 +8,19 @@ frames_rgb_flow/rgb/train/P01/P01_01. The CSV files of its annotations are in RO
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from crossview.datasets.catalog import Catalog, Recording, Segment
 from crossview.datasets.catalog.annotations import Spans, folder_with
-from crossview.datasets.catalog.found import coverage, dropped, named
+from crossview.datasets.catalog.class_lists import numbered
+from crossview.datasets.catalog.classes import distinct
+from crossview.datasets.catalog.found import content, coverage, dropped, named, one_each
 from crossview.datasets.catalog.listing import Problems, one_of, table, text_lines, whole_number
 from crossview.datasets.catalog.probing import Prober
-from crossview.datasets.catalog.protocols import Protocols
+from crossview.datasets.catalog.protocols import protocols_of
 from crossview.datasets.video.image_folder import Images
 from crossview.errors import UserError
 
@@ -134,7 +135,7 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
             f"but {named(list(on_disk))}; pass another --release, or the folder that holds them as --root"
         )
     infos, unreadable = (prober or Prober()).probe(root, found.values(), frames)
-    actions = _unique([f"{verb} {noun}" for verb in listing.verbs for noun in listing.nouns])
+    actions = _distinct(f"{verb} {noun}" for verb in listing.verbs for noun in listing.nouns)
     recordings, segments, cut = [], [], Spans()
     for video, path in found.items():
         if path not in infos:
@@ -147,22 +148,19 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
         for span in listing.spans[video]:
             if span.verb is None or span.noun is None:
                 continue
-            if times := cut.within(infos[path], span.start_s, span.end_s, span.line):
+            if times := cut.within(recording, span.start_s, span.end_s, span.line):
                 action = actions[span.verb * len(listing.nouns) + span.noun]
                 for kind, label in (
                     ("verb", listing.verbs[span.verb]), ("noun", listing.nouns[span.noun]), ("action", action),
                 ):  # fmt: skip
                     segments.append(Segment(recording.id, *times, kind, label))
     of = {"recognition": listing.splits} | challenges
-    protocols: Protocols = {
-        name: {r.id: of[name][r.scene] for r in recordings if r.scene in of[name]} for name in PROTOCOLS if name in of
-    }
     return Catalog(
         root,
         tuple(recordings),
         tuple(segments),
         quarantined=unreadable,
-        protocols={name: members for name, members in protocols.items() if members},
+        protocols=protocols_of(of, recordings, lambda r, name: of[name].get(r.scene)),
         classes={"verb": listing.verbs, "noun": listing.nouns, "action": actions},
         notes=(*listing.notes, coverage("videos", list(listing.splits), list(on_disk)), *cut.notes()),
     )
@@ -247,24 +245,16 @@ def _classes(
     if file is None:
         raise UserError(f"{folder / names[0]}: the list of classes is missing; put it beside the other annotations")
     problems = Problems()
-    keys: dict[int, str] = {}
-    for row in table(file, columns, others, problems):
-        number, key = (row.values[column] for column in columns)
-        try:
-            if keys.setdefault(whole_number(number), key) != key or not key:
-                raise UserError(f"{number} has the names {keys[int(number)]!r} and {key!r}; give each class one")
-        except UserError as error:
-            problems.add(f"{file}, line {row.number}, column {columns[0]!r}: {error}")
+    keys = numbered(file, table(file, columns, others, problems), columns, problems)
     problems.refuse()
     if missing := [str(number) for number in range(count) if number not in keys]:
         raise UserError(f"{file}: {len(missing)} of the {count} classes are missing ({named(missing)}); restore it")
-    return _unique([keys[number] for number in range(count)])
+    return _distinct(keys[number] for number in range(count))
 
 
-def _unique(names: Sequence[str]) -> tuple[str, ...]:
+def _distinct(names: Iterable[str]) -> tuple[str, ...]:
     """Names with their number behind those that occur more than once."""
-    counts = Counter(names)
-    return tuple(name if counts[name] == 1 else f"{name} ({number})" for number, name in enumerate(names))
+    return distinct([(name, str(number)) for number, name in enumerate(names)])
 
 
 def _hold_out(file: Path, release: str, listing: Listing) -> None:
@@ -314,11 +304,11 @@ def _on_disk(options: Options) -> tuple[dict[str, str], dict[str, Images]]:
     first, second = (files, folders) if options.prefer == "videos" else (folders, files)
     if not first and not second:
         archives = [path for tree in TREES["frames"] for path in _below(root, f"{tree}/*.tar")]
-        here = named(archives) + " (unpack each into a folder of its name)" if archives else \
-            named([path.name for path in sorted(root.iterdir())])  # fmt: skip
+        unpack = f"it holds {named(archives)} (unpack each into a folder of its name)"
+        here = unpack if archives else content(root)
         raise UserError(
             f"{root}: no video is there; looked for P01/videos/P01_01.MP4, P01/rgb_frames/P01_01, "
-            f"videos/train/P01/P01_01.MP4 and frames_rgb_flow/rgb/train/P01/P01_01; it holds {here}: pass "
+            f"videos/train/P01/P01_01.MP4 and frames_rgb_flow/rgb/train/P01/P01_01; {here}: pass "
             "EPIC-KITCHENS or the folder that holds it as --root"
         )
     rates = {path: Images(60 if len(video) == 6 else 50, 1) for video, path in folders.items()}
@@ -333,16 +323,11 @@ def _below(root: Path, pattern: str) -> Iterator[str]:
 
 def _named(root: Path, trees: Collection[str], folders: bool) -> dict[str, str]:
     """Paths of files NAME.MP4, or of folders NAME, by the video's name."""
-    found: dict[str, str] = {}
+    found: list[tuple[str, str]] = []
     for tree in trees:
         for path in _below(root, f"{tree}/P*"):
-            name = path.rpartition("/")[2]
-            stem, _, ending = name.partition(".")
-            if not VIDEO.fullmatch(stem) or ending.lower() != ("" if folders else "mp4"):
-                continue
-            if folders != (root / path).is_dir():
-                continue
-            if stem in found:
-                raise UserError(f"{root / path}: {found[stem]} is the same video; remove one of them")
-            found[stem] = path
-    return found
+            stem, _, ending = path.rpartition("/")[2].partition(".")
+            plain = VIDEO.fullmatch(stem) and ending.lower() == ("" if folders else "mp4")
+            if plain and folders == (root / path).is_dir():
+                found.append((path, stem))
+    return one_each(root, found, "video")

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from crossview.datasets.catalog import Catalog, Recording
-from crossview.datasets.catalog.found import dropped, named_files
+from crossview.datasets.catalog.found import dropped, named_files, one_each
 from crossview.datasets.catalog.listing import Problems, text_lines
 from crossview.datasets.catalog.probing import Prober
+from crossview.datasets.catalog.protocols import protocols_of
 from crossview.errors import UserError
 
 PROTOCOLS = ("xsub", "xview")
@@ -75,11 +76,7 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
         )
         for path, info in infos.items()
     )  # fmt: skip
-    protocols = {
-        name: {r.id: split_of(samples[r.path], name, subjects, options.test_cameras) for r in recordings}
-        for name in PROTOCOLS
-        if name == "xsub" or options.test_cameras
-    }
+    protocols = PROTOCOLS if options.test_cameras else ("xsub",)
     if not options.test_subjects:
         notes += (
             "xsub: it tests on subjects divisible by 3, which may not be the official list; give that as "
@@ -89,7 +86,9 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
         options.root,
         recordings,
         quarantined=unreadable,
-        protocols=protocols,
+        protocols=protocols_of(
+            protocols, recordings, lambda r, name: split_of(samples[r.path], name, subjects, options.test_cameras)
+        ),
         classes={"action": ACTIONS},
         notes=notes,
     )
@@ -108,15 +107,16 @@ def split_of(
 
 def samples_under(root: Path) -> tuple[dict[str, Sample], tuple[str, ...]]:
     """Samples by path, in the order of their names, and what is to be said of them; raises UserError as `catalog`."""
-    problems, left_out = Problems(), dict[str, list[str]]()
-    first: dict[Sample, str] = {}
-    for path, match in named_files(root, NAME, "ETRI-Activity3D's videos are, such as A001_P001_G001_C001.mp4").items():
-        sample = Sample(*map(int, match.groups()))
-        if not (1 <= sample.action <= 55 and sample.subject in SUBJECTS and sample.camera in CAMERAS):
-            left_out.setdefault("videos of other actions, subjects or cameras than the dataset's", []).append(path)
-        elif first.setdefault(sample, path) != path:
-            problems.add(f"{root / path}: {first[sample]} is the same sample; remove one of them")
-    problems.refuse()
+    found = named_files(root, NAME, "ETRI-Activity3D's videos are, such as A001_P001_G001_C001.mp4")
+    samples = {path: Sample(*map(int, match.groups())) for path, match in found.items()}
+    known = {
+        path: sample
+        for path, sample in samples.items()
+        if 1 <= sample.action <= 55 and sample.subject in SUBJECTS and sample.camera in CAMERAS
+    }
+    first = one_each(root, known.items(), "sample")
+    other = [path for path in samples if path not in known]
+    left_out = {"videos of other actions, subjects or cameras than the dataset's": other}
     if not first:
         raise UserError(
             f"{root}: its videos are of other actions, subjects or cameras than 1 to 55, 1 to 100 and 1 to 8; pass the "

@@ -7,7 +7,6 @@ first_frame and num_frames, or start_s and end_s; for folders of images fps and 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,16 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from crossview import storage
-from crossview.datasets.catalog import Catalog, Kind, Quarantined, Recording, one_protocol
+from crossview.datasets.catalog import Catalog, Quarantined, Recording, one_protocol
 from crossview.datasets.catalog.frame_labels import check_length
 from crossview.datasets.catalog.probing import Prober
 from crossview.datasets.catalog.protocols import DEFAULT
 from crossview.datasets.catalog.recording_lines import Line, read_lines
-from crossview.datasets.features.arrays import ArrayFile
-from crossview.datasets.features.packing import Job, Tick, pack, packed_shape
+from crossview.datasets.features.arrays import ArrayFile, pack_files, shapes_of
+from crossview.datasets.features.packing import Tick, feature_columns, packed_shape
 from crossview.datasets.video.frame_index import cached_index
-from crossview.datasets.video.frames import UnreadableVideo
 from crossview.datasets.video.indexing import VideoInfo
 from crossview.errors import UserError
 
@@ -88,6 +85,45 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
             quarantined.append(Quarantined(path, f"{csv_file}, line {line.number}, column {column!r}: {error}"))
             continue
         members.append((recording, line.values["split"]))
+    return _catalog(root, members, phases, quarantined)
+
+
+def _of_features(options: Options, lines: Sequence[Line], tick: Tick | None) -> Catalog:
+    """The catalog of features: of the files themselves where all can be mapped, else of packed copies of all."""
+    files = {line.values["path"]: ArrayFile(options.root / line.values["path"], options.key) for line in lines}
+    shapes, broken = shapes_of(files, options.csv)
+    root, places = options.root, {path: path for path in shapes}
+    if other := next((path for path in shapes if packed_shape(root / path) is None), None):
+        if options.packed is None or options.packed.resolve() == root.resolve():
+            raise UserError(
+                f"--packed is {options.packed}; {root / other} is no contiguous float16 .npy file, which training maps "
+                "into memory: name another folder than the root for packed copies"
+            )
+        root = options.packed
+        places, unpacked = pack_files(files, shapes, root, tick)
+        broken |= unpacked
+    members: list[tuple[Recording, str]] = []
+    phases = {}
+    for line in lines:
+        path = line.values["path"]
+        if path in broken:
+            continue
+        recording = _made(options.csv, line, places[path], feature_columns(shapes[path], line.features_fps or 0))
+        if line.labels is not None:
+            try:
+                check_length(line.labels, recording.num_frames, str(options.root / line.values["labels"]), path)
+            except UserError as error:
+                broken[path] = f"{options.csv}, line {line.number}, column 'labels': {error}"
+                continue
+            phases[recording.id] = line.labels
+        members.append((recording, line.values["split"]))
+    quarantined = [Quarantined(path, reason) for path, reason in broken.items()]
+    return _catalog(root, members, phases, quarantined)
+
+
+def _catalog(
+    root: Path, members: list[tuple[Recording, str]], phases: dict[str, np.ndarray], quarantined: list[Quarantined]
+) -> Catalog:
     return Catalog(
         root,
         tuple(recording for recording, _ in members),
@@ -97,101 +133,23 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
     )
 
 
-def _of_features(options: Options, lines: Sequence[Line], tick: Tick | None) -> Catalog:
-    """The catalog of features: of the files themselves where all can be mapped, else of packed copies of all."""
-    broken: dict[str, str] = {}
-    shapes = _shapes(options, lines, broken)
-    root, places = _places(options, shapes, broken, tick)
-    members: list[tuple[Recording, str]] = []
-    phases = {}
-    for line in lines:
-        path = line.values["path"]
-        if path in broken:
-            continue
-        facts = {"fps": line.features_fps, "num_frames": shapes[path][0], "height_px": 0, "width_px": 0}
-        recording = _made(options.csv, line, places[path], "features", facts)
-        if line.labels is not None:
-            try:
-                check_length(line.labels, recording.num_frames, str(options.root / line.values["labels"]), path)
-            except UserError as error:
-                broken[path] = f"{options.csv}, line {line.number}, column 'labels': {error}"
-                continue
-            phases[recording.id] = line.labels
-        members.append((recording, line.values["split"]))
-    return Catalog(
-        root,
-        tuple(recording for recording, _ in members),
-        frame_labels={"phase": phases} if phases else {},
-        quarantined=tuple(Quarantined(path, reason) for path, reason in broken.items()),
-        protocols=one_protocol(members),
-    )
-
-
-def _shapes(options: Options, lines: Sequence[Line], broken: dict[str, str]) -> dict[str, tuple[int, ...]]:
-    """By path; files without one are added to `broken`. Raises UserError where frames differ in their shape."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    of_frames: dict[tuple[int, ...], str] = {}
-    for path in dict.fromkeys(line.values["path"] for line in lines):
-        try:
-            shapes[path] = ArrayFile(options.root / path, options.key).shape()
-        except UnreadableVideo as error:
-            broken[path] = str(error)
-            continue
-        _, *tokens, width = shapes[path]
-        of_frames.setdefault((*(tokens or [1]), width), path)
-    if len(of_frames) > 1:
-        said = ", ".join(f"{tokens} x {width} in {path}" for (tokens, width), path in of_frames.items())
-        raise UserError(
-            f"{options.csv}: frames have features of several shapes (tokens x width): {said}; list each in a file of "
-            "its own"
-        )
-    return shapes
-
-
-def _places(
-    options: Options, shapes: dict[str, tuple[int, ...]], broken: dict[str, str], tick: Tick | None
-) -> tuple[Path, dict[str, str]]:
-    """The catalog's root, and by path where under it the features are; what cannot be packed is added to `broken`."""
-    root, packed = options.root, options.packed
-    other = next((path for path in shapes if packed_shape(root / path) is None), None)
-    if other is None:
-        return root, {path: path for path in shapes}
-    if packed is None or packed.resolve() == root.resolve():
-        raise UserError(
-            f"--packed is {packed}; {root / other} is no contiguous float16 .npy file, which training maps into "
-            "memory: name another folder than the root for packed copies"
-        )
-    places = {path: f"{path}-{_state(root / path, options.key)}.npy" for path in shapes}
-    jobs = [
-        Job(packed / places[path], str(root / path), shape, ArrayFile(root / path, options.key).parts)
-        for path, shape in shapes.items()
-    ]
-    reasons = pack(jobs, tick)
-    broken |= {path: reasons[packed / place] for path, place in places.items() if packed / place in reasons}
-    return packed, places
-
-
-def _state(file: Path, key: str | None) -> str:
-    """Another text once the file is another, so that no copy of an earlier one is taken for its own."""
-    return hashlib.blake2b(f"{storage.state(file)} {key}".encode(), digest_size=5).hexdigest()
-
-
-def _made(csv_file: Path, line: Line, path: str, kind: Kind, facts: dict[str, Any]) -> Recording:
+def _made(csv_file: Path, line: Line, path: str, facts: dict[str, Any]) -> Recording:
     values = line.values
     return Recording(
         dataset=csv_file.stem, scene=values["scene"], view=values["view"],
         perspective=line.perspective, subject=values.get("subject", ""), action=values.get("action", ""),
-        path=path, kind=kind, start_offset_s=line.start_offset_s, **facts,
+        path=path, start_offset_s=line.start_offset_s, **facts,
     )  # fmt: skip
 
 
 def _recording(csv_file: Path, line: Line, info: VideoInfo) -> Recording:
     """Raises UserError if the line's span ends after its file."""
     first, stop = _cut(line, info)
-    columns = info.columns() | {"first_frame": first, "num_frames": stop - first}
+    kind = "frames" if line.images else "video"
+    facts = info.columns() | {"kind": kind, "first_frame": first, "num_frames": stop - first}
     if line.span:
-        columns["first_s"] = 0.0  # a span's clock starts with it
-    return _made(csv_file, line, line.values["path"], "frames" if line.images else "video", columns)
+        facts["first_s"] = 0.0  # a span's clock starts with it
+    return _made(csv_file, line, line.values["path"], facts)
 
 
 def _cut(line: Line, info: VideoInfo) -> tuple[int, int]:

@@ -14,8 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from crossview.datasets.catalog import Catalog, Recording, one_protocol
+from crossview.datasets.catalog.class_lists import names_in
 from crossview.datasets.catalog.found import coverage, dropped, files_under, named
-from crossview.datasets.catalog.listing import Problems, cells, text_lines
+from crossview.datasets.catalog.listing import Problems, cells, leads_out, text_lines
 from crossview.datasets.catalog.probing import Prober
 from crossview.datasets.catalog.protocols import DEFAULT
 from crossview.datasets.video.frames import printable
@@ -299,7 +300,7 @@ def _entries(file: Path, files: Files, split: str, problems: Problems) -> Iterat
             )
             continue
         path = match["path"].removeprefix(f"{files.root}/")
-        if path.startswith("/") or ".." in PurePosixPath(path).parts:
+        if leads_out(path):
             problems.add(f"{source}: {path[:120]!r} leads out of {files.root}; write paths relative to it")
             continue
         places = (f"videos_{split}/{path}", f"{split}/{path}")
@@ -311,10 +312,7 @@ def _classes(options: Options, found: Found) -> tuple[str, ...]:
     near = [folder / LABEL_MAP for folder in (options.lists, options.root / "annotations", options.root) if folder]
     file = options.classes or next((file for file in near if file.is_file()), None)
     if file:
-        names = tuple(line.strip() for _, line in text_lines(file))
-        if len(set(names)) < len(names) or not names:
-            raise UserError(f"{file}: it has {len(set(names))} different names in {len(names)} lines; list each once")
-        return names
+        return names_in(file)
     if found.official:
         return tuple(sorted(found.official))
     if found.numbered:

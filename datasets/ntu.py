@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from crossview.datasets.catalog import Catalog, Recording
-from crossview.datasets.catalog.found import named_files
+from crossview.datasets.catalog.found import named_files, one_each
 from crossview.datasets.catalog.listing import Problems, text_lines
 from crossview.datasets.catalog.probing import Prober
+from crossview.datasets.catalog.protocols import protocols_of
 from crossview.errors import UserError
 
 PROTOCOLS = ("xsub60", "xview60", "xsub120", "xset120")
@@ -91,15 +92,7 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
         raise UserError(f"{options.root}: it holds no video of NTU-60; pass --version 120")
     infos, unreadable = (prober or Prober()).probe(options.root, samples)
     recordings = [_recording(samples[path], path, info.columns()) for path, info in infos.items()]
-    splits = {
-        protocol: {
-            recording.id: split
-            for recording in recordings
-            if (split := split_of(samples[recording.path], protocol)) is not None
-        }
-        for protocol in PROTOCOLS
-        if version == 120 or protocol.endswith("60")
-    }
+    protocols = [name for name in PROTOCOLS if version == 120 or name.endswith("60")]
     groups: dict[str, set[int]] = {}
     for sample in samples.values():
         groups.setdefault(_scene(sample), set()).add(sample.camera)
@@ -109,7 +102,7 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
         options.root,
         tuple(recordings),
         quarantined=unreadable,
-        protocols={name: of for name, of in splits.items() if of},
+        protocols=protocols_of(protocols, recordings, lambda r, name: split_of(samples[r.path], name)),
         classes={"action": ACTIONS[:version]},
         notes=(
             f"NTU-60: {of_60:,} of 56,880 videos are here; NTU-120: {len(here):,} of 114,480",
@@ -125,19 +118,15 @@ def _samples(options: Options) -> dict[str, Sample]:
         if options.leave_out else set()  # fmt: skip
     found = named_files(options.root, NAME, "NTU RGB+D's RGB videos are, such as S001C001P001R001A001_rgb.avi")
     problems = Problems()
-    first: dict[Sample, str] = {}
-    kept: dict[str, Sample] = {}
-    for path, match in found.items():
-        sample = Sample(*map(int, match.groups()))
+    samples = {path: Sample(*map(int, match.groups())) for path, match in found.items()}
+    for path, sample in samples.items():
         if not (1 <= sample.action <= 120 and 1 <= sample.camera <= 3):
             problems.add(
                 f"{options.root / path}: actions are 1 to 120 and cameras 1 to 3; correct its name, or remove it"
             )
-        elif first.setdefault(sample, path) != path:
-            problems.add(f"{options.root / path}: {first[sample]} is the same sample; remove one of them")
-        elif sample.stem not in left_out:
-            kept[path] = sample
     problems.refuse()
+    first = one_each(options.root, samples.items(), "sample")
+    kept = {path: sample for sample, path in first.items() if sample.stem not in left_out}
     if not kept:
         raise UserError(f"{options.leave_out}: it leaves out every video under {options.root}; correct the list")
     return kept

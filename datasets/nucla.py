@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from crossview.datasets.catalog import Catalog, Recording
-from crossview.datasets.catalog.found import coverage, dropped, named_files
+from crossview.datasets.catalog.found import coverage, dropped, named_files, one_each
 from crossview.datasets.catalog.listing import Problems, text_lines
 from crossview.datasets.catalog.probing import Prober
+from crossview.datasets.catalog.protocols import protocols_of
 from crossview.datasets.video.image_folder import Images
 from crossview.errors import UserError
 
@@ -90,27 +91,21 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
     of_frames = {path: Images(options.fps) for path in found if path.endswith("*_rgb.*")}
     infos, unreadable = (prober or Prober()).probe(options.root, found, of_frames)
     kept = {path: found[path] for path in infos}
-    recordings = {
-        sample: Recording(
+    recordings = tuple(
+        Recording(
             dataset="nucla", scene=sample.scene, view=f"v{sample.view:02d}", perspective="exo",
             subject=f"s{sample.subject:02d}", action=ACTIONS[sample.action], path=path,
             kind="frames" if path in of_frames else "video", own_clock=True, **infos[path].columns(),
         )
         for path, sample in kept.items()
-    }  # fmt: skip
-    splits = {
-        protocol: {
-            recording.id: split
-            for sample, recording in recordings.items()
-            if (split := split_of(sample, protocol, options.test_subjects)) is not None
-        }
-        for protocol in PROTOCOLS
-    }
+    )  # fmt: skip
     return Catalog(
         options.root,
-        tuple(recordings.values()),
+        recordings,
         quarantined=unreadable,
-        protocols={name: of for name, of in splits.items() if of},
+        protocols=protocols_of(
+            PROTOCOLS, recordings, lambda r, protocol: split_of(kept[r.path], protocol, options.test_subjects)
+        ),
         classes={"action": tuple(ACTIONS.values())},
         notes=notes,
     )
@@ -138,14 +133,10 @@ def samples_under(options: Options) -> tuple[dict[str, Sample], tuple[str, ...]]
     release = options.release or here[0]
     if release not in here:
         raise UserError(f"{options.root}: --release {release} is not here, but {here[0]} are; pass --release {here[0]}")
-    found, left_out = by_release[release], dict[str, list[str]]()
-    problems, first = Problems(), dict[Sample, str]()
-    for path, sample in found.items():
-        if sample.action not in ACTIONS or sample.view not in (1, 2, 3):
-            left_out.setdefault("samples of other actions or views than the dataset's", []).append(path)
-        elif first.setdefault(sample, path) != path:
-            problems.add(f"{options.root / path}: {first[sample]} is the same sample; remove one of them")
-    problems.refuse()
+    found = by_release[release]
+    known = {path: sample for path, sample in found.items() if sample.action in ACTIONS and sample.view in (1, 2, 3)}
+    left_out = {"samples of other actions or views than the dataset's": [path for path in found if path not in known]}
+    first = one_each(options.root, known.items(), "sample")
     if not first:
         raise UserError(
             f"{options.root}: {next(iter(found))} is of another action or view than the dataset's, as are all; actions "

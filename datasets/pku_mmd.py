@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from crossview.datasets.catalog import Catalog, Recording, Segment
-from crossview.datasets.catalog.found import coverage, dropped, files_under
+from crossview.datasets.catalog.annotations import Spans
+from crossview.datasets.catalog.class_lists import names_in
+from crossview.datasets.catalog.found import coverage, dropped, files_under, one_each
 from crossview.datasets.catalog.listing import Problems, text_lines
 from crossview.datasets.catalog.probing import Prober
+from crossview.datasets.catalog.protocols import protocols_of
 from crossview.errors import UserError
 
 PROTOCOLS = ("xsub", "xview")
@@ -95,6 +98,7 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
     infos, unreadable = (prober or Prober()).probe(options.root, here.videos.values())
     recordings: list[Recording] = []
     segments: list[Segment] = []
+    spans = Spans()
     for stem, path in here.videos.items():
         if path not in infos:
             continue
@@ -106,24 +110,25 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
             subject=f"N{subject}" if subject else "", action="", path=path, kind="video", **infos[path].columns(),
         )  # fmt: skip
         recordings.append(recording)
-        segments += _segments(recording, intervals.get(stem, ()), options.label_fps, names, left_out)
+        for interval in intervals.get(stem, ()):
+            case = f"{path}: {interval.action},{interval.start},{interval.end}"
+            start_s, end_s = interval.start / options.label_fps, interval.end / options.label_fps
+            if times := spans.within(recording, start_s, end_s, case):
+                segments.append(Segment(recording.id, *times, "action", names[interval.action - 1]))
     stems = {path: stem for stem, path in here.videos.items()}
     return Catalog(
         options.root,
         tuple(recordings),
         tuple(segments),
         quarantined=unreadable,
-        protocols={
-            name: members
-            for name, of in here.splits.items()
-            if (members := {r.id: of[stems[r.path]] for r in recordings if stems[r.path] in of})
-        },
+        protocols=protocols_of(here.splits, recordings, lambda r, name: here.splits[name].get(stems[r.path])),
         classes={"action": names},
         notes=(
             *here.notes,
             coverage("label files of these videos", list(here.videos), intervals),
             _instances(segments),
             *dropped(left_out),
+            *spans.notes(),
         ),
     )
 
@@ -143,13 +148,7 @@ def class_names(file: Path | None) -> tuple[str, ...]:
     """The names of the 51 actions in the order of their numbers; raises UserError for another list."""
     if file is None:
         return tuple(str(number) for number in range(1, NUM_CLASSES + 1))
-    names = tuple(line.strip() for _, line in text_lines(file))
-    if len(names) != NUM_CLASSES or len(set(names)) != NUM_CLASSES:
-        raise UserError(
-            f"{file}: it has {len(set(names))} different names in {len(names)} lines; write one for each of the "
-            f"{NUM_CLASSES} actions, in the order of their numbers"
-        )
-    return names
+    return names_in(file, NUM_CLASSES)
 
 
 def read_labels(file: Path, left_out: dict[str, list[str]]) -> list[Interval]:
@@ -207,8 +206,7 @@ def read_split(file: Path, phase: int) -> dict[str, str]:
 
 def _by_stem(options: Options, files: Iterable[str], endings: tuple[str, ...]) -> dict[str, str]:
     """Paths of the phase's videos or label files by their names without ending, in the order of these."""
-    found: dict[str, str] = {}
-    problems = Problems()
+    named: list[tuple[str, str]] = []
     for path in files:
         folder, _, name = path.rpartition("/")
         stem, dot, ending = name.rpartition(".")
@@ -216,10 +214,8 @@ def _by_stem(options: Options, files: Iterable[str], endings: tuple[str, ...]) -
             continue
         if endings == (".txt",) and "label" not in folder.rpartition("/")[2].lower():  # skeletons have the same names
             continue
-        if found.setdefault(stem, path) != path:
-            problems.add(f"{options.root / path}: {found[stem]} is of the same video; remove one of them")
-    problems.refuse()
-    return dict(sorted(found.items()))
+        named.append((path, stem))
+    return dict(sorted(one_each(options.root, named, "video" if ".avi" in endings else "video's label file").items()))
 
 
 def _no_videos(options: Options, files: list[str]) -> str:
@@ -260,26 +256,6 @@ def _splits(
     if not any(name in of for of in splits.values() for name in videos):
         raise UserError(f"{options.root}: no split file lists {next(iter(videos))} or another video that is here")
     return splits, listed, said
-
-
-def _segments(
-    recording: Recording,
-    intervals: Iterable[Interval],
-    fps: float,
-    names: tuple[str, ...],
-    left_out: dict[str, list[str]],
-) -> Iterator[Segment]:
-    """What of the intervals lies in the video; the rest is added to `left_out`."""
-    length_s = recording.num_frames / recording.fps
-    for interval in intervals:
-        start_s, end_s = interval.start / fps, interval.end / fps
-        case = f"{recording.path}: {interval.action},{interval.start},{interval.end}"
-        if start_s >= length_s:
-            left_out.setdefault("intervals that begin after their video", []).append(case)
-            continue
-        if end_s > length_s + 1 / fps:  # files differ on whether frames count from 0 or 1
-            left_out.setdefault("ends of intervals, after their video", []).append(case)
-        yield Segment(recording.id, start_s, min(end_s, length_s), "action", names[interval.action - 1])
 
 
 def _instances(segments: Iterable[Segment]) -> str:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from crossview.datasets.catalog import Catalog, Recording
-from crossview.datasets.catalog.found import coverage, files_under, named
-from crossview.datasets.catalog.listing import Problems, text_lines
+from crossview.datasets.catalog.found import content, coverage, files_under, named
+from crossview.datasets.catalog.listing import Problems, leads_out, text_lines
 from crossview.datasets.catalog.probing import Prober
+from crossview.datasets.catalog.protocols import protocols_of
 from crossview.errors import UserError
 
 SETTINGS: dict[str, dict[str, str]] = {
@@ -74,16 +75,15 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
             f"{named(sorted(here))}: pass the folder that holds real and syn as --root"
         )
     infos, unreadable = (prober or Prober()).probe(options.root, found)
-    recordings = {path: _recording(path, labels[path], info.columns()) for path, info in infos.items()}
-    protocols = {
-        name: {recordings[path].id: split for split, paths in of.items() for path in paths if path in recordings}
-        for name, of in splits(lists).items()
+    recordings = tuple(_recording(path, labels[path], info.columns()) for path, info in infos.items())
+    split_of = {
+        name: {path: split for split, paths in of.items() for path in paths} for name, of in splits(lists).items()
     }
     return Catalog(
         options.root,
-        tuple(recordings.values()),
+        recordings,
         quarantined=unreadable,
-        protocols={name: of for name, of in protocols.items() if of},
+        protocols=protocols_of(PROTOCOLS, recordings, lambda r, name: split_of[name].get(r.path)),
         classes={"action": CLASSES},
         notes=(*(coverage(name, paths, here.intersection(paths)) for name, paths in lists.items()), *notes),
     )
@@ -95,9 +95,8 @@ def listed(options: Options) -> tuple[dict[str, str], dict[str, list[str]], tupl
     files = {name: folder / f"{name}.txt" for name in LISTS}
     missing = [file.name for file in files.values() if not file.is_file()]
     if len(missing) == len(files):
-        there = [file.name for file in sorted(folder.iterdir())] if folder.is_dir() else []
         raise UserError(
-            f"{folder}: none of RoCoG-v2's lists is here, such as {missing[0]}; it holds {named(there) or 'nothing'}: "
+            f"{folder}: none of RoCoG-v2's lists is here, such as {missing[0]}; {content(folder)}: "
             "pass the folder that holds annotations as --root, or that of the lists as --lists"
         )
     problems, labels = Problems(), dict[str, str]()
@@ -141,7 +140,7 @@ def _entry(line: str, root: Path) -> tuple[str, str]:
         raise UserError(f"the label {match['label'][:20]} is unknown; labels are 0 to {len(CLASSES) - 1}")
     label = CLASSES[int(match["label"])]
     place = PLACE.fullmatch(path)
-    if not place or ".." in PurePosixPath(path).parts:
+    if not place or leads_out(path):
         raise UserError(
             f"{path[:120]!r} is no video of the dataset; paths are relative to {root}, as real/air/Halt/NAME.mp4"
         )

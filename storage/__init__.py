@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crossview.storage.atomic import copy_within, outgoing, staged, upload, write, write_text
+from crossview.storage.atomic import copy_within, outgoing, remove_partial, staged, upload, write, write_text
 from crossview.storage.cache import cache_folder, local, use_copies
 from crossview.storage.files import head, is_file, make_folder, read_json, read_text, remove, state
 from crossview.storage.paths import Location, as_path, filesystem, is_local
@@ -25,6 +25,7 @@ __all__ = [
     "read_json",
     "read_text",
     "remove",
+    "remove_partial",
     "staged",
     "state",
     "upload",

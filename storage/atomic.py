@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from crossview.storage.cache import cache_folder
 from crossview.storage.files import make_folder
 from crossview.storage.paths import is_local, remote
 from crossview.storage.retry import patiently
+
+_PARTIAL = re.compile(r"\.(.+)\.\d+")
+"""Name of a local file that is being written."""
 
 
 @contextlib.contextmanager
@@ -58,6 +62,19 @@ def _renamed(file: Path, build: Callable[[Path], object]) -> None:
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_partial(files: Iterable[Path]) -> None:
+    """Remove what killed processes have written of local files with `write`."""
+    by_folder: dict[Path, set[str]] = {}
+    for file in files:
+        if is_local(file):
+            by_folder.setdefault(file.parent, set()).add(file.name)
+    for folder, names in by_folder.items():
+        if folder.is_dir():
+            for entry in os.scandir(folder):
+                if (partial := _PARTIAL.fullmatch(entry.name)) and partial[1] in names:
+                    Path(entry.path).unlink(missing_ok=True)
 
 
 def write_text(file: Path, text: str, *, patience_s: float | None = None) -> None:

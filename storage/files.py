@@ -56,7 +56,7 @@ def read_json(file: Path, fix: str, kind: type[dict[str, Any]] | type[list[Any]]
     """The object or list in a JSON file, read as `read_text` does; raises ValueError that names the file and `fix`."""
     try:
         values = json.loads(read_text(file))
-    except ValueError as error:  # of UTF-8 or JSON
+    except (ValueError, RecursionError) as error:  # of UTF-8 or JSON, and of JSON that is nested deeply
         raise UserError(f"{file}: not JSON ({error}); {fix}") from error
     if not isinstance(values, kind):
         asked = "an object" if kind is dict else "a list"

@@ -150,6 +150,12 @@ def test_restricted_pickle_refuses_code(tmp_path: Path, monkeypatch: pytest.Monk
     assert not (tmp_path / "pwned").exists()
 
 
+def test_restricted_pickle_refuses_what_is_outside(tmp_path: Path) -> None:
+    (tmp_path / "x.pickle").write_bytes(b"Psome object\n.")
+    with pytest.raises(ValueError, match=r"x\.pickle: it refers to an object outside the file \('some object'\)"):
+        safe_pickle.load(tmp_path / "x.pickle")
+
+
 def test_restricted_pickle_names_a_damaged_file(tmp_path: Path) -> None:
     (tmp_path / "x.pickle").write_bytes(pickle.dumps([1, 2, 3])[:-3])
     with pytest.raises(ValueError, match=r"x\.pickle: not a readable pickle"):

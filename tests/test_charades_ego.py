@@ -116,8 +116,7 @@ def test_dirty_intervals_are_left_out_or_shortened_and_counted(root: Path) -> No
         "(line 2: QOZW9 c092 0.70 0.70, line 2: QOZW9 c000 0.20 0.10)",
         "videos: 4 of 5 listed are here; missing: 1 (ZZZZZ)",
         "pairs of a first- and a third-person video: 2 of 2 listed are here",
-        "left out: 1 spans that start after the end of their video "
-        "(CharadesEgo_v1_test.csv line 2: QOZW9 c002 5.00 6.00)",
+        "left out: 1 spans outside their video (CharadesEgo_v1_test.csv line 2: QOZW9 c002 5.00 6.00)",
         "spans shortened to the end of their video: 1 (CharadesEgo_v1_test.csv line 2: QOZW9 c001 0.10 9.00)",
     )
 

@@ -211,7 +211,7 @@ def test_segments_after_the_end_of_a_video_are_dropped(root: Path) -> None:
     videos.write(root / path("a", "aria01_214-1"), frames=18, height=32, width=32)
     catalog = made(root)
     assert not [s for s in catalog.segments if s.recording == "egoexo4d/a/ego" and s.start_s > 0.6]
-    assert "left out: 1 segments outside their video (egoexo4d/a/ego at 0.62 s)" in catalog.notes
+    assert "left out: 1 spans outside their video (egoexo4d/a/ego at 0.62 s)" in catalog.notes
 
 
 def test_known_offsets_move_a_view_and_its_labels(root: Path) -> None:
@@ -276,26 +276,35 @@ def test_features(root: Path, tmp_path_factory: pytest.TempPathFactory, folder: 
         torch.save(tensor, root / folder / f"{name}.pt")
     (root / folder / "uid-c_mobile_0.pt").write_bytes(b"cut")
     out = tmp_path_factory.mktemp("features")
-    catalog = made(root, features="omnivore_video", repacked=out)
+    catalog = made(root, features="omnivore_video", packed=out)
     assert [(r.id, r.kind, r.num_frames) for r in catalog.recordings] == [
         ("egoexo4d/a/ego", "features", 6), ("egoexo4d/a/cam01", "features", 6), ("egoexo4d/b/ego", "features", 6),
     ]  # fmt: skip
     ego = catalog.recordings[0]
     assert (ego.fps, ego.start_s) == (30 / 16, 16 / 30)
-    np.testing.assert_array_equal(np.load(catalog.file(ego))[:, 0], tensors["uid-a_aria01_rgb"].half().numpy())
+    np.testing.assert_array_equal(np.load(catalog.file(ego)), tensors["uid-a_aria01_rgb"].half().numpy())
     (cut,) = catalog.quarantined
-    assert cut.path == "uid-c_mobile_0.npy"
-    assert "uid-c_mobile_0.pt: not a readable file of torch.save" in cut.reason
+    assert cut.path == f"{folder}/uid-c_mobile_0.pt"
+    assert "uid-c_mobile_0.pt: it is cut, or was saved before torch 1.6" in cut.reason
     (step,) = (s for s in catalog.segments if s.recording == ego.id and s.label == "Remove wheel")
     assert (step.start_s, step.end_s) == (0, pytest.approx(0.6 - 16 / 30))
     assert any(note.startswith("features: 3 of 11 listed are here") for note in catalog.notes)
+    before = {file: file.stat().st_mtime_ns for file in out.rglob("*.npy")}
+    torch.save(torch.rand(6, 4), root / folder / "uid-c_mobile_0.pt")
+    with pytest.raises(UserError, match=r"several shapes .*: 1 x 5 in features/.*, 1 x 4 in features/.*mobile_0\.pt"):
+        made(root, features="omnivore_video", packed=out)
+    torch.save(torch.rand(4, 5), root / folder / "uid-c_mobile_0.pt")
+    assert len(made(root, features="omnivore_video", packed=out).recordings) == 4
+    after = {file: file.stat().st_mtime_ns for file in out.rglob("*.npy")}
+    assert len(after) == 4
+    assert before.items() <= after.items()
 
 
 def test_features_need_a_folder_and_files(root: Path) -> None:
-    with pytest.raises(UserError, match="--features and --repacked go together"):
+    with pytest.raises(UserError, match="--features and --packed go together"):
         Options(root=root, features="omnivore_video")
     with pytest.raises(UserError, match=r"no file of features is here, such as uid-a_aria01_rgb\.pt; download --parts"):
-        made(root, features="maws_clip_2b", repacked=root / "out")
+        made(root, features="maws_clip_2b", packed=root / "out")
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def test_spans_outside_of_their_video_are_counted(root: Path) -> None:
         "left out: 2 rows of EPIC_100_train.csv that stop when or before they start (EPIC_100_train.csv line 2, "
         "EPIC_100_train.csv line 3)",
         "videos: 1 of 1 listed are here; not listed: 3",
-        "left out: 1 spans that start after the end of their video (EPIC_100_train.csv line 5)",
+        "left out: 1 spans outside their video (EPIC_100_train.csv line 5)",
         "spans shortened to the end of their video: 1 (EPIC_100_train.csv line 4)",
     )
     listing = read_annotations(Options(root=root))

@@ -181,7 +181,7 @@ def test_what_is_refused(tmp_path: Path, names: tuple[str, ...], said: str) -> N
 def test_classes_are_listed_once(tmp_path: Path) -> None:
     touch(tmp_path, f"train/zumba/{A}.mp4")
     write(tmp_path / "classes.txt", "zumba\nzumba\n")
-    with pytest.raises(UserError, match=r"classes\.txt: it has 1 different names in 2 lines; list each once"):
+    with pytest.raises(UserError, match=r"classes\.txt: it has 1 different names in 2 lines; write each class once"):
         found(tmp_path, classes=tmp_path / "classes.txt")
 
 

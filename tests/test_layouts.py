@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from crossview.datasets.synthetic import layouts
 from crossview.datasets.video.decode import read_clips
 from crossview.datasets.video.source import Wanted
 from crossview.errors import UserError
+from crossview.platform.cli import prepare
+from crossview.platform.cli.main import main
 
 
 @pytest.fixture(scope="session")
@@ -104,3 +107,24 @@ def test_the_same_root_gives_the_same_catalog(dataset: Any, films: Path, tmp_pat
     assert again.protocols == catalog.protocols
     assert again.segments == catalog.segments
     assert np.all([again.classes[kind] == names for kind, names in catalog.classes.items()])
+
+
+def test_the_datasets_own_command_makes_the_same(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def export(name: str, world: Catalog, out: Path, own: Any = layouts.export) -> Any:
+        return replace(own(name, world, out), test_subjects=(2, 5), release="frames")
+
+    monkeypatch.setattr(layouts, "export", export)
+    world, out = layout_world.world(films), tmp_path / "my [b]world[/b]"
+    prepare._as_dataset("nucla", world, out)
+    (command,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("The same by")]
+    words = shlex.split(command.partition(": ")[2])
+    assert words == [
+        "crossview", "prepare", "nucla", "--root", str(out / "nucla"), "--release", "frames", "--test-subjects", "2",
+        "5", "--out", str(out / "catalog"),
+    ]  # fmt: skip
+    main([*words[1:-1], str(tmp_path / "again")])
+    first, again = Catalog.load(out / "catalog"), Catalog.load(tmp_path / "again")
+    assert again.protocols == first.protocols
+    assert {*first.protocols["xsub"].values()} == {"train", "test"}

@@ -305,3 +305,6 @@ def test_failing_storage_is_not_taken_for_a_broken_table(tmp_path: Path, monkeyp
     (tmp_path / "list.json").write_text("{}")
     with pytest.raises(UserError, match=r"list.json: it holds a dict in JSON in place of a list; try"):
         storage.read_json(tmp_path / "list.json", "try", list)
+    (tmp_path / "list.json").write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(UserError, match=r"list.json: not JSON \(maximum recursion .*\); try"):
+        storage.read_json(tmp_path / "list.json", "try", list)

@@ -81,8 +81,8 @@ def test_labels_become_segments_of_their_own_view(tmp_path: Path) -> None:
         "label files of these videos: 2 of 6 listed are here; missing: 4 (A01N01-M, A01N01-R, A05N04-L, ...)",
         "instances: 3 of 2 of the 51 actions",
         "left out: 2 intervals that end where they start or earlier (A01N01-L.txt, line 2, A01N02-L.txt, line 3)",
-        "left out: 1 intervals that begin after their video (RGB/A01N02-L.mp4: 2,60,80)",
-        "left out: 1 ends of intervals, after their video (RGB/A01N02-L.mp4: 1,10,70)",
+        "left out: 1 spans outside their video (RGB/A01N02-L.mp4: 2,60,80)",
+        "spans shortened to the end of their video: 1 (RGB/A01N02-L.mp4: 1,10,70)",
     ):
         assert note in made.notes
 
@@ -146,8 +146,12 @@ def test_broken_split_files(tmp_path: Path, text: str, said: str) -> None:
         (("a/b.avi",), {"phase": 1}, r"videos of phase 1 are, such as 0002-L\.avi; it holds a/b\.avi: pass the folder"),
         (("0002-L.avi",), {}, r"it holds phase 1, and no video of phase 2; pass --phase 1"),
         (("0002-L.avi",), {"phase": 1}, r"no split file of phase 1 is here \(cross-subject\.txt, cross-view\.txt\)"),
-        (("a/A01N01-L.avi", "b/A01N01-L.mp4"), {}, r"b/A01N01-L\.mp4: a/A01N01-L\.avi is of the same video"),
-        (("A01N01-L.avi", "Label/A01N01-L.txt", "label_v2/A01N01-L.txt"), {}, r"label_v2.* is of the same video"),
+        (("a/A01N01-L.avi", "b/A01N01-L.mp4"), {}, r"b/A01N01-L\.mp4: a/A01N01-L\.avi is the same video; remove"),
+        (
+            ("A01N01-L.avi", "Label/A01N01-L.txt", "label_v2/A01N01-L.txt"),
+            {},
+            r"label_v2.* is the same video's label",
+        ),
         (("A01N01-L.avi",), {"label_fps": 0}, r"--label-fps is 0; frames are counted at a rate above 0"),
     ],
 )

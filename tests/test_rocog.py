@@ -121,7 +121,7 @@ def test_broken_lists(tmp_path: Path, text: str, said: str) -> None:
 
 
 def test_no_lists(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"annotations: none of RoCoG-v2's lists is here, .*it holds nothing: pass the"):
+    with pytest.raises(UserError, match=r"annotations: none of RoCoG-v2's lists is here, .*folder is missing: pass"):
         rocog.catalog(rocog.Options(root=tmp_path))
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations" / "real_air.txt").touch()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from crossview.datasets.catalog.found import NAMED, dropped, named
-from crossview.datasets.video.indexing import VideoInfo
+from crossview.datasets.catalog.recording import Recording
 from crossview.errors import UserError
 
 
@@ -33,25 +34,25 @@ def folder_with(root: Path, given: Path | None, names: Sequence[str], what: str)
 
 
 class Spans:
-    """Spans of annotations, cut to their videos; counts those that are left out or shortened."""
+    """Spans of annotations, cut to their recordings; counts those that are left out or shortened."""
 
     def __init__(self) -> None:
         self._outside: list[str] = []
         self._shortened: list[str] = []
 
-    def within(self, info: VideoInfo, start_s: float, end_s: float, case: str) -> tuple[float, float] | None:
-        """The part of a span, in s of the file's clock, that the video shows; None where it starts after its end."""
-        last_s = info.first_s + info.num_frames / info.fps
-        if start_s >= last_s:
+    def within(self, recording: Recording, start_s: float, end_s: float, case: str) -> tuple[float, float] | None:
+        """The part of a span, in s of the file's clock, that the recording shows; None where it shows none of it."""
+        last_s = recording.first_s + recording.num_frames / recording.fps
+        if start_s >= last_s or end_s <= 0:
             self._outside.append(case)
             return None
-        if end_s > last_s + 1 / info.fps:  # within a frame, it is rounding
+        if last_s + 1 / recording.fps < end_s < math.inf:  # within a frame, it is rounding
             self._shortened.append(case)
-        return start_s, min(end_s, last_s)
+        return max(0.0, start_s), min(end_s, last_s)
 
     def notes(self) -> tuple[str, ...]:
         """Sentences on what was counted, with the first few cases."""
-        said = dropped({"spans that start after the end of their video": self._outside})
+        said = dropped({"spans outside their video": self._outside})
         if self._shortened:
             said += (f"spans shortened to the end of their video: {len(self._shortened):,} ({named(self._shortened)})",)
         return said

@@ -1,40 +1,62 @@
-"""Class lists as datasets publish them: tables with columns NAME_id and NAME_cls."""
+"""Class lists as datasets publish them: a name per line, or tables with columns for numbers and names."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from crossview.datasets.catalog.listing import Problems, table
+from crossview.datasets.catalog.classes import distinct
+from crossview.datasets.catalog.listing import Problems, Row, table, text_lines, whole_number
 from crossview.errors import UserError
 
 LARGEST_ID = 9_999
 _COLUMNS = ("id", *(f"{name}_{part}" for name in ("action", "verb", "noun") for part in ("id", "cls")))
 
 
-def class_lists(file: Path, columns: Sequence[str], problems: Problems) -> dict[str, dict[int, str]]:
-    """Names by id for each of "action", "verb" and "noun" that is asked for; what is wrong is added to `problems`.
+def names_in(file: Path, count: int | None = None) -> tuple[str, ...]:
+    """Names of classes, one per line in the order of their numbers; raises UserError unless they differ.
 
-    A name that two ids share is followed by its id. Raises UserError where the file is missing.
+    Of `count` classes, if it is given, else of any number.
     """
-    if not file.is_file():
-        raise UserError(f"{file}: the file is missing; get the annotations again, whole")
-    needed = [f"{column}_{part}" for column in columns for part in ("id", "cls")]
+    names = tuple(line.strip() for _, line in text_lines(file))
+    if len(set(names)) < len(names) or len(names) != (count or len(names) or 1):
+        asked = f"one for each of the {count} classes" if count else "each class once"
+        raise UserError(
+            f"{file}: it has {len(set(names))} different names in {len(names)} lines; write {asked}, in the order of "
+            "their numbers"
+        )
+    return names
+
+
+def numbered(file: Path, rows: Iterable[Row], columns: tuple[str, str], problems: Problems) -> dict[int, str]:
+    """Names by number, from two columns of a table; what is wrong is added to `problems`."""
+    found: dict[int, str] = {}
+    for row in rows:
+        text, name = (row.values[column] for column in columns)
+        try:
+            number = whole_number(text)
+            if number > LARGEST_ID or not name:
+                raise UserError(f"{text} with the name {name!r}; give a number up to {LARGEST_ID:,} and a name")
+            if found.setdefault(number, name) != name:
+                raise UserError(f"{text} has the names {found[number]!r} and {name!r}; give each class one")
+        except UserError as error:
+            problems.add(f"{file}, line {row.number}, column {columns[0]!r}: {error}")
+    return found
+
+
+def class_lists(file: Path, kinds: Sequence[str], problems: Problems) -> dict[str, dict[int, str]]:
+    """Names by id for each of "action", "verb" and "noun" that is asked for: columns KIND_id and KIND_cls.
+
+    A name that two ids share is followed by its id. What is wrong is added to `problems`; raises UserError for a file
+    or a header that cannot be read.
+    """
+    needed = [f"{kind}_{part}" for kind in kinds for part in ("id", "cls")]
     rows = list(table(file, needed, [name for name in _COLUMNS if name not in needed], problems))
-    made: dict[str, dict[int, str]] = {}
-    for column in columns:
-        names = made[column] = {}
-        for row in rows:
-            text, name = row.values[f"{column}_id"], row.values[f"{column}_cls"]
-            place = f"{file}, line {row.number}: {column} {text!r} with the name {name!r}"
-            if not (text.isascii() and text.isdigit() and int(text) <= LARGEST_ID and name):
-                problems.add(f"{place}; it has an id from 0 to {LARGEST_ID:,} and a name: get the annotations again")
-            elif names.setdefault(int(text), name) != name:
-                problems.add(f"{place}; the id has the name {names[int(text)]!r} in a line before: correct one")
-        twice = {name for name, count in Counter(names.values()).items() if count > 1}
-        names.update({number: f"{name} ({number})" for number, name in names.items() if name in twice})
-    return made
+    made = {kind: numbered(file, rows, (f"{kind}_id", f"{kind}_cls"), problems) for kind in kinds}
+    return {
+        kind: dict(zip(names, distinct([(name, str(k)) for k, name in names.items()]), strict=True))
+        for kind, names in made.items()
+    }
 
 
 def as_classes(names: dict[int, str]) -> tuple[str, ...]:

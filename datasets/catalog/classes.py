@@ -7,6 +7,7 @@ labels NAME of recordings of ACTION, e.g. "phase/pour_milk".
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,18 @@ Classes = dict[str, tuple[str, ...]]
 def natural_order(names: Iterable[str]) -> tuple[str, ...]:
     """Each name once, "c2" before "c10"."""
     return tuple(sorted(set(names), key=_natural))
+
+
+def distinct(names: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """The first of each entry's words, with the following ones in brackets as long as another entry has the same."""
+    made = [words[0] for words in names]
+    for place in range(1, max(map(len, names), default=0)):
+        counts = Counter(made)
+        made = [
+            f"{name} ({words[place]})" if counts[name] > 1 and words[place] else name
+            for name, words in zip(made, names, strict=True)
+        ]
+    return tuple(made)
 
 
 def shown(recordings: Sequence[Recording], segments: Iterable[Segment]) -> Classes:

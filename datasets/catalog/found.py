@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
+from crossview.datasets.catalog.listing import Problems
 from crossview.errors import UserError
 
+Key = TypeVar("Key", bound=Hashable)
 NAMED = 3
 
 
@@ -49,6 +52,17 @@ def named_files(root: Path, grammar: re.Pattern[str], what: str) -> dict[str, re
     if not found:
         here = f"it holds {', '.join(others)}, ..." if others else "it holds no file"
         raise UserError(f"{root}: no file is named as {what}; {here}: pass the folder that holds them as --root")
+    return found
+
+
+def one_each(root: Path, files: Iterable[tuple[str, Key]], what: str) -> dict[Key, str]:
+    """Files by what their names stand for; raises UserError, with all of them, where two stand for the same."""
+    found: dict[Key, str] = {}
+    problems = Problems()
+    for path, key in files:
+        if found.setdefault(key, path) != path:
+            problems.add(f"{root / path}: {found[key]} is the same {what}; remove one of them")
+    problems.refuse()
     return found
 
 

@@ -68,9 +68,14 @@ def text_lines(file: Path) -> list[tuple[int, str]]:
     """Numbered lines of a text file that are not blank; they may end in LF, CRLF or CR.
 
     UTF-8, with or without a byte order mark, or UTF-16 or UTF-32 with one. Raises UserError with file and line for any
-    other encoding, which cannot be known for certain, for NUL characters and for lines longer than LONGEST.
+    other encoding, which cannot be known for certain, for NUL characters and for lines longer than LONGEST; and where
+    the file is missing.
     """
-    lines = re.split("\r\n|\n|\r", _decoded(file, file.read_bytes()))
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: the file is missing; get it again, or pass where it is") from error
+    lines = re.split("\r\n|\n|\r", _decoded(file, data))
     for number, line in enumerate(lines, 1):
         if "\0" in line:
             raise UserError(f"{file}, line {number}: it holds a NUL character, which no text has; {_REMEDY}")
@@ -191,8 +196,7 @@ def relative_path(root: Path, text: str, *, folders: Callable[[Path], bool] = la
     A symbolic link counts as what it stands for, wherever that is. `folders` says which paths that are no file are
     taken too.
     """
-    path = PurePosixPath(text)
-    if path.is_absolute() or ".." in path.parts:
+    if leads_out(text):
         raise UserError(
             f"{_short(text)} leads out of {root}; write paths relative to it and without '..', and put a link there "
             "for files that are elsewhere"
@@ -202,6 +206,11 @@ def relative_path(root: Path, text: str, *, folders: Callable[[Path], bool] = la
         slashes = "; write '/' between folders, not '\\'" if "\\" in text else ""
         raise UserError(f"{_short(text)[1:-1]} is missing; paths are relative to {root}{slashes}")
     return found
+
+
+def leads_out(path: str) -> bool:
+    """Whether a path may be outside of the folder that it is relative to."""
+    return PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts
 
 
 def exists(file: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,14 @@ Protocols = dict[str, dict[str, str]]
 def one_protocol(members: Iterable[tuple[Recording, str]], name: str = DEFAULT) -> Protocols:
     """The protocols of a dataset with one, from each recording and its split."""
     return {name: {recording.id: split for recording, split in members}}
+
+
+def protocols_of(
+    names: Iterable[str], recordings: Sequence[Recording], split_of: Callable[[Recording, str], str | None]
+) -> Protocols:
+    """The protocols `names`, in which `split_of` gives each recording its split; one that has none is left out."""
+    made = {name: {r.id: split for r in recordings if (split := split_of(r, name)) is not None} for name in names}
+    return {name: of for name, of in made.items() if of}
 
 
 def choose(protocols: Mapping[str, Any], asked: str | None, what: str) -> str:

@@ -79,8 +79,6 @@ def _parsed(text: str) -> Any:
 
 def json_lines(file: Path) -> Rows:
     """The objects of a file that has one per line; raises UserError with file and line for anything else."""
-    if not file.is_file():
-        raise UserError(f"{file}: the file is missing; download it")
     for number, line in text_lines(file):
         where = f"{file}, line {number}"
         try:

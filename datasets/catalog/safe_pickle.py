@@ -78,7 +78,7 @@ class Restricted(pickle.Unpickler):
             )
         return found
 
-    def persistentload_stream(self, pid: Any) -> Any:
+    def persistent_load(self, pid: Any) -> Any:
         """No pickle of plain data refers outside itself."""
         raise RefusedError(f"it refers to an object outside the file ({pid!r}); save plain data instead")
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -14,15 +14,11 @@ from typing import IO, Any
 import numpy as np
 
 from crossview import storage
-from crossview.datasets.features.packing import ROWS, npy_header
-from crossview.datasets.features.torch_tensors import tensors_in
+from crossview.datasets.features.packing import ROWS, Job, Tick, npy_header, pack
+from crossview.datasets.features.torch_tensors import BROKEN, tensors_in
 from crossview.datasets.video.frames import UnreadableVideo
 from crossview.errors import UserError
 
-_BROKEN = (
-    OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
-"""What numpy and zipfile raise for damaged and foreign files."""
 SUFFIXES = (".npy", ".npz", ".pt", ".pth")
 
 
@@ -50,6 +46,10 @@ class ArrayFile:
             raise UnreadableVideo(f"{self.file}: it is of type {dtype}; features are float16, float32 or float64")
         return shape
 
+    def state(self) -> str:
+        """Another text once the file is another, so that no copy of an earlier one is taken for its own."""
+        return hashlib.blake2b(f"{storage.state(self.file)} {self.key}".encode(), digest_size=5).hexdigest()
+
     def parts(self) -> Iterator[np.ndarray]:
         """All frames in order, in parts (n, ...); raises UnreadableVideo."""
         self.shape()
@@ -57,7 +57,7 @@ class ArrayFile:
             array = self._array()
         except UserError as error:
             raise UnreadableVideo(str(error)) from error
-        except _BROKEN as error:
+        except BROKEN as error:
             raise self._broken(error) from error
         for first in range(0, len(array), ROWS):
             yield array[first : first + ROWS]
@@ -74,11 +74,10 @@ class ArrayFile:
                     return _header(io.BytesIO(archive.open(member).read(4096)), member.file_size)
             tensors = tensors_in(local)
             tensor = tensors[self._chosen(tensors)]
-            tensor.check()
-            return tensor.shape, np.dtype(np.float32)  # or another type of floating point, all of which are read
+            return tensor.shape, tensor.dtype
         except UserError as error:
             raise UnreadableVideo(str(error)) from error
-        except _BROKEN as error:
+        except BROKEN as error:
             raise self._broken(error) from error
 
     def _array(self) -> np.ndarray:
@@ -106,6 +105,44 @@ class ArrayFile:
 
     def _broken(self, error: Exception) -> UnreadableVideo:
         return UnreadableVideo(f"{self.file}: not a readable array ({error}); get the file again")
+
+
+def shapes_of(files: Mapping[str, ArrayFile], source: Path | str) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Shapes of files by their names, and why others cannot be read, without reading more than their headers.
+
+    Raises UserError that starts with `source` where frames differ in their shape.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    broken: dict[str, str] = {}
+    of_frames: dict[tuple[int, ...], str] = {}
+    for name, file in files.items():
+        try:
+            shapes[name] = file.shape()
+        except UnreadableVideo as error:
+            broken[name] = str(error)
+            continue
+        _, *tokens, width = shapes[name]
+        of_frames.setdefault((*(tokens or [1]), width), name)
+    if len(of_frames) > 1:
+        said = ", ".join(f"{tokens} x {width} in {name}" for (tokens, width), name in of_frames.items())
+        raise UserError(
+            f"{source}: frames have features of several shapes (tokens x width): {said}; make a catalog of each"
+        )
+    return shapes, broken
+
+
+def pack_files(
+    files: Mapping[str, ArrayFile], shapes: Mapping[str, tuple[int, ...]], packed: Path, tick: Tick | None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Where below `packed` the array of each of these shapes is packed, by name; and why others cannot be.
+
+    Raises as `pack` does.
+    """
+    places = {name: f"{name}-{files[name].state()}.npy" for name in shapes}
+    jobs = [Job(packed / places[name], str(files[name].file), shapes[name], files[name].parts) for name in shapes]
+    reasons = pack(jobs, tick)
+    broken = {name: reasons[packed / place] for name, place in places.items() if packed / place in reasons}
+    return {name: place for name, place in places.items() if name not in broken}, broken
 
 
 def _header(stream: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:

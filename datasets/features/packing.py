@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -24,8 +23,6 @@ Tick = Callable[[int, int], None]
 """Called as (arrays done, arrays in all)."""
 ROWS = 1024
 """Frames in a part of an array, at most: what is in memory at a time."""
-_PARTIAL = re.compile(r"\.(.+)\.\d+")
-"""Name of a file that is being written; see `storage.write`."""
 _FEW = 2**27
 """Values for which no further process is started."""
 _HALF = 2.0**-11, 2.0**-25
@@ -62,7 +59,7 @@ def pack(jobs: Sequence[Job], tick: Tick | None = None, workers: int | None = No
     if len(targets) < len(jobs):
         twice = next(job for k, job in enumerate(jobs) if job.target in {j.target for j in jobs[:k]})
         raise UserError(f"{twice.source}: another array would be packed as {twice.target} too; rename one of them")
-    remove_partial(targets)
+    storage.remove_partial(targets)
     missing = [job for job in jobs if not job.done]
     if tick:
         tick(len(jobs) - len(missing), len(jobs))
@@ -96,6 +93,11 @@ def packed_shape(file: Path) -> tuple[int, ...] | None:
     return shape if packed and whole else None
 
 
+def feature_columns(shape: tuple[int, ...], fps: float) -> dict[str, Any]:
+    """The fields of a `Recording` of features, an array of this shape."""
+    return {"kind": "features", "fps": float(fps), "num_frames": shape[0], "height_px": 0, "width_px": 0}
+
+
 def npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, whether it lies by columns, and type of what numpy.save wrote; raises ValueError for another file."""
     version = np.lib.format.read_magic(stream)
@@ -107,19 +109,6 @@ def npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]
     except Exception as error:  # numpy parses the header as Python; what it says of a damaged one is of no help
         raise ValueError("its header is damaged") from error
     return tuple(int(n) for n in shape), bool(by_columns), dtype
-
-
-def remove_partial(targets: Iterable[Path]) -> None:
-    """Remove what killed processes have written of local files."""
-    by_folder: dict[Path, set[str]] = {}
-    for target in targets:
-        if storage.is_local(target):
-            by_folder.setdefault(target.parent, set()).add(target.name)
-    for folder, names in by_folder.items():
-        if folder.is_dir():
-            for entry in os.scandir(folder):
-                if (partial := _PARTIAL.fullmatch(entry.name)) and partial[1] in names:
-                    Path(entry.path).unlink(missing_ok=True)
 
 
 def _packed(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, str | None]]:

@@ -15,14 +15,26 @@ import numpy as np
 from crossview.datasets.catalog.safe_pickle import RefusedError, Restricted, load_stream
 from crossview.errors import UserError
 
+_BFLOAT16 = "BFloat16Storage"
 _TYPES = {
-    "HalfStorage": "<f2", "FloatStorage": "<f4", "DoubleStorage": "<f8", "BFloat16Storage": "<u2",
+    "HalfStorage": "<f2", "FloatStorage": "<f4", "DoubleStorage": "<f8", "ByteStorage": "u1", "CharStorage": "i1",
+    "ShortStorage": "<i2", "IntStorage": "<i4", "LongStorage": "<i8", "BoolStorage": "?",
+    "ComplexFloatStorage": "<c8", "ComplexDoubleStorage": "<c16", _BFLOAT16: "<u2",
 }  # fmt: skip
-"""numpy's type of the numbers; those of bfloat16 are the upper halves of float32."""
-
-
-_BROKEN = (OSError, ValueError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""numpy's type of the stored numbers; those of bfloat16 are the upper halves of float32."""
+BROKEN = (
+    OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 """What zipfile and numpy raise for damaged and foreign files."""
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """Numbers in an entry of the archive, under torch's name of their type."""
+
+    entry: str
+    kind: str
+    count: int
 
 
 @dataclass(frozen=True)
@@ -30,36 +42,28 @@ class Tensor:
     """A tensor whose numbers have not been read."""
 
     file: Path
-    entry: str
-    """Of the archive, which holds the numbers."""
-    storage: str
-    """torch's name of their type."""
+    storage: _Storage
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
 
-    def check(self) -> None:
-        """Raise UserError where its numbers are not floating-point."""
-        if self.storage not in _TYPES:
-            kind = self.storage.removesuffix("Storage").lower()
-            raise UserError(f"{self.file}: the tensor is of type {kind}; features are float16, float32 or float64")
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As it is read: float32 for bfloat16, which numpy lacks."""
+        return np.dtype("<f4" if self.storage.kind == _BFLOAT16 else _TYPES[self.storage.kind])
 
     def read(self) -> np.ndarray:
-        """The numbers, of type float16, float32 or float64. Raises UserError for others, and for a damaged file."""
-        self.check()
+        """The numbers; raises UserError for a damaged file."""
         try:
             with zipfile.ZipFile(self.file) as archive:
-                numbers = np.frombuffer(archive.read(self.entry), _TYPES[self.storage])
-        except _BROKEN as error:
+                numbers = np.frombuffer(archive.read(self.storage.entry), _TYPES[self.storage.kind])
+            if 0 in self.shape:
+                return np.zeros(self.shape, self.dtype)
+        except BROKEN as error:
             raise UserError(f"{self.file}: its numbers cannot be read ({error}); get the file again") from error
-        if min(self.shape, default=1) == 0:
-            return np.zeros(self.shape, np.float32)
-        reach = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
-        if min(self.offset, *self.shape, *self.stride) < 0 or max(reach + 1, math.prod(self.shape)) > len(numbers):
-            raise UserError(f"{self.file}: the tensor {self.shape} reaches beyond its numbers; get the file again")
-        if self.storage == "BFloat16Storage":
+        if self.storage.kind == _BFLOAT16:
             numbers = (numbers.astype("<u4") << 16).view("<f4")
-        steps = tuple(step * numbers.itemsize for step in self.stride)
+        steps = [step * numbers.itemsize if size > 1 else 0 for size, step in zip(self.shape, self.stride, strict=True)]
         return np.lib.stride_tricks.as_strided(numbers[self.offset :], self.shape, steps, writeable=False)
 
 
@@ -81,6 +85,7 @@ def tensors_in(file: Path) -> dict[str, Tensor]:
             class Unpickler(_Tensors):
                 source = file
                 prefix = f"{folder}data/"
+                within = archive
 
             with archive.open(pickled[0]) as stream:
                 found = load_stream(file, stream, Unpickler)
@@ -88,7 +93,7 @@ def tensors_in(file: Path) -> dict[str, Tensor]:
         raise
     except OSError as error:
         raise UserError(f"{file}: it cannot be read ({error.strerror or error})") from error
-    except _BROKEN as error:
+    except BROKEN as error:
         raise UserError(
             f"{file}: it is cut, or was saved before torch 1.6 ({error}); load and save it again, or get it again"
         ) from error
@@ -116,6 +121,7 @@ class _Tensors(Restricted):
 
     source: Path
     prefix: str
+    within: zipfile.ZipFile
 
     def find_class(self, module: str, name: str) -> Any:
         """As for plain data, and what tensors are made with."""
@@ -123,20 +129,24 @@ class _Tensors(Restricted):
             return self._tensor
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
             return _its_tensor
-        if module == "torch" and name.endswith("Storage"):
+        if module in ("torch", "torch.storage") and name in _TYPES:
             return _Type(name)
         return super().find_class(module, name)
 
-    def persistent_load(self, pid: Any) -> Any:
-        """A storage: its type and the archive's entry."""
-        kind, type_, key, *_ = pid
-        if kind != "storage" or not isinstance(type_, _Type):
-            return super().persistent_load(pid)
-        return type_.name, str(key)
+    def persistent_load(self, pid: Any) -> _Storage:
+        """A storage, as large as it is said to be: no archive unpacks to more than its own size."""
+        what, kind, key, _, count = pid
+        if what != "storage" or not isinstance(kind, _Type):
+            raise RefusedError(f"it refers to {what!r} outside of the pickle; save a tensor, or a dict of tensors")
+        entry, size = self.within.getinfo(f"{self.prefix}{key}"), count * np.dtype(_TYPES[kind.name]).itemsize
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != size:
+            raise RefusedError(f"its storage {key} is not {count} numbers in {size} bytes; get the file again")
+        return _Storage(entry.filename, kind.name, count)
 
-    def _tensor(self, stored: tuple[str, str], offset: int, shape: Any, stride: Any, *_: Any) -> Tensor:
-        name, key = stored
-        sizes, steps = tuple(int(n) for n in shape), tuple(int(n) for n in stride)
-        if len(sizes) != len(steps):
-            raise RefusedError("a tensor has as many strides as dimensions; get the file again")
-        return Tensor(self.source, self.prefix + key, name, int(offset), sizes, steps)
+    def _tensor(self, stored: _Storage, offset: int, shape: Any, stride: Any, *_: Any) -> Tensor:
+        sizes, steps = tuple(map(int, shape)), tuple(map(int, stride))
+        last = offset + sum((size - 1) * step for size, step in zip(sizes, steps, strict=True))
+        beyond = 0 not in sizes and max(last + 1, math.prod(sizes)) > stored.count
+        if min((offset, *sizes, *steps)) < 0 or beyond:
+            raise RefusedError(f"a tensor {sizes} reaches beyond its {stored.count} numbers; get the file again")
+        return Tensor(self.source, stored, int(offset), sizes, steps)

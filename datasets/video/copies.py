@@ -6,8 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -25,8 +24,6 @@ from crossview.errors import UserError
 
 FORMAT = 2
 """Of copies; those of an earlier format are made again. Format 1 had a constant rate."""
-_PARTIAL = re.compile(r"\.(.+)\.\d+")
-"""Name of a file that is being written; see `storage.write`."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +160,7 @@ def _job(catalog: Catalog, recording: Recording, out: Path) -> Job:
 
 def _found(work: Work) -> list[Made | None]:
     """For each job the copy that an earlier call has made; what a killed call has left half is removed."""
-    remove_partial(work.jobs)
+    storage.remove_partial(job.copy for job in work.jobs)
     with ThreadPoolExecutor(8) as pool:
         return list(pool.map(work.find, work.jobs))
 
@@ -190,19 +187,6 @@ def _of_format_1(file: Path) -> bool:
     with contextlib.suppress(UnreadableVideo), opened(file, 60.0) as (container, _):
         return '"gop": ' in container.metadata.get("comment", "")
     return False
-
-
-def remove_partial(jobs: Iterable[Job]) -> None:
-    """Remove what killed processes have written of local copies."""
-    by_folder: dict[Path, set[str]] = {}
-    for job in jobs:
-        if storage.is_local(job.copy):
-            by_folder.setdefault(job.copy.parent, set()).add(job.copy.name)
-    for folder, names in by_folder.items():
-        if folder.is_dir():
-            for entry in os.scandir(folder):
-                if (partial := _PARTIAL.fullmatch(entry.name)) and partial[1] in names:
-                    Path(entry.path).unlink(missing_ok=True)
 
 
 Outcome = tuple[int, Made | str]
@@ -279,7 +263,7 @@ def copy_all(
             made[number] = outcome
         if tick:
             tick(len(made) + len(broken), len(work.jobs))
-    remove_partial(work.jobs)
+    storage.remove_partial(job.copy for job in work.jobs)
     lost = tuple(Quarantined(work.jobs[number].path, broken[number]) for number in sorted(broken))
     check_broken(catalog.root, lost, len(work.jobs), max_quarantined)
     prepared = _catalog_of(catalog, work, made, lost)

@@ -8,11 +8,12 @@ import importlib
 import importlib.util
 import os
 import pkgutil
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 
@@ -236,13 +237,17 @@ def _as_dataset(name: str, world: Catalog, out: Path) -> None:
         made = module.catalog(options, prober=Prober(folder / INDICES, tick))
     check_share(made, 1.0)
     _save(made, folder)
-    words = [
-        f"--{field.name.replace('_', '-')} {value}"
-        for field in dataclasses.fields(options)
-        if (value := getattr(options, field.name)) != field.default and value not in (None, ())
-    ]
-    console.print(f"The same by the dataset's own command: crossview prepare {name} {' '.join(words)} --out {folder}",
-                  highlight=False, soft_wrap=True)  # fmt: skip
+    command = shlex.join(["crossview", "prepare", name, *_arguments(options), "--out", str(folder)])
+    console.print(f"The same by the dataset's own command: {command}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _arguments(options: Any) -> Iterator[str]:
+    """The words on the command line that give a dataset's options, but for defaults."""
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if value != field.default:
+            yield f"--{field.name.replace('_', '-')}"
+            yield from map(str, value if isinstance(value, tuple) else (value,))
 
 
 def copies(
@@ -329,7 +334,7 @@ def _describe(catalog: Catalog, out: Path) -> None:
     for note in catalog.notes:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
     warn(clock_warnings(catalog.recordings))
-    console.print(f"The catalog is saved to {out}", highlight=False)
+    console.print(f"The catalog is saved to {out}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _one_sided(catalog: Catalog, of: Mapping[str, str], which: str) -> Iterator[str]:

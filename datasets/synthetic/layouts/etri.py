@@ -16,12 +16,8 @@ SUBJECTS = {"train": (1, 52), "val": (3, 51), "test": (3, 51)}
 def export(world: Catalog, out: Path) -> Options:
     """Exo films as cameras 1 to 8, without copies of the films where the disk can; actions are A001 and so on."""
     actions = sorted({r.action for r in world.recordings})
-    by_scene: dict[str, list[int]] = {}
-    for i, recording in enumerate(world.recordings):
-        if recording.perspective == "exo":
-            by_scene.setdefault(recording.scene, []).append(i)
     groups: dict[tuple[int, int], int] = {}
-    for number, cameras in enumerate(by_scene.values()):
+    for number, cameras in enumerate(files.exo_films(world)):
         first = world.recordings[cameras[0]]
         subject = SUBJECTS[world.split_of(first) or "train"][number // 2 % 2]
         action = 1 + actions.index(first.action)

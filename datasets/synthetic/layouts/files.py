@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 
+def exo_films(world: Catalog) -> list[list[int]]:
+    """Numbers of each scene's exo recordings."""
+    scenes: dict[str, list[int]] = {}
+    for i, recording in enumerate(world.recordings):
+        if recording.perspective == "exo":
+            scenes.setdefault(recording.scene, []).append(i)
+    return list(scenes.values())
+
+
 def link(world: Catalog, recording: Recording, target: Path) -> Path:
     """The film itself under another name, without a copy where the disk can."""
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -17,11 +17,7 @@ def export(world: Catalog, out: Path) -> Options:
     """Two exo films of each take as clips; classes are the world's actions with spaces and other characters."""
     actions = sorted({r.action for r in world.recordings})
     classes = {a: FORMS[k % len(FORMS)].format(a.replace("_", " ")) for k, a in enumerate(actions)}
-    by_scene: dict[str, list[int]] = {}
-    for i, recording in enumerate(world.recordings):
-        if recording.perspective == "exo":
-            by_scene.setdefault(recording.scene, []).append(i)
-    chosen = [i for cameras in by_scene.values() for i in cameras[:2]]
+    chosen = [i for cameras in files.exo_films(world) for i in cameras[:2]]
     replacements = out / "replacement" / "replacement_for_corrupted_k400"
     lines: dict[str, list[str]] = {split: [] for split in ("train", "val", "test")}
     for number, i in enumerate(chosen):

@@ -16,12 +16,8 @@ SUBJECTS = {"train": (1, 2), "val": (3, 6), "test": (3, 6)}
 def export(world: Catalog, out: Path) -> Options:
     """Exo films as cameras 1 to 3 of setups 1 and 2; the world's actions are A001 and so on."""
     actions = sorted({r.action for r in world.recordings})
-    by_scene: dict[str, list[int]] = {}
-    for i, recording in enumerate(world.recordings):
-        if recording.perspective == "exo":
-            by_scene.setdefault(recording.scene, []).append(i)
     used: dict[tuple[int, ...], int] = {}
-    for number, cameras in enumerate(by_scene.values()):
+    for number, cameras in enumerate(files.exo_films(world)):
         first = world.recordings[cameras[0]]
         subjects = SUBJECTS[world.split_of(first) or "train"]
         setup, subject, action = 1 + number % 2, subjects[number // 2 % 2], 1 + actions.index(first.action)

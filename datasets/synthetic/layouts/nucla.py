@@ -13,11 +13,7 @@ from . import files
 def export(world: Catalog, out: Path) -> Options:
     """Exo films as views 1 to 3 of subjects 1 to 10; every second frame, the world's actions are a01, a02 and so on."""
     actions = sorted({r.action for r in world.recordings})
-    by_scene: dict[str, list[int]] = {}
-    for i, recording in enumerate(world.recordings):
-        if recording.perspective == "exo":
-            by_scene.setdefault(recording.scene, []).append(i)
-    for number, cameras in enumerate(by_scene.values()):
+    for number, cameras in enumerate(files.exo_films(world)):
         action = list(ACTIONS)[actions.index(world.recordings[cameras[0]].action)]
         name = f"a{action:02d}_s{1 + number % 10:02d}_e{number // 10:02d}"
         for view, i in enumerate(cameras[:3], 1):

@@ -19,7 +19,7 @@ def export(world: Catalog, out: Path) -> Options:
     """Exo films as cameras L, M and R, two takes to a video; the world's actions are 1, 2 and so on."""
     actions = sorted({r.action for r in world.recordings})
     by_split: dict[str, list[list[int]]] = {}
-    for cameras in _scenes(world):
+    for cameras in files.exo_films(world):
         by_split.setdefault(world.split_of(world.recordings[cameras[0]]) or "train", []).append(cameras)
     names: list[str] = []
     for split, scenes in by_split.items():
@@ -40,14 +40,6 @@ def export(world: Catalog, out: Path) -> Options:
         (out / "Split").mkdir(parents=True, exist_ok=True)
         (out / "Split" / file).write_text("\n".join(lines), newline="")
     return Options(root=out)
-
-
-def _scenes(world: Catalog) -> list[list[int]]:
-    by_scene: dict[str, list[int]] = {}
-    for i, recording in enumerate(world.recordings):
-        if recording.perspective == "exo":
-            by_scene.setdefault(recording.scene, []).append(i)
-    return list(by_scene.values())
 
 
 def _video(world: Catalog, films: list[int], actions: list[str], out: Path, name: str) -> None:

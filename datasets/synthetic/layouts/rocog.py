@@ -15,12 +15,8 @@ SUBJECTS = {"train": ("S01", "S03"), "val": ("S10",), "test": ("S00", "S04b")}
 def export(world: Catalog, out: Path) -> Options:
     """Exo films of a take as ground and air videos, real and synthetic; the world's actions are the first classes."""
     actions = sorted({r.action for r in world.recordings})
-    by_scene: dict[str, list[int]] = {}
-    for i, recording in enumerate(world.recordings):
-        if recording.perspective == "exo":
-            by_scene.setdefault(recording.scene, []).append(i)
     lists: dict[str, list[str]] = {name: [] for name in LISTS}
-    for number, cameras in enumerate(by_scene.values()):
+    for number, cameras in enumerate(files.exo_films(world)):
         first = world.recordings[cameras[0]]
         split, label = world.split_of(first) or "train", actions.index(first.action)
         for camera, (kind, view) in enumerate((k, v) for k in ("real", "syn") for v in ("ground", "air")):
