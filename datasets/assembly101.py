@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from crossview.datasets.catalog import Catalog, Quarantined, Recording, Segment
+from crossview.datasets.catalog import Catalog, Quarantined, Recording, Segment, one_protocol
 from crossview.datasets.catalog.annotations import Spans
 from crossview.datasets.catalog.class_lists import as_classes, class_lists
 from crossview.datasets.catalog.found import content, coverage, dropped, files_under, named, named_files, one_each
@@ -119,21 +119,17 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
                 quarantined += (Quarantined(path, reason),)
             else:
                 facts[path] = feature_columns(shape, FPS)
-    recordings = [_recording(key, path, facts[path]) for key, path in files.items() if path in facts]
-    segments = tuple(
-        segment
-        for recording, key in zip(recordings, (k for k, path in files.items() if path in facts), strict=True)
-        for segment in _segments(annotations, recording, key)
-    )
-    of = {r.id: annotations.splits[r.scene] for r in recordings if r.scene in annotations.splits}
+    recordings = {key: _recording(key, path, facts[path]) for key, path in files.items() if path in facts}
+    segments = tuple(s for key, recording in recordings.items() for s in _segments(annotations, recording, key))
+    members = [(r, annotations.splits[r.scene]) for r in recordings.values() if r.scene in annotations.splits]
     return Catalog(
         root,
-        tuple(recordings),
+        tuple(recordings.values()),
         segments,
         quarantined=quarantined,
-        protocols={DEFAULT: of},
+        protocols=one_protocol(members),
         classes=annotations.classes,
-        notes=_notes(annotations, files, recordings, segments),
+        notes=_notes(annotations, files, recordings.values(), segments),
     )
 
 
@@ -218,7 +214,7 @@ def _segments(annotations: Annotations, recording: Recording, key: str) -> Itera
 
 
 def _notes(
-    annotations: Annotations, files: dict[str, str], recordings: Sequence[Recording], segments: Sequence[Segment]
+    annotations: Annotations, files: dict[str, str], recordings: Collection[Recording], segments: Sequence[Segment]
 ) -> tuple[str, ...]:
     listed = ", ".join(f"{split} {annotations.sequences[split]}" for split in SPLITS)
     without = sorted({r.scene for r in recordings} - annotations.splits.keys())
@@ -340,31 +336,24 @@ def _read_fine(folder: Path, kinds: Sequence[Label], found: Annotations, problem
             raise UserError(f"{file}, line {first}: column {lacking[0]!r} is missing; get the annotations again")
         labelled = [kind for kind in kinds if f"{kind}_id" in places]
         for number, line in lines:
-            values = cells(file, number, line, ",") if '"' in line else line.split(",")
+            values = cells(file, number, line, ",")
             place = f"{file}, line {number}"
             if len(values) != len(places):
                 problems.add(f"{place}: it has {len(values)} values for {len(places)} columns; correct the line")
                 continue
-            video = values[places["video"]].strip().removesuffix(".mp4")
+            video = values[places["video"]].removesuffix(".mp4")
             if not _video(video, place, problems):
                 continue
             _join(found, video.partition("/")[0], split, place, problems)
             if not labelled:
                 continue
             try:
-                texts = [(kind, values[places[f"{kind}_id"]].strip()) for kind in labelled]
+                texts = [(kind, values[places[f"{kind}_id"]]) for kind in labelled]
                 labels = tuple((kind, names[kind][int(text)]) for kind, text in texts)
             except (KeyError, ValueError):
                 said = ", ".join(f"{kind} {text}" for kind, text in texts)
                 problems.add(f"{place}: {said}: an id is none of actions.csv; correct it")
                 continue
-            span = _span(
-                place,
-                values[places["start_frame"]].strip(),
-                values[places["end_frame"]].strip(),
-                labels,
-                found,
-                problems,
-            )
-            if span:
+            first_frame, stop = values[places["start_frame"]], values[places["end_frame"]]
+            if span := _span(place, first_frame, stop, labels, found, problems):
                 found.fine.setdefault(video, []).append(spans.setdefault(span, span))

@@ -103,6 +103,8 @@ def _decoded(file: Path, data: bytes) -> str:
 
 def cells(file: Path, number: int, line: str, separator: str) -> list[str]:
     """The values of one line without the spaces around them; raises UserError for quotes that are not in pairs."""
+    if '"' not in line:
+        return [value.strip() for value in line.split(separator)]
     value = rf' *"(?:[^"]|"")*" *|[^"{separator}]*'
     line = line.strip(" ")
     if not re.fullmatch(f"(?:{value})(?:{separator}(?:{value}))*", line):
