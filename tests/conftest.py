@@ -130,6 +130,12 @@ def straight(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return start(tmp_path_factory.mktemp("runs") / "straight", "byov", experiment(features), in_process=True)
 
 
+@pytest.fixture(scope="session")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the films and datasets of `layout_world`."""
+    return tmp_path_factory.mktemp("films")
+
+
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files of `recording_kinds`."""

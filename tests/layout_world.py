@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crossview.datasets.catalog import Catalog
+from crossview.datasets.catalog.probing import Prober
 from crossview.datasets.synthetic import layouts
 from crossview.datasets.synthetic.config import WorldConfig
 from crossview.datasets.synthetic.world import write
@@ -24,6 +25,16 @@ def world(folder: Path) -> Catalog:
     return write(CONFIG, folder)
 
 
-def exported(name: str, world_folder: Path, out: Path) -> tuple[Any, Any]:
-    """The dataset's module, and its options for the world in its layout."""
-    return importlib.import_module(f"crossview.datasets.{name}"), layouts.export(name, world(world_folder), out)
+@cache
+def exported(name: str, films: Path) -> tuple[Any, Any]:
+    """The dataset's module, and its options for the world in its layout, in `films`/NAME/root once per process."""
+    module = importlib.import_module(f"crossview.datasets.{name}")
+    return module, layouts.export(name, world(films / "world"), films / name / "root")
+
+
+@cache
+def saved(module: Any, options: Any, folder: Path) -> Catalog:
+    """The adapter's catalog as a command saves it in `folder`, and reads it again, once per process."""
+    made: Catalog = module.catalog(options, prober=Prober(folder / "frame_index"))
+    made.save(folder)
+    return Catalog.load(folder)

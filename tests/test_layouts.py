@@ -23,19 +23,11 @@ from crossview.platform.cli import prepare
 from crossview.platform.cli.main import main
 
 
-@pytest.fixture(scope="session")
-def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("films")
-
-
 @pytest.fixture(scope="module", params=layouts.names())
-def dataset(request: pytest.FixtureRequest, films: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def dataset(request: pytest.FixtureRequest, films: Path) -> Any:
     """(module, options, catalog) of one dataset."""
-    folder = tmp_path_factory.mktemp(request.param)
-    module, options = layout_world.exported(request.param, films, folder / "root")
-    made: Catalog = module.catalog(options, prober=Prober(folder / "catalog" / "frame_index"))
-    made.save(folder / "catalog")
-    return module, options, Catalog.load(folder / "catalog")
+    module, options = layout_world.exported(request.param, films)
+    return module, options, layout_world.saved(module, options, films / request.param / "catalog")
 
 
 def asked(pairing: str, catalog: Catalog) -> Sampling:

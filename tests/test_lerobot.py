@@ -351,8 +351,8 @@ def test_a_root_above_the_dataset_is_told_where_it_is(tmp_path: Path) -> None:
         made(tmp_path)
 
 
-def test_the_world_as_version_2(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    world = layout_world.world(tmp_path_factory.mktemp("films"))
+def test_the_world_as_version_2(tmp_path: Path, films: Path) -> None:
+    world = layout_world.world(films / "world")
     catalog = lerobot.catalog(layout.export(world, tmp_path, "v2.1"), prober=Prober(tmp_path / "frame_index"))
     assert not catalog.quarantined
     of_world = {r.num_frames for r in world.recordings}

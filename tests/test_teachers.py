@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import egoexo_tiny
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tiny_run
 
 from crossview.datasets.teachers.store import (
     DETECTIONS_FILE,
@@ -17,9 +20,15 @@ from crossview.datasets.teachers.store import (
     Detections,
     Teachers,
     as_logits,
+    check_store,
     write_detections,
     write_scores,
 )
+from crossview.errors import UserError
+from crossview.methods.egoexo.config import ACTIONS_ALONE
+from crossview.methods.recipe import Optim
+from crossview.platform.config import Compute, Data, Experiment
+from crossview.platform.train.launcher import start
 
 RNG = np.random.default_rng(0)
 
@@ -218,3 +227,30 @@ def test_tables_that_name_other_recordings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none of the catalog's recordings \(but e\.g\. 'train/a/v'\).*0\.3.*again"):
         teachers.check_recordings(["d/a/v", "d/b/v"])
     Teachers.load(tmp_path / "empty").check_recordings(["d/a/v"])
+
+
+def test_a_store_is_checked_for_what_is_asked_of_it(tmp_path: Path) -> None:
+    check_store(tmp_path, {}, 0)
+    write_scores(tmp_path, "ego", {"a": np.array([1.0, 2.0])})
+    check_store(tmp_path, {"ego": 2}, 0)
+    with pytest.raises(UserError, match=r"scores.parquet: 2 scores of task 'ego' .* configured for 3"):
+        check_store(tmp_path, {"ego": 3}, 0)
+    with pytest.raises(UserError, match=r"no scores of task 'object' \(tasks here: ego\)"):
+        check_store(tmp_path, {"ego": 2, "object": 5}, 0)
+    with pytest.raises(UserError, match=r"detections.parquet: no detections here"):
+        check_store(tmp_path, {}, 4)
+    write_detections(tmp_path, {"a": boxes((0, 1, 0.1, 0.1, 0.5, 0.5, 0.9))})
+    check_store(tmp_path, {"ego": 2}, 4)
+
+
+def test_training_without_its_teacher_is_refused_before_there_is_a_run(tmp_path: Path) -> None:
+    tiny_run.write_catalog(tmp_path)
+    experiment = Experiment(
+        data=Data(catalog=tmp_path / "catalog"),
+        method=replace(egoexo_tiny.TINY, weights=replace(ACTIONS_ALONE, action=0.0, ego=1.0)),
+        optim=Optim(batch=2, steps=1),
+        compute=Compute(device="cpu", threads=1),
+    )
+    with pytest.raises(UserError, match=r"no scores of task 'ego' \(tasks here: none\)"):
+        start(tmp_path / "run", "egoexo", experiment, in_process=True)
+    assert not (tmp_path / "run").exists()

@@ -96,12 +96,7 @@ class Teachers:
 
         Raises ValueError if the folder holds nothing of the task at all.
         """
-        if task not in self._scores.classes:
-            known = ", ".join(self._scores.classes) or "none"
-            raise UserError(
-                f"{self.folder / SCORES_FILE}: no scores of task {task!r} (tasks here: {known}); write them with "
-                "`crossview prepare teachers`, or set the weight of that loss to 0"
-            )
+        self._scores.count(task)
         return self._scores.read(recording, task)
 
     def classes(self, task: str) -> int | None:
@@ -115,11 +110,31 @@ class Teachers:
         raises ValueError if the folder holds no detections at all.
         """
         if self._boxes is None:
-            raise UserError(
-                f"{self.folder / DETECTIONS_FILE}: no detections here; import them with `crossview prepare teachers`, "
-                "or set the weights of the interaction map to 0"
-            )
+            raise _no_detections(self.folder)
         return self._boxes.read(recording, np.asarray(frames), k)
+
+
+def check_store(folder: Path, scores: Mapping[str, int], boxes: int) -> None:
+    """Raise UserError where the tables in `folder` lack what a sampling asks for; detections are not read.
+
+    `scores` has the number of logits by task; with `boxes` above 0 there must be detections.
+    """
+    table = _ScoreTable.open(folder / SCORES_FILE)
+    for task, wanted in scores.items():
+        if (found := table.count(task)) != wanted:
+            raise UserError(
+                f"{table.path}: {found} scores of task {task!r} for each recording, but the method is configured for "
+                f"{wanted}; import that teacher's scores again, or set the number"
+            )
+    if boxes and not storage.is_file(folder / DETECTIONS_FILE):
+        raise _no_detections(folder)
+
+
+def _no_detections(folder: Path) -> UserError:
+    return UserError(
+        f"{folder / DETECTIONS_FILE}: no detections here; import them with `crossview prepare teachers`, or set the "
+        "weights of the interaction map to 0"
+    )
 
 
 @dataclass(frozen=True)
@@ -192,6 +207,15 @@ class _ScoreTable:
             if first not in classes:
                 classes[first] = len(file.read_row_group(group, ["logits"])["logits"][0])
         return _ScoreTable(path, file, place, classes)
+
+    def count(self, task: str) -> int:
+        """Logits of a task; raises UserError if there are none."""
+        if task not in self.classes:
+            raise UserError(
+                f"{self.path}: no scores of task {task!r} (tasks here: {', '.join(self.classes) or 'none'}); write "
+                "them with `crossview prepare teachers`, or set the weight of that loss to 0"
+            )
+        return self.classes[task]
 
     def read(self, recording: str, task: str) -> np.ndarray | None:
         if (task, recording) not in self.place or self.file is None:

@@ -16,6 +16,7 @@ from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.sampling.coverage import plan_warnings
 from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.plan import Plan
+from crossview.datasets.teachers.store import FOLDER, check_store
 from crossview.datasets.video.decode import check_decoder
 from crossview.errors import UserError
 from crossview.methods.method import Method, build
@@ -132,6 +133,7 @@ def check_new(method: str, experiment: Experiment[Any], tell: Callable[[str], No
     catalogs = load_catalogs(experiment.data)
     plan = build_plan(experiment, catalogs)
     check_cacheable(plan.sampling, experiment.data)
+    check_store(experiment.data.catalog / FOLDER, plan.sampling.scores, plan.sampling.boxes)
     warn(plan_warnings(plan))
     shares(experiment.optim, experiment.compute)
     check_profile(experiment.compute, total_steps(experiment.optim, plan.rows_per_epoch))

@@ -1,4 +1,4 @@
-"""EPIC-KITCHENS-100: upper-case .MP4 at several rates, a folder of frames, overlapping segments, a missing video."""
+"""EPIC-KITCHENS-100 and -55: upper-case .MP4 at several rates, frames, overlapping segments, a missing video."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ _COLUMNS = (
     "start_frame", "stop_frame", "narration", "verb", "verb_class", "noun", "noun_class", "all_nouns",
     "all_noun_classes",
 )  # fmt: skip
+_COLUMNS_55 = (
+    "uid", "participant_id", "video_id", "narration", "start_timestamp", "stop_timestamp", "start_frame", "stop_frame",
+    "verb", "verb_class", "noun", "noun_class", "all_nouns", "all_noun_classes",
+)  # fmt: skip
 _PAIRS = {
     phase: (phase.split("_")[0], (phase.split("_") + action.split("_"))[-1 if "_" not in phase else 1])
     for action, phases in PHASES.items()
@@ -36,7 +40,7 @@ _NOUNS = sorted({noun for _, noun in _PAIRS.values()})
 
 
 def export(world: Catalog, out: Path) -> Options:
-    """The first ego film of each take, in EPIC-KITCHENS; annotations and epic_100_splits.csv beside it."""
+    """The first ego film of each take, in EPIC-KITCHENS; both annotations and epic_100_splits.csv beside it."""
     takes: dict[str, Recording] = {}
     for recording in world.recordings:
         if recording.perspective == "ego":
@@ -57,14 +61,40 @@ def export(world: Catalog, out: Path) -> Options:
     for split, name in RELEASES["100"].splits.items():
         columns = 8 if split == "test" else len(_COLUMNS)
         _write(folder / name, [_COLUMNS[:columns], *(row[:columns] for row in rows[split])])
-    for kind, known, count in zip(("verb", "noun"), (_VERBS, _NOUNS), RELEASES["100"].counts, strict=True):
-        names = [*known, *(f"{kind}-{k}" for k in range(len(known), count))]
+    for kind, names in _classes("100").items():
         listed = [[k, name, str([name, f"{name}:more"]), "any"] for k, name in enumerate(names)]
         _write(folder / f"EPIC_100_{kind}_classes.csv", [["id", "key", "instances", "category"], *listed])
+    _annotate_55(rows, out / "epic-kitchens-55-annotations")
     flags = ["ar_train", "ar_val", "ar_test", *(column for of in CHALLENGES.values() for column in of)]
     listed = [[video, *(str(flag in _flags(video, split)).upper() for flag in flags)] for video, split in splits]
     _write(out / "epic_100_splits.csv", [["video_id", *flags], *listed])
     return Options(root=out, splits=out / "epic_100_splits.csv")
+
+
+def _classes(release: str) -> dict[str, list[str]]:
+    """The world's verbs and nouns, and as many others as the release has."""
+    named = zip(("verb", "noun"), (_VERBS, _NOUNS), RELEASES[release].counts, strict=True)
+    return {kind: [*known, *(f"{kind}-{k}" for k in range(len(known), count))] for kind, known, count in named}
+
+
+def _annotate_55(rows: dict[str, list[list[object]]], folder: Path) -> None:
+    """The original videos: val's are the tests, of kitchens that train has and that it has not."""
+    parts: dict[str, list[dict[str, object]]] = {split: [] for split in RELEASES["55"].splits}
+    for split in ("train", "val"):
+        for values in (dict(zip(_COLUMNS, row, strict=True)) for row in rows[split]):
+            seen = "test_s1" if values["participant_id"] in PARTICIPANTS["train"] else "test_s2"
+            if len(str(values["video_id"])) == len("P01_01"):
+                parts["train" if split == "train" else seen].append(values)
+    folder.mkdir(exist_ok=True)
+    uid = 0
+    for split, name in RELEASES["55"].splits.items():
+        columns = [c for c in _COLUMNS_55[:8] if c != "narration"] if split != "train" else _COLUMNS_55
+        listed = [[uid + k, *(values[c] for c in columns[1:])] for k, values in enumerate(parts[split])]
+        uid += len(listed)
+        _write(folder / name, [columns, *listed])
+    for kind, names in _classes("55").items():
+        listed = [[k, name, str([name, f"{name}-more"])] for k, name in enumerate(names)]
+        _write(folder / f"EPIC_{kind}_classes.csv", [[f"{kind}_id", "class_key", f"{kind}s"], *listed])
 
 
 def _name(split: str, number: int, used: dict[str, int]) -> str:

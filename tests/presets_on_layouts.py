@@ -1,0 +1,156 @@
+"""The published presets of every method, the catalogs that they are for, and their networks made small."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import layout_world
+import numpy as np
+
+from crossview.datasets import ae2
+from crossview.datasets.catalog import Catalog
+from crossview.datasets.sampling.spec import Sampling
+from crossview.datasets.synthetic.ae2_layout import export_ae2
+from crossview.datasets.synthetic.config import WorldConfig
+from crossview.datasets.teachers.store import FOLDER, Detections, write_detections, write_scores
+from crossview.methods.byov.config import Config as Byov
+from crossview.methods.byov.config import Decoder
+from crossview.methods.byov.config import Encoder as ByovEncoder
+from crossview.methods.egoexo.config import Config as EgoExo
+from crossview.methods.evgap.config import Config as Evgap
+from crossview.methods.evgap.config import Encoder as EvgapEncoder
+from crossview.methods.mv2mae.config import Config as Mv2mae
+from crossview.methods.mv2mae.config import Transformer
+
+CATALOGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ntu60": ("ntu", {"version": 60}),
+    "ntu120": ("ntu", {"version": 120}),
+    "etri": ("etri", {}),
+    "nucla": ("nucla", {}),
+    "pku_mmd": ("pku_mmd", {}),
+    "rocog": ("rocog", {}),
+    "kinetics": ("kinetics", {}),
+    "charades_ego": ("charades_ego", {}),
+    "epic100": ("epic_kitchens", {}),
+    "epic55": ("epic_kitchens", {"release": "55", "splits": None}),
+    "assembly101": ("assembly101", {}),
+    "assembly101-tsm": ("assembly101", {"root": None}),
+}
+"""Name of a catalog: its dataset, and what its options are beside those of the layout."""
+SETS = {
+    "break_eggs": ("crack_egg", "csv"),
+    "pour_milk": ("pour_milk", "folders"),
+    "pour_liquid": ("stir_and_serve", "folders"),
+    "tennis_forehand": ("strike_peg", "csv"),
+}
+"""AE2's sets: the action of the world that is in the place of theirs, and how its files lie."""
+PLACES: dict[str, dict[str, tuple[str, str | None]]] = {
+    "mv2mae": {
+        "ntu60": ("ntu60", "xview60"),
+        "ntu120": ("ntu120", "xset120"),
+        "etri": ("etri", "xsub"),
+        "ntu120-vit-t": ("ntu120", "xsub120"),
+        "ntu120-vit-b": ("ntu120", "xsub120"),
+        "ntu60-finetune": ("ntu60", "xsub60"),
+        "ntu120-finetune": ("ntu120", "xsub120"),
+        "ntu120-vit-t-finetune": ("ntu120", "xset120"),
+        "ntu120-vit-b-finetune": ("ntu120", "xset120"),
+        "etri-finetune": ("etri", "xsub"),
+        "nucla-finetune": ("nucla", "xview3"),
+        "pkummd2-finetune": ("pku_mmd", "xsub"),
+        "rocog-finetune": ("rocog", "gr_whole"),
+    },
+    "egoexo": {
+        "kinetics400": ("kinetics", None),
+        "kinetics400_slow_r50": ("kinetics", None),
+        "kinetics400_r101": ("kinetics", None),
+        "kinetics400_baseline": ("kinetics", None),
+        "kinetics400_slow_r50_baseline": ("kinetics", None),
+        "kinetics400_r101_baseline": ("kinetics", None),
+        "charades_ego_slow_r50": ("charades_ego", None),
+        "charades_ego": ("charades_ego", None),
+        "charades_ego_star": ("charades_ego", None),
+        "charades_ego_r101": ("charades_ego", None),
+        "charades_ego_r101_star": ("charades_ego", None),
+        "epic55": ("epic55", None),
+        "epic55_star": ("epic55", None),
+        "epic100": ("epic100", "recognition"),
+        "epic100_star": ("epic100", "recognition"),
+        "epic100_r101": ("epic100", "recognition"),
+        "epic100_r101_star": ("epic100", "recognition"),
+        "ego_teacher": ("charades_ego", None),
+    },
+    "byov": {name: (name, None) for name in SETS},
+    "evgap": {
+        "paper_step1": ("assembly101-tsm", None),
+        "paper_step2": ("assembly101-tsm", None),
+        "paper_literal_raw": ("assembly101-tsm", None),
+        "paper_literal_exp": ("assembly101-tsm", None),
+        "paper_literal_ten": ("assembly101-tsm", None),
+        "paper_literal_clip": ("assembly101-tsm", None),
+    },
+}
+"""By method and preset: the catalog that it is for, and a protocol of it."""
+
+
+def catalog_of(name: str, films: Path) -> Path:
+    """The folder of a catalog, made once per process."""
+    if name in SETS:
+        return _ae2(name, films)
+    dataset, changes = CATALOGS[name]
+    module, options = layout_world.exported(dataset, films)
+    if name == "assembly101-tsm":
+        changes = changes | {"features": options.root / "TSM_features", "packed": films / dataset / "packed"}
+    folder = films / dataset / name
+    layout_world.saved(module, replace(options, **changes), folder)
+    return folder
+
+
+@cache
+def _ae2(name: str, films: Path) -> Path:
+    action, layout = SETS[name]
+    config = WorldConfig(
+        actions=(action,), train_takes=3, val_takes=1, test_takes=1, size_px=32, min_frames=24, max_frames=40
+    )
+    root = export_ae2(config, films / f"ae2-{name}", layout=layout)  # type: ignore[arg-type]
+    (root / action).rename(root / name)
+    layout_world.saved(ae2, ae2.Options(root=root, set=name), root / "catalog")
+    return root / "catalog"
+
+
+def teach(folder: Path, sampling: Sampling) -> None:
+    """Put what a sampling asks of teachers beside a catalog, for every recording: random scores, two boxes a frame."""
+    recordings, rng = Catalog.load(folder).recordings, np.random.default_rng(0)
+    for task, count in sampling.scores.items():
+        scores = {r.id: rng.normal(size=count).astype(np.float32) for r in recordings}
+        write_scores(folder / FOLDER, task, scores, classes=count)
+    if sampling.boxes:
+        found = {}
+        for r in recordings:
+            frame, kind = np.divmod(np.arange(2 * r.num_frames), 2)
+            corner = 0.2 + 0.3 * rng.random((len(frame), 2))
+            found[r.id] = Detections(frame, 1 + kind, np.hstack([corner, corner + 0.3]), np.full(len(frame), 0.9))
+        write_detections(folder / FOLDER, found)
+
+
+def small(config: Any) -> Any:
+    """The method with a network of few parameters, each of which has a gradient; what it asks of data stays."""
+    match config:
+        case Mv2mae():
+            stack = Transformer(width=24, depth=1, heads=2)
+            return replace(config, encoder=stack, same_decoder=stack, cross_decoder=stack)
+        case EgoExo():
+            once = (1, 1, 1, 1)
+            sizes = {"width": 8, "beta_inverse": 4, "blocks": once, "temporal_blocks": once}
+            return replace(config, backbone=replace(config.backbone, **sizes, zero_init_residual=False), map_width=16)
+        case Byov():
+            base = replace(config.base, model="vit_tiny_patch16_224", weights="random", width=24, depth=1, heads=2)
+            encoder, decoder = ByovEncoder(width=16, depth=1, heads=2), Decoder(width=16, depth=1, heads=2)
+            return replace(config, base=base, encoder=encoder, decoder=decoder)
+        case Evgap():
+            base = replace(config.base, model="vit_tiny_patch16_224", weights="random", width=24, depth=1, heads=2)
+            return replace(config, base=base, encoder=EvgapEncoder(width=16, depth=2, heads=2, hidden=16))
+    raise TypeError(config)
