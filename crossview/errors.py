@@ -6,6 +6,10 @@ OUT_OF_MEMORY = (
     "the GPU's memory is too small: train with a smaller --compute.micro-batch, embed and evaluate with --device cpu, "
     "or use a larger GPU"
 )
+NODE_OUT_OF_MEMORY = (
+    "a node's memory is too small: end what else runs there, train with a smaller --compute.micro-batch or fewer "
+    "--data.decode-actors, or use a node with more memory"
+)
 
 
 class DataWarning(UserWarning):

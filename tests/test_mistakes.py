@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny_run
 import torch
+from ray.exceptions import OutOfMemoryError
 
 from crossview import storage
 from crossview.datasets.catalog import Catalog
@@ -238,6 +239,19 @@ def test_an_evaluation_that_does_not_fit_the_gpu_says_what_helps(
     (row,) = _Actor(lambda: out_of_memory, {})._rows(0)  # as in a process of Ray's
     assert row["data"].decode() == text.removeprefix("error: ").strip()
     assert Where().actors == 1
+
+
+def test_a_node_that_runs_out_of_memory_is_not_taken_for_a_gpu(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*args: object, **options: object) -> None:
+        raise OutOfMemoryError("3 worker(s) were killed due to the node running low on memory. Memory on the node")
+
+    monkeypatch.setattr(Model, "embed", killed)
+    text = said(capsys, "evaluate", run, "--debug", "--device", "cpu", "--split", "test")
+    assert text.startswith("error: 3 worker(s) were killed due to the node running low on memory; a node's memory is")
+    assert "--data.decode-actors" in text
+    assert "GPU" not in text
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from typing import Annotated, Any, TextIO
 
 import tyro
 
-from crossview.errors import OUT_OF_MEMORY, DataWarning, UserError
+from crossview.errors import NODE_OUT_OF_MEMORY, OUT_OF_MEMORY, DataWarning, UserError
 from crossview.platform.cli.evaluate import embed, evaluate
 from crossview.platform.cli.jobs import check_cluster, logs, status, stop, submit
 from crossview.platform.cli.options import parse, parse_train, parse_tune
@@ -293,8 +293,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"error: {error if isinstance(error, UserError) else _storage(error)}", file=sys.stderr)
         raise SystemExit(2) from error
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for every command
-            print(f"error: {str(error).split('. ')[0]}; {OUT_OF_MEMORY}", file=sys.stderr)
+        if type(error).__name__ == "OutOfMemoryError":  # torch's or Ray's, which are not imported for every command
+            advice = NODE_OUT_OF_MEMORY if type(error).__module__.startswith("ray.") else OUT_OF_MEMORY
+            print(f"error: {str(error).split('. ')[0]}; {advice}", file=sys.stderr)
             raise SystemExit(2) from error
         traceback.print_exc()
         print(DEFECT, file=sys.stderr)
