@@ -73,6 +73,9 @@ class Annotations:
         """The benchmark: classes by label_id; its test segments have no label."""
         folder = self.folder / "keystep_benchmark"
         names = _label_mapping(folder / "label_mapping.csv")
+        unknown = "segments with a label_id that label_mapping.csv lacks"
+        if not names:
+            unknown = "labels of keystep_benchmark, whose label_mapping.csv is missing; download it"
         members = self.splits["keystep"] = {}
         for split, part in (("train", "train"), ("val", "val"), ("test", "test_unannotated")):
             file = folder / f"keystep_segment_{part}.json"
@@ -88,7 +91,7 @@ class Annotations:
                 if label is not None and 0 <= label < len(names):
                     self._add(uid, segment, "keystep", names[label], where)
                 elif label is not None:
-                    self._leave_out("segments with a label_id that label_mapping.csv lacks", where)
+                    self._leave_out(unknown, where)
         if names:
             self.classes["keystep"] = names
 

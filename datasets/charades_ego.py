@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from crossview.datasets.catalog import Catalog, Recording, Segment, one_protocol
 from crossview.datasets.catalog.annotations import Spans, folder_with
-from crossview.datasets.catalog.found import content, coverage, dropped
+from crossview.datasets.catalog.found import content, coverage, dropped, one_each
 from crossview.datasets.catalog.listing import Problems, Row, one_of, relative_path, seconds, table, text_lines
 from crossview.datasets.catalog.probing import Prober
 from crossview.datasets.catalog.protocols import DEFAULT
@@ -256,10 +256,9 @@ def _on_disk(options: Options, listing: Listing) -> dict[str, str]:
 
 
 def _named_by_id(folder: Path) -> dict[str, Path]:
-    """ID.mp4, or else the folder ID, in the order of their names."""
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        name = path.stem if path.suffix.lower() == ".mp4" and path.is_file() else path.name if path.is_dir() else ""
-        if ID.fullmatch(name) and (name not in found or path.is_file()):
-            found[name] = path
-    return found
+    """ID.mp4, or else the folder ID, in the order of their names; raises UserError for ID.mp4 beside ID.MP4."""
+    here = sorted(folder.iterdir())
+    files = [(path.name, path.stem) for path in here if path.suffix.lower() == ".mp4" and path.is_file()]
+    found = {path.name: path for path in here if path.is_dir()}
+    found |= {name: folder / file for name, file in one_each(folder, files, "video").items()}
+    return {name: found[name] for name in sorted(found) if ID.fullmatch(name)}

@@ -7,6 +7,7 @@ xview1 test on the view of that number, xsub tests on the subjects that are name
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -112,7 +113,7 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
 
 
 def _check(options: Options) -> None:
-    if not options.fps > 0:
+    if not 0 < options.fps < math.inf:
         raise UserError(f"--fps is {options.fps:g}; frames are numbered at a rate above 0: pass one such as 30")
     if unknown := [subject for subject in options.test_subjects if not 1 <= subject <= 10]:
         raise UserError(f"--test-subjects has {unknown[0]}; subjects are 1 to 10: pass numbers of these")

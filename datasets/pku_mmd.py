@@ -6,6 +6,7 @@ folders whose name contains "label"; and the split files of the protocols xsub a
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -89,7 +90,7 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
     Raises UserError, before any video is opened, for a root without such videos or without splits for them, two videos
     or label files of one name, and broken split and label files. Intervals without a frame are left out.
     """
-    if not options.label_fps > 0:
+    if not 0 < options.label_fps < math.inf:
         raise UserError(f"--label-fps is {options.label_fps:g}; frames are counted at a rate above 0, such as 30")
     names = class_names(options.names)
     here = found(options)

@@ -68,7 +68,10 @@ class Optim:
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
-            raise UserError(f"optim: epochs is {self.epochs} and steps is {self.steps}; give exactly one of them")
+            raise UserError(
+                f"optim: epochs is {self.epochs} and steps is {self.steps}; give exactly one of them, and None for the "
+                "other"
+            )
         for name in ("lr", "batch", "epochs", "steps", "clip_norm"):
             value = getattr(self, name)
             if value is not None and value <= 0:

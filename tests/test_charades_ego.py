@@ -198,6 +198,13 @@ def test_videos_of_one_release_are_taken(root: Path) -> None:
     assert [r.path for r in flat.recordings] == ["QOZW9EGO.mp4", "QOZW9.mp4", "W1XD0EGO.mp4", "W1XD0.mp4"]
 
 
+def test_two_files_of_one_video_are_refused(root: Path) -> None:
+    release = root / "CharadesEgo_v1_480"
+    (release / "W1XD0.MP4").write_bytes((release / "W1XD0.mp4").read_bytes())
+    with pytest.raises(UserError, match=r"W1XD0\.mp4: W1XD0\.MP4 is the same video; remove one of them"):
+        read(root)
+
+
 def test_an_unreadable_video_is_set_aside(root: Path) -> None:
     videos.truncate(root / "CharadesEgo_v1_480" / "W1XD0.mp4", 0.3)
     found = read(root)
@@ -253,6 +260,14 @@ def test_what_is_missing_is_named(root: Path, tmp_path: Path) -> None:
         read(tmp_path / "absent")
     with pytest.raises(UserError, match=r"CharadesEgo_v1_train\.csv.* is here; it holds QOZW9.mp4"):
         read(root, annotations=root / "CharadesEgo_v1_480")
+    with pytest.raises(UserError, match=r"is here; it is no folder: pass their folder as --annotations"):
+        read(root, annotations=root / "CharadesEgo" / "CharadesEgo_v1_train.csv")
+    with pytest.raises(UserError, match=rf"there is one in {root}/CharadesEgo: pass their folder as --annotations"):
+        read(root, annotations=root)
+    above = tmp_path / "deep"
+    annotate(above / "root" / "CharadesEgo")
+    with pytest.raises(UserError, match=rf"there is one in {above}/root/CharadesEgo: pass {above}/root as --root"):
+        read(above)
     with pytest.raises(UserError, match=r"no video .* is in CharadesEgo; .* it holds CharadesEgo, CharadesEgo_v1_480"):
         read(root, folder="CharadesEgo")
     with pytest.raises(UserError, match=r"--folder: '\.\./elsewhere' leads out of"):

@@ -207,6 +207,14 @@ def test_labels(root: Path) -> None:
         assert reason in said
 
 
+def test_without_the_list_of_classes_the_benchmark_has_no_labels(root: Path) -> None:
+    (root / "annotations/keystep_benchmark/label_mapping.csv").unlink()
+    catalog = made(root)
+    assert not [s for s in catalog.segments if s.name == "keystep"]
+    assert "keystep" not in catalog.classes
+    assert "labels of keystep_benchmark, whose label_mapping.csv is missing; download it" in "\n".join(catalog.notes)
+
+
 def test_segments_after_the_end_of_a_video_are_dropped(root: Path) -> None:
     videos.write(root / path("a", "aria01_214-1"), frames=18, height=32, width=32)
     catalog = made(root)

@@ -147,12 +147,13 @@ def test_swapped_files_are_set_aside_with_episode_and_row(tmp_path: Path) -> Non
     assert "has 9" in broken.reason
 
 
-def test_overlapping_episodes_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("begins", [9, 10])  # 11 is rounding
+def test_overlapping_episodes_are_refused(tmp_path: Path, begins: int) -> None:
     root = write_3(tmp_path)
     rows = rows_3()
-    rows[2][f"videos/{FRONT}/from_timestamp"] = 9 / FPS
+    rows[2][f"videos/{FRONT}/from_timestamp"] = begins / FPS
     tables_3(root, rows)
-    with pytest.raises(UserError, match=r"row 2: episode 1 is frames 7 to 11 of .*front.*another begins at 9"):
+    with pytest.raises(UserError, match=rf"row 2: episode 1 is frames 7 to 11 of .*front.*another begins at {begins}"):
         made(root)
 
 
@@ -166,9 +167,20 @@ def test_a_frame_that_rounding_gives_to_two_episodes_is_the_later_ones(tmp_path:
     assert spans["1", "front"] == (6, 5)
 
 
-def test_a_video_of_another_length_is_set_aside(tmp_path: Path) -> None:
+def test_times_of_the_tables_are_rounded(tmp_path: Path) -> None:
+    root = write_3(tmp_path)
+    rows = rows_3()
+    rows[1][f"videos/{FRONT}/from_timestamp"] = 0.233
+    rows[2][f"videos/{FRONT}/from_timestamp"] = 0.401
+    tables_3(root, rows)
+    spans = {(r.scene[-1], r.view): (r.first_frame, r.num_frames) for r in made(root).recordings}
+    assert [spans[k, "front"] for k in "012"] == list(zip(STARTS, LENGTHS, strict=True))
+
+
+@pytest.mark.parametrize("frames", [4, 6])
+def test_a_video_of_another_length_is_set_aside(tmp_path: Path, frames: int) -> None:
     root = write_2(tmp_path)
-    film(root / f"videos/chunk-000/{WRIST}/episode_000001.mp4", 7, 4)
+    film(root / f"videos/chunk-000/{WRIST}/episode_000001.mp4", 7, frames)
     catalog = made(root)
     (broken,) = catalog.quarantined
     assert "episodes.jsonl, line 2: episode 1 is frames 0 to 4" in broken.reason

@@ -110,6 +110,7 @@ def test_a_list_chooses_samples_and_others_are_left_out(tmp_path: Path) -> None:
         (("a01/v01_s01_e00.avi", "view_1/a01_s01_e00/frame_1_tc_2_rgb.jpg"), {}, r"both releases.*--release videos or"),
         (("a01/v01_s01_e00.avi",), {"release": "frames"}, r"--release frames is not here.*pass --release videos"),
         (("a01/v01_s01_e00.avi",), {"fps": 0.0}, r"--fps is 0; .*above 0"),
+        (("a01/v01_s01_e00.avi",), {"fps": float("inf")}, r"--fps is inf; .*above 0"),
         (("a01/v01_s01_e00.avi",), {"test_subjects": (11,)}, r"--test-subjects has 11; subjects are 1 to 10"),
     ],
 )

@@ -153,6 +153,7 @@ def test_broken_split_files(tmp_path: Path, text: str, said: str) -> None:
             r"label_v2.* is the same video's label",
         ),
         (("A01N01-L.avi",), {"label_fps": 0}, r"--label-fps is 0; frames are counted at a rate above 0"),
+        (("A01N01-L.avi",), {"label_fps": float("inf")}, r"--label-fps is inf; frames are counted at a rate above 0"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, files: tuple[str, ...], options: dict[str, object], said: str) -> None:

@@ -15,7 +15,7 @@ from crossview.errors import UserError
 def folder_with(root: Path, given: Path | None, names: Sequence[str], what: str) -> Path:
     """The folder that holds any of the files `names`: `given`, or else the root or the first folder in it that does.
 
-    Raises UserError, with the names that were looked for and what is there instead, if there is none.
+    Raises UserError, with the names that were looked for and where one is, or what is there instead, if there is none.
     """
     if not root.is_dir():
         raise UserError(f"{root}: the folder is missing; pass the folder that holds the dataset's files as --root")
@@ -24,12 +24,16 @@ def folder_with(root: Path, given: Path | None, names: Sequence[str], what: str)
         if any((folder / name).is_file() for name in names):
             return folder
     asked = root if given is None else given
+    where = "here, or in a folder in it" if given is None else "here"
+    deeper = "*/*" if given is None else "*"
+    below_it = next((file.parent for name in names for file in sorted(asked.glob(f"{deeper}/{name}"))), None)
     here = sorted(path.name for path in asked.iterdir()) if asked.is_dir() else []
     near = difflib.get_close_matches(names[0], here, NAMED) or here
-    where = "here, or in a folder in it" if given is None else "here"
+    held = f"it holds {named(near) or 'nothing'}" if asked.is_dir() else "it is no folder"
     raise UserError(
-        f"{asked}: none of {what}, {named(names)}, is {where}; it holds {named(near) or 'nothing'}: pass their folder "
-        "as --annotations"
+        f"{asked}: none of {what}, {named(names)}, is {where}; "
+        + (f"there is one in {below_it}" if below_it else held)
+        + (": pass their folder as --annotations" if given or not below_it else f": pass {below_it.parent} as --root")
     )
 
 
