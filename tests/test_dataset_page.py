@@ -77,7 +77,7 @@ def test_classes_are_counted_in_each_split_and_the_rest_together() -> None:
     assert verb.title == "verb: 20 classes, 25 segments"
     assert verb.rows[0] == ["v3", "6", "5", "1"]
     assert len(verb.rows) == 12
-    assert verb.more == "8 more classes have 8 segments. 5 classes of the dataset's list occur nowhere."
+    assert verb.more == "8 more classes have 8 segments. Of the dataset's list, 5 more occur nowhere."
     assert verb.shares[:2] == [1.0, pytest.approx(1 / 6)]
 
 

@@ -144,7 +144,7 @@ def classes(catalog: Catalog) -> list[Table]:
         left = sum(total.values()) - sum(count for _, count in shown)
         unseen = len(known.get(kind, ())) - len(total)
         more = _rest(len(total), left, "classes", units[kind])
-        more += f" {unseen:,} classes of the dataset's list occur nowhere." if unseen > 0 else ""
+        more += f" Of the dataset's list, {unseen:,} more occur nowhere." if unseen > 0 else ""
         more += f" Not counted apart: {', '.join(f'{p}: {s}' for p, s in hidden)}." if hidden else ""
         title = f"{kind}: {_counted(len(total), 'class', 'classes')}, {sum(total.values()):,} {units[kind]}"
         tables.append(Table(head, rows, title, more.strip(), [count / shown[0][1] for _, count in shown]))
