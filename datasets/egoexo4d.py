@@ -216,6 +216,8 @@ def read_takes(root: Path, streams: Sequence[str] = ()) -> tuple[list[Take], int
         names.add(take.name)
         nulls += without
     problems.refuse()
+    if not takes:
+        raise UserError(f"{file}: it lists no take; {AGAIN}")
     return list(takes.values()), nulls
 
 

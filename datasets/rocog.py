@@ -95,8 +95,9 @@ def listed(options: Options) -> tuple[dict[str, str], dict[str, list[str]], tupl
     files = {name: folder / f"{name}.txt" for name in LISTS}
     missing = [file.name for file in files.values() if not file.is_file()]
     if len(missing) == len(files):
+        above = "" if options.lists or folder.is_dir() else f"; above, {content(options.root)}"
         raise UserError(
-            f"{folder}: none of RoCoG-v2's lists is here, such as {missing[0]}; {content(folder)}: "
+            f"{folder}: none of RoCoG-v2's lists is here, such as {missing[0]}; {content(folder)}{above}: "
             "pass the folder that holds annotations as --root, or that of the lists as --lists"
         )
     problems, labels = Problems(), dict[str, str]()

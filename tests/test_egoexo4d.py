@@ -336,6 +336,7 @@ def test_broken_takes(tmp_path: Path, other: dict[str, Any], message: str) -> No
 @pytest.mark.parametrize(
     ("file", "facts", "message"),
     [
+        ("takes.json", [], r"takes\.json: it lists no take; download the file again"),
         ("takes.json", {}, r"takes\.json: it holds a dict; it must hold a list"),
         ("annotations/splits.json", {}, r"splits\.json: split_to_take_uids is missing"),
         ("annotations/splits.json", {"take_uid_to_split": {"uid-a": 1}}, r"splits\.json: uid-a is 1; it must be"),

@@ -121,7 +121,8 @@ def test_broken_lists(tmp_path: Path, text: str, said: str) -> None:
 
 
 def test_no_lists(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"annotations: none of RoCoG-v2's lists is here, .*folder is missing: pass"):
+    (tmp_path / "RoCoG").mkdir()
+    with pytest.raises(UserError, match=r"annotations: none of .* is here, .*is missing; above, it holds RoCoG: pass"):
         rocog.catalog(rocog.Options(root=tmp_path))
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations" / "real_air.txt").touch()
