@@ -48,4 +48,4 @@ def watch(config: dict[str, Any]) -> None:
         for count, _ in enumerate(stream, 1):
             if count % max(1, batches // LOOKS) == 0 and count < batches:  # at the end the decoders are gone already
                 found.append((count, memory_mb(config["root"])))
-    Path(config["out"]).write_text(json.dumps(found))
+                Path(config["out"]).write_text(json.dumps(found))
