@@ -14,6 +14,7 @@ from crossview.datasets.sampling.coverage import plan_warnings
 from crossview.datasets.sampling.geometry import Geometry
 from crossview.datasets.sampling.plan import Clip, Plan
 from crossview.datasets.sampling.spec import Sampling, View
+from crossview.datasets.sampling.units import Units
 from crossview.errors import UserError
 from crossview.methods.egoexo.config import presets as egoexo_presets
 from crossview.methods.mv2mae.config import presets as mv2mae_presets
@@ -124,6 +125,27 @@ def test_cameras_of_an_event_share_its_instants() -> None:
         assert (of[0] + 5 == of[1]).all()  # the right camera started half a second earlier
         assert of[0].min() >= 25
         assert of[0].max() <= 59
+
+
+def test_units_are_spans_of_their_files() -> None:
+    """By the file's own time, whatever the scene's clock and wherever in the file the recording begins."""
+    late = recording("s", "left", start_offset_s=4.0)
+    part = recording("t", "left", first_frame=50, start_offset_s=-2.0)
+    found = [Segment(r.id, 3.0, 4.5, "action", "wave") for r in (late, part)]
+    units = Units.of(Catalog(Path(), (late, part), tuple(found)), "action")
+    assert [(r.scene, r.first_frame, r.num_frames, r.start_s) for r in units.catalog.recordings] == [
+        ("s#0", 30, 15, 7.0),
+        ("t#0", 80, 15, 1.0),
+    ]
+    assert units.first_frames.tolist() == [30, 30]
+    assert units.recordings.tolist() == [0, 1]
+
+
+def test_recordings_with_their_own_clocks_share_no_event() -> None:
+    first, second = recording("s", "head", own_clock=True), recording("s", "left", own_clock=True)
+    found = tuple(Segment(r.id, 1.0, 2.0, "action", "wave") for r in (first, second))
+    units = Units.of(Catalog(Path(), (first, second), found), "action")
+    assert [r.scene for r in units.catalog.recordings] == ["s#0", "s#1"]
 
 
 def test_recordings_without_a_segment_are_told() -> None:
