@@ -148,6 +148,18 @@ def test_recordings_with_their_own_clocks_share_no_event() -> None:
     assert [r.scene for r in units.catalog.recordings] == ["s#0", "s#1"]
 
 
+def test_what_overlaps_by_half_or_less_is_another_event() -> None:
+    left, right = recording("s", "left"), recording("s", "right")
+    found = (
+        Segment(left.id, 1.0, 3.0, "action", "wave"),
+        Segment(right.id, 2.0, 4.0, "action", "wave"),  # half of it
+        Segment(left.id, 5.0, 7.0, "action", "wave"),
+        Segment(left.id, 5.5, 7.5, "action", "wave"),  # one camera shows two
+    )
+    units = Units.of(Catalog(Path(), (left, right), found), "action")
+    assert [r.scene for r in units.catalog.recordings] == ["s#0", "s#1", "s#2", "s#3"]
+
+
 def test_recordings_without_a_segment_are_told() -> None:
     (said,) = plan_warnings(Plan(CATALOG, ASKED, seed=0))
     assert said == "1 of 3 recordings have no segment of kind 'verb' that can be drawn: d/P03_01/head"
