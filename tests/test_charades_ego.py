@@ -11,6 +11,7 @@ import image_folders
 import numpy as np
 import pytest
 import videos
+from fuzzed_text import damage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -265,9 +266,9 @@ def test_what_is_missing_is_named(root: Path, tmp_path: Path) -> None:
         read(root, annotations=root / "CharadesEgo" / "CharadesEgo_v1_train.csv")
     with pytest.raises(UserError, match=rf"there is one in {root}/CharadesEgo: pass their folder as --annotations"):
         read(root, annotations=root)
-    above = tmp_path / "deep"
-    annotate(above / "root" / "CharadesEgo")
-    with pytest.raises(UserError, match=rf"there is one in {above}/root/CharadesEgo: pass {above}/root as --root"):
+    above, inside = tmp_path / "deep", tmp_path / "deep" / "set"
+    annotate(inside / "CharadesEgo")
+    with pytest.raises(UserError, match=rf"there is one in {inside}/CharadesEgo: pass {inside} as --root"):
         read(above)
     with pytest.raises(UserError, match=r"no video .* is in CharadesEgo; .* it holds CharadesEgo, CharadesEgo_v1_480"):
         read(root, folder="CharadesEgo")
@@ -284,10 +285,7 @@ def test_what_is_missing_is_named(root: Path, tmp_path: Path) -> None:
 @given(file=st.sampled_from(["CharadesEgo_v1_train.csv", "Charades_v1_classes.txt"]), data=st.data())
 def test_damaged_lists_are_read_or_refused(tmp_path: Path, file: str, data: st.DataObject) -> None:
     annotate(tmp_path, train=[row("W1XD0EGO", "c115 0.00 0.70;c008 0.30 0.50"), row("W1XD0")])
-    whole = (tmp_path / file).read_bytes()
-    first = data.draw(st.integers(0, len(whole)))
-    new = data.draw(st.binary(max_size=6) | st.sampled_from([b";", b'"', b"\r", b"c15", b"\xff\xfe", b"1e999", b"EGO"]))
-    (tmp_path / file).write_bytes(whole[:first] + new + whole[first + data.draw(st.integers(0, 9)) :])
+    damage(tmp_path / file, data, [b";", b'"', b"\r", b"c15", b"\xff\xfe", b"1e999", b"EGO"])
     refused = ""
     try:
         listing = read_annotations(tmp_path)

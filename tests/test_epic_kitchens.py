@@ -8,6 +8,7 @@ from pathlib import Path
 import image_folders
 import pytest
 import videos
+from fuzzed_text import damage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -411,10 +412,7 @@ def test_what_is_missing_is_named(root: Path, tmp_path: Path) -> None:
 )
 def test_damaged_lists_are_read_or_refused(tmp_path: Path, file: str, data: st.DataObject) -> None:
     annotate(tmp_path, train=[labelled("P01_01", 0.0, 0.5)], test=[timed("P33_101", 0.1, 0.4)])
-    whole = (tmp_path / file).read_bytes()
-    first = data.draw(st.integers(0, len(whole)))
-    new = data.draw(st.binary(max_size=6) | st.sampled_from([b",", b'"', b"\r", b"99", b"\xff\xfe", b":", b"P01_02"]))
-    (tmp_path / file).write_bytes(whole[:first] + new + whole[first + data.draw(st.integers(0, 9)) :])
+    damage(tmp_path / file, data, [b",", b'"', b"\r", b"99", b"\xff\xfe", b":", b"P01_02"])
     refused = ""
     try:
         listing = read_annotations(Options(root=tmp_path))

@@ -79,6 +79,11 @@ class Recording:
         return f"{self.dataset}/{self.scene}/{self.view}"
 
     @property
+    def take(self) -> tuple[str, bool, str]:
+        """What recordings that are drawn together have in common: dataset, whether they have pictures, and scene."""
+        return self.dataset, self.has_pixels, self.scene
+
+    @property
     def file_stem(self) -> str:
         """The id as a file's name; a catalog refuses two recordings with equal ones."""
         return self.id.replace("/", "__")

@@ -8,7 +8,7 @@ import math
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -22,10 +22,9 @@ from crossview.errors import UserError
 SUFFIXES = (".npy", ".npz", ".pt", ".pth")
 
 
-def is_features(path: str | Path) -> bool:
+def is_features(path: Path) -> bool:
     """Whether a file's name ends as that of features does."""
-    suffix = PurePath(path).suffix if isinstance(path, str) else path.suffix  # a path may be one in an object store
-    return suffix.lower() in SUFFIXES
+    return path.suffix.lower() in SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,10 @@ from typing import IO, Any
 import numpy as np
 
 from crossview import storage
+from crossview.datasets.catalog.probing import Tick
 from crossview.datasets.video.frames import UnreadableVideo
 from crossview.errors import UserError
 
-Tick = Callable[[int, int], None]
-"""Called as (arrays done, arrays in all)."""
 ROWS = 1024
 """Frames in a part of an array, at most: what is in memory at a time."""
 _FEW = 2**27

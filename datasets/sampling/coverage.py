@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from crossview.datasets.catalog import Recording
@@ -23,7 +23,7 @@ NAMED = 3
 class _Finding:
     """A scene, or a camera of one, or an action, and why it is not drawn."""
 
-    of: tuple[str, ...]
+    of: Hashable
     """Which scene or action."""
     cause: str
     lost: float
@@ -37,7 +37,7 @@ def clock_warnings(recordings: Sequence[Recording]) -> list[str]:
     for cameras in scenes:
         loners = _loners(cameras)
         others = {camera.id: [r for r in cameras if r is not camera] for camera in loners}
-        apart += [_Finding(_key(camera), clock_error(camera, others[camera.id]), 1.0) for camera in loners]
+        apart += [_Finding(camera.take, clock_error(camera, others[camera.id]), 1.0) for camera in loners]
         together = [r for r in cameras if r not in loners]
         if len(together) > 1:
             short += _lost(together, [overlap(together)])
@@ -81,7 +81,7 @@ def _of_plan(plan: Plan) -> list[str]:
     for cameras in scenes:
         shown = [r for r in cameras if r.id in drawn]
         if left := [r for r in cameras if r.id not in drawn]:
-            missed.append(_Finding(_key(cameras[0]), _unpaired(left, cameras, sampling), len(left) / len(cameras)))
+            missed.append(_Finding(cameras[0].take, _unpaired(left, cameras, sampling), len(left) / len(cameras)))
         if sampling.pairing == "group" and len(shown) > 1:
             short += _lost(shown, _group_spans(shown, sampling))
         if sampling.pairing == "synchronized" and len(shown) > 1:
@@ -115,14 +115,10 @@ def _listed(findings: list[_Finding], heading: str) -> list[str]:
 
 
 def _scenes(recordings: Iterable[Recording]) -> list[list[Recording]]:
-    found: dict[tuple[str, ...], list[Recording]] = {}
+    found: dict[tuple[str, bool, str], list[Recording]] = {}
     for recording in recordings:
-        found.setdefault(_key(recording), []).append(recording)
+        found.setdefault(recording.take, []).append(recording)
     return list(found.values())
-
-
-def _key(recording: Recording) -> tuple[str, ...]:
-    return recording.dataset, str(recording.has_pixels), recording.scene
 
 
 def _loners(cameras: list[Recording]) -> list[Recording]:
@@ -153,7 +149,7 @@ def _lost(cameras: list[Recording], shown_s: list[tuple[float, float]]) -> list[
     what = f"starts at {cause.start_s:.1f} s" if late_s > early_s else f"ends at {cause.end_s:.1f} s"
     return [
         _Finding(
-            _key(cause),
+            cause.take,
             f"scene {cause.scene!r}: camera {cause.view} ({cause.path}) {what} of a take of {take_s:.1f} s: "
             f"{lost:.0%} of the take is never drawn",
             lost,

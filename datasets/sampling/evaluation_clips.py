@@ -38,7 +38,7 @@ def evaluation_clips(catalog: Catalog, views: Mapping[Perspective, View], per_sc
     recordings = catalog.recordings
     scenes: dict[tuple[str, bool, str], list[int]] = {}
     for i, r in enumerate(recordings):
-        scenes.setdefault((r.dataset, r.has_pixels, r.scene), []).append(i)
+        scenes.setdefault(r.take, []).append(i)
     found: dict[int, Windows] = {}
     for cameras in scenes.values():
         first = 0

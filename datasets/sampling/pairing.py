@@ -10,7 +10,7 @@ import numpy as np
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.catalog.listing import Problems
 from crossview.datasets.sampling.spec import Sampling, View
-from crossview.datasets.sampling.windows import overlap, run_together
+from crossview.datasets.sampling.windows import clocks_apart, overlap, run_together
 from crossview.errors import UserError
 
 MISSING = -1
@@ -116,8 +116,7 @@ class Groups:
         for i, recording in enumerate(catalog.recordings):
             for v, view in enumerate(self._views):
                 if fits(recording, view):  # a camera fills a slot of the first view that it fits
-                    together = (recording.dataset, recording.has_pixels, recording.scene)
-                    scenes.setdefault(together, [[] for _ in self._views])[v].append(i)
+                    scenes.setdefault(recording.take, [[] for _ in self._views])[v].append(i)
                     break
         self._scenes = list(scenes.values())
         members = [[i for of_view in cameras for i in of_view] for cameras in self._scenes]
@@ -169,7 +168,7 @@ def _check_clock(catalog: Catalog, cameras: list[int], problems: Problems) -> No
     found = [catalog.recordings[i] for i in cameras]
     if run_together(found):
         return
-    if any(r.own_clock for r in found):
+    if clocks_apart(found):
         problems.add(
             f"catalog {catalog.place}: the cameras {', '.join(r.view for r in found)} of scene {found[0].scene!r} have "
             "no common clock, as the dataset says: train with a method whose pairing is 'paired' or 'unpaired'"
@@ -186,7 +185,7 @@ def _check_clock(catalog: Catalog, cameras: list[int], problems: Problems) -> No
 
 def clock_error(camera: Recording, others: Sequence[Recording]) -> str:
     """That a camera never runs while others of its scene do, and what may be wrong with its start_offset_s."""
-    if camera.own_clock or any(r.own_clock for r in others):
+    if clocks_apart([camera, *others]):
         names = _first_three([r.view for r in (camera, *others)])
         return f"scene {camera.scene!r}: the clocks of {names} ({camera.path}) are not common, as the dataset says"
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -75,21 +76,18 @@ def _span(catalog: Catalog, recording: Recording, start_s: float, end_s: float, 
 
 def _by_event(spans: list[Recording]) -> tuple[Recording, ...]:
     """Spans in their order, in scenes of their own or with the same event in other cameras."""
-    events: dict[tuple[str, str, str], list[list[Recording]]] = {}
-    scenes: list[str] = []
-    numbers: dict[tuple[str, str], int] = {}
-    names: dict[int, str] = {}
+    events: dict[tuple[str, str, str], dict[str, list[Recording]]] = {}  # by label, those by their scene
+    counts: Counter[tuple[str, str]] = Counter()
+    out = []
     for span in spans:
-        of_label = events.setdefault((span.dataset, span.scene, span.action), [])
-        event = next((event for event in of_label if _joins(span, event)), None)
-        if event is None:
-            event = []
-            of_label.append(event)
-            number = numbers[span.dataset, span.scene] = numbers.get((span.dataset, span.scene), -1) + 1
-            names[id(event)] = f"{span.scene}#{number}"
-        event.append(span)
-        scenes.append(names[id(event)])
-    return tuple(replace(span, scene=scene) for span, scene in zip(spans, scenes, strict=True))
+        of_label = events.setdefault((span.dataset, span.scene, span.action), {})
+        scene = next((name for name, event in of_label.items() if _joins(span, event)), None)
+        if scene is None:
+            scene = f"{span.scene}#{counts[span.dataset, span.scene]}"
+            counts[span.dataset, span.scene] += 1
+        of_label.setdefault(scene, []).append(span)
+        out.append(replace(span, scene=scene))
+    return tuple(out)
 
 
 def _joins(span: Recording, event: list[Recording]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,9 +113,14 @@ def _shown(catalog: Catalog, recording: Recording, frames: np.ndarray) -> np.nda
     return catalog.frames_at(recording, recording.start_s + frames / recording.fps)
 
 
+def clocks_apart(recordings: Sequence[Recording]) -> bool:
+    """Whether they are several of a scene and any has a clock of its own, so that they have no instant in common."""
+    return len(recordings) > 1 and any(r.own_clock for r in recordings)
+
+
 def run_together(recordings: list[Recording]) -> bool:
-    """Whether there is an instant that all of them show; of several recordings, none may have a clock of its own."""
-    if len(recordings) > 1 and any(r.own_clock for r in recordings):
+    """Whether there is an instant that all of them show."""
+    if clocks_apart(recordings):
         return False
     first_s, last_s = overlap(recordings)
     return first_s <= last_s + 1e-6

@@ -12,8 +12,9 @@ from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.video.child import call
 from crossview.datasets.video.decode import read_clips
 from crossview.datasets.video.frame_index import cached_index
-from crossview.datasets.video.frames import TIME_LIMIT_S, as_unreadable, on_this_node, progressed
+from crossview.datasets.video.frames import TIME_LIMIT_S, as_unreadable, opened, progressed
 from crossview.datasets.video.framing import Framing
+from crossview.datasets.video.indexing import clock_start
 from crossview.datasets.video.source import Wanted
 
 MOTION_PX = 32
@@ -98,23 +99,14 @@ def sound_energy(catalog: Catalog, recording: Recording, span_s: tuple[float, fl
 
 def _power(path: Path, start_s: float, stop_s: float, time_limit_s: float) -> np.ndarray:
     """Mean square per 1 / SOUND_HZ s between two times of the file's clock: float64 (n,), empty without sound."""
-    file = on_this_node(path)
     step = _SAMPLES_HZ // SOUND_HZ
     total = np.zeros(max(0, int((stop_s - start_s) * SOUND_HZ)) * step)
     found = False
-    with (
-        as_unreadable(path),
-        av.open(str(file.absolute()), metadata_errors="replace", timeout=time_limit_s) as container,
-    ):
+    with opened(path, time_limit_s) as (container, video), as_unreadable(path):
         if not container.streams.audio:
             return np.empty(0)
         stream = container.streams.audio[0]
-        begins = [
-            float(s.start_time * s.time_base)
-            for s in (*container.streams.video, *container.streams.audio)
-            if s.start_time is not None and s.time_base is not None
-        ]
-        clock_s = min(begins, default=0.0)
+        clock_s = clock_start(video, float((video.start_time or 0) * (video.time_base or 1)))
         resampler = av.AudioResampler(format="flt", layout="mono", rate=_SAMPLES_HZ)
         if start_s > 5:
             container.seek(int((start_s + clock_s - 2) * av.time_base))

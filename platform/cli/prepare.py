@@ -235,7 +235,6 @@ def _as_dataset(name: str, world: Catalog, out: Path) -> None:
     module, folder = importlib.import_module(f"crossview.datasets.{name}"), out / "catalog"
     with ticking("reading") as tick:
         made = module.catalog(options, prober=Prober(folder / INDICES, tick))
-    check_share(made, 1.0)
     _save(made, folder)
     command = shlex.join(["crossview", "prepare", name, *_arguments(options), "--out", str(folder)])
     console.print(f"The same by the dataset's own command: {command}", highlight=False, markup=False, soft_wrap=True)

@@ -47,7 +47,7 @@ def contact_sheet(catalog: Catalog, scene: str, out: Path, instants: int = 8, sa
     if instants < 1:
         raise UserError(f"instants is {instants}; it must be at least 1")
     recordings = _recordings(catalog, scene)
-    if len(recordings) > 1 and any(r.own_clock for r in recordings):
+    if windows.clocks_apart(recordings):
         heads, frames = at_equal_shares(recordings, instants)
         when = "at equal shares of the way through"
     else:

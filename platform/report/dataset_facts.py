@@ -261,5 +261,5 @@ def _scenes(catalog: Catalog) -> dict[tuple[str, bool, str], list[Recording]]:
     """Recordings by dataset, whether they have pictures, and scene."""
     scenes: dict[tuple[str, bool, str], list[Recording]] = defaultdict(list)
     for r in catalog.recordings:
-        scenes[r.dataset, r.has_pixels, r.scene].append(r)
+        scenes[r.take].append(r)
     return scenes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -145,14 +145,13 @@ def _scene(catalog: Catalog, recordings: list[Recording], instants: int, seen: S
 
 def _show(part: Scene, catalog: Catalog, recordings: list[Recording], instants: int, seen: Seen | None) -> None:
     """Add the contact sheet, with every camera that can be read."""
-    if run_together(recordings):
-        read: Callable[[], tuple[list[str], list]] = lambda: at_common_instants(catalog, recordings, instants)  # noqa: E731
-        when = "at common instants of the scene's clock"
-    else:
-        read = lambda: at_equal_shares(recordings, instants)  # noqa: E731
-        when = "at equal shares of the way through each recording, since they have no instant in common"
     try:
-        heads, frames = read()
+        if run_together(recordings):
+            heads, frames = at_common_instants(catalog, recordings, instants)
+            when = "at common instants of the scene's clock"
+        else:
+            heads, frames = at_equal_shares(recordings, instants)
+            when = "at equal shares of the way through each recording, since they have no instant in common"
     except UserError as error:
         part.notes.append(f"Not shown: {error}")
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from crossview.datasets.catalog import Catalog, Recording
+from crossview.datasets.catalog.tables import ADDED
 from crossview.datasets.sampling.coverage import plan_warnings
 from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.plan import Plan
@@ -104,7 +105,7 @@ class ResolvedRun:
         return self
 
 
-_ADDED = {"own_clock": False, "first_frame": 0, "first_s": 0.0, "constant_rate": True}  # by 0.6
+_ADDED = {f.name: f.default for f in fields(Recording) if f.name in ADDED}
 
 
 def _decisive(recording: Recording) -> dict[str, Any]:
