@@ -14,18 +14,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Typ
 from crossview.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
     from torch import Tensor, nn
 
 Mode = Literal["max", "min"]
 """Whether higher or lower is better."""
-Reads = Literal["frames", "clips", "encoder", "samples"]
+Reads = Literal["frames", "clips", "encoder", "samples", "predictions"]
 """What `fit` and `predict` get for each split.
 
 frames: `TablePart`, one row per frame of every recording, for each row of the result (trained, its baselines, ...).
 clips: `TablePart`, one row per evaluation clip, for each row of the result.
 encoder: `EncoderPart`, a network and the clips to train or score it on, for the trained weights and the random init.
 samples: `SamplePart`, a network and one batch drawn as in its training, for the trained weights and the random init.
+predictions: `PredictionPart`, what the trainer of the task's name predicts, for the trained run and its controls; the
+targets alone of the split that is fitted on.
 """
 
 
@@ -153,6 +156,42 @@ class SamplePart(Part):
     encoder: nn.Module
     """In eval mode; `measures` gives scalars of the batch by name."""
     batch: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Predicted:
+    """One evaluated sample of a trainer."""
+
+    unit: int
+    """The same for all samples of one recording, or of one segment of it."""
+    recordings: tuple[str, ...]
+    """Ids of the cameras' recordings."""
+    scene: str
+    """Of its dataset; a segment's event, which all cameras that show it share."""
+    views: tuple[str, ...]
+    perspectives: tuple[str, ...]
+    subject: str
+    span: tuple[int, int]
+    """First frame of the first recording that it covers, and one after the last."""
+    chunk: int
+    """Frames per step."""
+    labels: np.ndarray
+    """int64 (stop - first,), of the frames of a labelled span, -100 where there is none; empty for other samples."""
+    targets: Mapping[str, np.ndarray]
+    """By kind: int64 (T,) of steps, int64 () or multi-hot uint8 (C,) of the sample."""
+    outputs: Mapping[str, np.ndarray]
+    """What `Trainer.predict` gives of it; empty where only targets are asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionPart(Part):
+    """A split's samples, in the order of their recordings, with what one row of the result predicts."""
+
+    samples: tuple[Predicted, ...]
+    classes: Mapping[str, tuple[str, ...]]
+    """Names by kind, where the catalog has them."""
+    left_out: int
+    """Samples of recordings that could not be read."""
 
 
 O = TypeVar("O", bound=TaskOptions)  # noqa: E741 - the options

@@ -3,59 +3,27 @@
 from __future__ import annotations
 
 import importlib
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
 
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+import torch
+from torch import Tensor
 
-from crossview.methods.handover import take_over
 from crossview.methods.recipe import MethodConfig
+from crossview.methods.trained import Batch, Trained
 
-Batch = Mapping[str, Tensor]
-"""What the stream yields, with NAME from `Sampling.views`:
-
-NAME: uint8 (B, T, 3, H, W), or float16 (B, T, N, D) where the catalog holds features.
-NAME/frames: int64 (B, T), frame indices in the recording. NAME/num_frames: int64 (B,), the recording's length.
-NAME/length: int64 (B,), with `Sampling.window_length` "true": frames that count; the rest repeat the last of them.
-NAME/label/KIND: uint8 (B, C), for KIND of `Sampling.labels`: 1 for every class that the clip's span shows.
-NAME/scores/TASK: float32 (B, C), a teacher's logits, for TASK of `Sampling.scores`; NAME/scores/TASK/mask: bool (B,).
-NAME/boxes: float32 (B, T, `Sampling.boxes`, 6): kind (0 none, 1 hand, 2 object), x1, y1, x2, y2 as shares of the
-frame, score; NAME/boxes/mask: bool (B,), False where the recording has no detections.
-sample: int64 (B,), row of the plan. seed: int64 (B,), for `noise.uniform`.
-With pairing "group" there is one NAME, "video": (B, V, T, ...), and "video/mask": bool (B, V), False where a camera is
-missing. With `Sampling.windows` W, W consecutive entries belong to one row of the plan.
-"""
+__all__ = ["Batch", "Method", "build", "model_class"]
 
 
-class Method(nn.Module, ABC):
-    """One published method as plain torch. A subclass is named `Model` and built as `Model(config)`."""
+class Method(Trained):
+    """One published method. A subclass is named `Model` and built as `Model(config)`."""
 
-    batch_dependent = False
-    """Whether a sample's loss depends on the others of its batch, as a contrastive one does."""
     fixed_baselines: ClassVar[frozenset[str]] = frozenset()
     """Those of `baselines` that no trained parameter changes: a run computes their scores once."""
 
-    def reach(self) -> Literal["sample", "pass", "workers"]:
-        """What a sample's part of a training step depends on: itself, its forward pass, or that pass on all workers.
-
-        Where workers are fewer than configured, what it depends on is kept as it was.
-        """
-        norms = any(isinstance(m, _BatchNorm) for m in self.modules())
-        return "pass" if self.batch_dependent or norms else "sample"
-
-    def blocks(self) -> list[nn.Module]:
-        """Modules that are called one after the other, each with trained parameters: what FSDP gathers at once.
-
-        By default the members of every list or sequence of like modules; what is outside is gathered for the
-        whole step. A method that reads a block's parameters from outside its `forward` has to leave that block out.
-        """
-        return [m for m in like_members(self) if any(p.requires_grad for p in m.parameters())]
-
-    @abstractmethod
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Scalar losses by name, each a mean over the batch's samples; "loss" is minimised, all are logged."""
+    config: Any
+    """The `Config` that it was built with."""
 
     @abstractmethod
     def embed(self, video: Tensor) -> Tensor:
@@ -64,9 +32,21 @@ class Method(nn.Module, ABC):
     def embed_clip(self, video: Tensor) -> Tensor:
         """One vector per clip of the trained length: uint8 (B, T, 3, H, W) or features (B, T, N, D) -> float (B, D').
 
-        With gradients, where they are on: few-clip fine-tuning adapts what it goes through.
+        With gradients, where they are on: fine-tuning adapts what it goes through.
         """
         return self.embed(video).mean(1)
+
+    def clip_input(self) -> Tensor:
+        """A clip of zeros as `embed_clip` takes it: (1, T, ...)."""
+        view = next(iter(self.config.sampling().views.values()))
+        return torch.zeros(1, view.frames, 3, view.size_px, view.size_px, dtype=torch.uint8)
+
+    def layers(self) -> list[list[str]]:
+        """Prefixes of the names of parameters that `embed_clip` goes through, from the input on: for layer-wise rates.
+
+        By default all are one layer.
+        """
+        return [[""]]
 
     def measures(self, batch: Batch) -> dict[str, Tensor]:
         """Scalars by name that measure on held-out samples whether the loss's objective is learnt; higher is better."""
@@ -81,14 +61,6 @@ class Method(nn.Module, ABC):
         del video
         return {}
 
-    def start_from(self, weights: dict[str, Tensor]) -> list[str]:
-        """Take over another run's weights, by parameter name; returns a line for all that was left out on purpose.
-
-        Raises ValueError if a weight is missing, unknown or of another shape. A method whose stages differ in some
-        parameters overrides this with `handover.take_over`.
-        """
-        return take_over(self, weights)
-
     def frozen_features(self, video: Tensor) -> Tensor | None:
         """What a frozen part computes: uint8 (B, T, 3, H, W) -> float16 (B, T, N, D); None if there is none.
 
@@ -100,25 +72,6 @@ class Method(nn.Module, ABC):
     def baselines(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """Baseline embeddings, with `embed`'s signature; the platform adds a random init."""
         return {}
-
-    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Trainable parameters for the optimiser, all with the same weight decay unless a method overrides this.
-
-        A group may have "lr_scale", a factor of the learning rate.
-        """
-        return [{"params": [p for p in self.parameters() if p.requires_grad], "weight_decay": weight_decay}]
-
-
-def like_members(module: nn.Module) -> list[nn.Module]:
-    """The members of every list or sequence of modules of one class, frozen ones too."""
-    found: list[nn.Module] = []
-    for child in module.children():
-        members = list(child.children()) if isinstance(child, nn.ModuleList | nn.Sequential) else []
-        if len(members) > 1 and len({type(m) for m in members}) == 1:
-            found += members
-        else:
-            found += like_members(child)
-    return found
 
 
 def model_class(name: str) -> type[Method]:

@@ -24,8 +24,10 @@ from torch import Tensor
 
 from crossview import storage
 from crossview.errors import UserError
-from crossview.methods.method import Method, build
-from crossview.platform.config import read
+from crossview.methods.method import Method
+from crossview.methods.trained import Trained
+from crossview.platform.config import Experiment, is_trainer, read
+from crossview.platform.models import build_model
 from crossview.platform.run_folder import write_json
 
 MODEL, FROZEN = "model.safetensors", "frozen.safetensors"
@@ -85,12 +87,12 @@ def _remove_all_but(run: Path, keep: int) -> None:
         remove(path)
 
 
-def frozen_names(model: Method) -> set[str]:
+def frozen_names(model: Trained) -> set[str]:
     """Parameters that training leaves as they are."""
     return {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
 
 
-def frozen_state(model: Method) -> dict[str, Tensor]:
+def frozen_state(model: Trained) -> dict[str, Tensor]:
     """Frozen parameters, and buffers of modules without trained ones, such as a frozen part's running statistics."""
     frozen = frozen_names(model)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -103,7 +105,12 @@ def frozen_state(model: Method) -> dict[str, Tensor]:
 
 
 def save(
-    target: Path, model: Method, weights: dict[str, Tensor], train_state: dict[str, Any], run: dict[str, Any], keep: int
+    target: Path,
+    model: Trained,
+    weights: dict[str, Tensor],
+    train_state: dict[str, Any],
+    run: dict[str, Any],
+    keep: int,
 ) -> None:
     """Write one checkpoint and delete all but the latest `keep` and the best.
 
@@ -309,19 +316,23 @@ def resolve(path: Path, which: str = "latest") -> Path:
 
 
 def load(path: Path | str, device: str | torch.device = "cpu") -> Method:
-    """The trained method of a run or checkpoint folder, in eval mode; needs neither Ray nor the training data."""
+    """The trained method of a run or checkpoint folder, in eval mode; needs neither Ray nor the training data.
+
+    Raises ValueError for the run of a downstream trainer, which embeds nothing.
+    """
     checkpoint = resolve(storage.as_path(path))
     name, experiment = read(checkpoint)
-    return restore(checkpoint, name, experiment.method, device)
+    if is_trainer(name):
+        raise UserError(
+            f"{path}: it is a run of the downstream trainer {name!r}, which embeds nothing; pass a method's"
+        )
+    model = restore(checkpoint, name, experiment, device)
+    assert isinstance(model, Method)
+    return model
 
 
-def restore(checkpoint: Path, name: str, config: Any, device: str | torch.device) -> Method:
-    """The model of a checkpoint folder whose method and configuration are known, in eval mode."""
-    model = build(name, without_pretrained(config))
+def restore(checkpoint: Path, name: str, experiment: Experiment[Any], device: str | torch.device) -> Trained:
+    """The model of a checkpoint folder whose name and experiment are known, in eval mode."""
+    model = build_model(name, experiment)
     model.load_state_dict(read_weights(checkpoint), strict=True)
     return model.to(device).eval()
-
-
-def without_pretrained(config: Any) -> Any:
-    """The configuration with pre-trained parts left random: their weights come from the checkpoint."""
-    return config.without_pretrained() if hasattr(config, "without_pretrained") else config

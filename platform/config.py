@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import pkgutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import dacite
+import tyro
 
 from crossview import storage
 from crossview.datasets.sampling.geometry import SQUASH
@@ -168,6 +170,24 @@ class Cadence:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """The trained method that a downstream trainer builds on."""
+
+    run: Location | None = None
+    """Its run or checkpoint folder; None trains on the catalog's features by themselves."""
+    weights: Literal["trained", "random", "input"] = "trained"
+    """trained; random: the same network before its first step; input: what it is compared with, its first baseline,
+    such as the frozen features that it reads."""
+    saved: Annotated[dict[str, Any] | None, tyro.conf.Suppress] = None
+    """Name and configuration of the method, as `run` has them when training starts: a run is loaded without it."""
+
+    def method(self) -> tuple[str, Any]:
+        """The method's name and configuration."""
+        assert self.saved is not None, "a run's encoder is settled before it is built"
+        return self.saved["name"], _method_config(self.saved["name"], self.saved["method"])
+
+
+@dataclass(frozen=True, kw_only=True)
 class Experiment(Generic[M]):
     """Everything that decides a run's result."""
 
@@ -181,6 +201,8 @@ class Experiment(Generic[M]):
     """A run or checkpoint whose weights training starts from."""
     track: Literal["wandb", "mlflow"] | None = None
     """Also log metrics there, beside TensorBoard; needs `pip install 'crossview[wandb]'` or `'crossview[mlflow]'`."""
+    encoder: Annotated[Encoder, tyro.conf.Suppress] = field(default_factory=Encoder)
+    """Of a downstream trainer."""
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -189,12 +211,24 @@ class Experiment(Generic[M]):
             raise UserError(f"track is {self.track!r}; it must be 'wandb' or 'mlflow', or left out for neither")
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainerExperiment(Experiment[M]):
+    """Everything that decides the result of a downstream trainer's run."""
+
+    encoder: Encoder = field(default_factory=Encoder)
+
+
 PARTS: dict[str, type[Any]] = {"data": Data, "optim": Optim, "compute": Compute, "every": Cadence}
 
 
 def config_class(method: str) -> type[MethodConfig]:
-    """The `Config` of `methods/<method>/config.py`; raises ValueError for an unknown method."""
+    """The `Config` of a method or trainer; raises ValueError for an unknown one."""
     return _module(method).Config
+
+
+def experiment_class(method: str) -> type[Experiment[Any]]:
+    """What configures a run of a method, or of a trainer, which has an encoder."""
+    return TrainerExperiment if is_trainer(method) else Experiment
 
 
 def presets(method: str) -> dict[str, Any]:
@@ -212,17 +246,33 @@ def preset(method: str, name: str) -> Recipe:
 
 def method_names() -> list[str]:
     """The folders under `methods/`, found without importing torch."""
-    import pkgutil
-
     import crossview.methods
 
     return sorted(m.name for m in pkgutil.iter_modules(crossview.methods.__path__) if m.ispkg)
 
 
-def _module(method: str) -> Any:
-    if method not in method_names():
-        raise UserError(f"method {method!r} is unknown; choose from {', '.join(method_names())}")
-    return importlib.import_module(f"crossview.methods.{method}.config")
+def trainer_names() -> list[str]:
+    """The folders under `downstream/` that hold a model to train."""
+    import crossview.downstream
+
+    folders = [Path(folder) for folder in crossview.downstream.__path__]
+    return sorted({file.parent.name for folder in folders for file in folder.glob("*/model.py")})
+
+
+def is_trainer(name: str) -> bool:
+    """Whether it is a downstream trainer, and no method."""
+    return name in trainer_names()
+
+
+def _module(name: str) -> Any:
+    if name in method_names():
+        return importlib.import_module(f"crossview.methods.{name}.config")
+    if is_trainer(name):
+        return importlib.import_module(f"crossview.downstream.{name}.config")
+    raise UserError(
+        f"{name!r} is neither a method nor a downstream trainer; choose from {', '.join(method_names())}, or "
+        f"{', '.join(trainer_names())}"
+    )
 
 
 def to_dict(method: str, experiment: Experiment[Any]) -> dict[str, Any]:
@@ -235,7 +285,10 @@ def to_dict(method: str, experiment: Experiment[Any]) -> dict[str, Any]:
             return [plain(v) for v in value]
         return str(value) if isinstance(value, Location) else value
 
-    return {"name": method, **plain(dataclasses.asdict(experiment))}
+    values = plain(dataclasses.asdict(experiment))
+    if not is_trainer(method):
+        del values["encoder"]
+    return {"name": method, **values}
 
 
 def from_dict(values: dict[str, Any]) -> tuple[str, Experiment[Any]]:
@@ -243,29 +296,34 @@ def from_dict(values: dict[str, Any]) -> tuple[str, Experiment[Any]]:
     if not isinstance(values, dict):
         raise UserError(f"the experiment is a {type(values).__name__}; it must be an object of options")
     required = {"name": str, "method": dict, **dict.fromkeys(PARTS, dict), "seed": int, "init_from": str | None}
-    optional = {"track": str | None}
+    optional: dict[str, Any] = {"track": str | None, "encoder": dict}
     for name, kind in (required | optional).items():
         if name in required and name not in values:
             raise UserError(f"the configuration lacks {name!r}; take one that `crossview train` wrote")
         if name in values and (not isinstance(values[name], kind) or values[name] is True):
             raise UserError(f"the configuration's {name!r} is {values[name]!r}; it must be {_kind(kind)}")
-    method, cls = values["name"], config_class(values["name"])
-    own = values["method"]
-    if "geometry" not in own and "geometry" in {part.name for part in dataclasses.fields(cast(Any, cls))}:
-        values = values | {"method": own | {"geometry": dataclasses.asdict(SQUASH)}}  # written before there was another
+    method = values["name"]
     if unknown := values.keys() - (required | optional).keys():
         raise UserError(f"configuration of {method}: unknown option {', '.join(sorted(unknown))}")
-    options = dacite.Config(strict=True, cast=[tuple, Location], type_hooks={float: _number})
+    options = _OPTIONS
     try:
-        config = dacite.from_dict(cls, values["method"], options)
+        config = _method_config(method, values["method"])
         parts: dict[str, Any] = {name: dacite.from_dict(kind, values[name], options) for name, kind in PARTS.items()}
+        encoder = dacite.from_dict(Encoder, values.get("encoder", {}), options)
     except dacite.DaciteError as error:
         raise UserError(f"configuration of {method}: {error}; correct that option") from error
     except TypeError as error:  # a value that cannot be made a tuple
         raise UserError(f"configuration of {method}: an option that takes a list has no list ({error})") from error
     begin = values["init_from"]
-    start = as_path(begin) if begin else None
-    return method, Experiment(method=config, seed=values["seed"], init_from=start, track=values.get("track"), **parts)
+    facts = {"seed": values["seed"], "init_from": as_path(begin) if begin else None, "track": values.get("track")}
+    return method, experiment_class(method)(method=config, encoder=encoder, **facts, **parts)
+
+
+def _method_config(method: str, values: dict[str, Any]) -> Any:
+    cls: Any = config_class(method)
+    if "geometry" not in values and "geometry" in {part.name for part in dataclasses.fields(cls)}:
+        values = values | {"geometry": dataclasses.asdict(SQUASH)}  # written before there was another
+    return dacite.from_dict(cls, values, _OPTIONS)
 
 
 def _kind(kind: Any) -> str:
@@ -275,6 +333,9 @@ def _kind(kind: Any) -> str:
 def _number(value: Any) -> Any:
     """JSON has one kind of number: 1 is a float where a float is asked for; anything else is dacite's to refuse."""
     return float(value) if type(value) is int else value
+
+
+_OPTIONS = dacite.Config(strict=True, cast=[tuple, Location], type_hooks={float: _number})
 
 
 @dataclass(frozen=True)

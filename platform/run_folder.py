@@ -32,10 +32,11 @@ def create(
     experiment: Experiment[Any],
     validation: dict[str, Any] | None = None,
     command: str | None = None,
+    more: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Make the folder of a new run and write its run.json, returned here; raises ValueError where the name is taken.
 
-    `command` makes the run; None is this process's own command line.
+    `command` makes the run; None is this process's own command line. `more` is noted too.
     """
     try:
         storage.make_folder(run, exist_ok=False)
@@ -45,7 +46,7 @@ def create(
             f"`crossview resume {run}`"
         ) from None
     scored = {} if validation is None else {"validation": validation}
-    info = {"experiment": to_dict(method, experiment), **scored, **record(command)}
+    info = {"experiment": to_dict(method, experiment), **scored, **(more or {}), **record(command)}
     write_json(run / "run.json", info, patience_s=0)
     return info
 

@@ -16,7 +16,8 @@ from crossview.datasets.sampling.geometry import SQUASH
 from crossview.datasets.sampling.plan import Plan
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.platform.config import Data
-from crossview.platform.data.row_decoder import RowDecoder, Shard
+from crossview.platform.data.decoder import Shard
+from crossview.platform.data.row_decoder import RowDecoder
 
 BITS = 12
 PAIR = "path,split,scene,view,perspective,start_offset_s\nego.mp4,train,s,head,ego,0\n{exo},train,s,left,exo,0\n"  # CSV

@@ -37,7 +37,7 @@ def noted_loop(config: dict[str, Any]) -> None:
     from ray.train import get_context
     from ray.train.v2._internal.execution.context import get_train_context
 
-    from crossview.platform.data import loader
+    from crossview.platform.data import decoders, loader
     from crossview.platform.train import loop, notice
     from crossview.platform.train.worker_group import _worker_loop
 
@@ -55,7 +55,7 @@ def noted_loop(config: dict[str, Any]) -> None:
             time.sleep(0.05)
         note("preemption", ranks=context.preemption_context.preemption_info.preempted_ranks)
 
-    class Held(loader.RowDecoder):
+    class Held(decoders.RowDecoder):
         def __call__(self, positions: Any) -> Any:
             step = int(self.shard.rows(positions["id"]).max()) // self.shard.batch
             note("decoder", run=run, node=ray.get_runtime_context().get_node_id(), step=step)
@@ -63,7 +63,7 @@ def noted_loop(config: dict[str, Any]) -> None:
                 time.sleep(0.05)
             return super().__call__(positions)
 
-    loop.Stream, loader.RowDecoder = Noted, Held  # type: ignore[misc]
+    loop.Stream, decoders.RowDecoder = Noted, Held  # type: ignore[misc]
     loader.MAX_MICRO_BATCHES = 4  # many blocks, so that there is always one to hold
     notice.LOOK_S = 0.0  # asks after each step
     threading.Thread(target=watch, daemon=True).start()

@@ -18,7 +18,8 @@ from crossview.datasets.sampling.spec import Sampling, View
 from crossview.datasets.video import decode, indexing
 from crossview.datasets.video.source import Source
 from crossview.platform.config import Data
-from crossview.platform.data.row_decoder import RowDecoder, Shard
+from crossview.platform.data.decoder import Shard
+from crossview.platform.data.row_decoder import RowDecoder
 
 _read, _scan = decode._read, indexing._scan
 

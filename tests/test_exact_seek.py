@@ -29,7 +29,8 @@ from crossview.datasets.video.framing import Framing
 from crossview.datasets.video.indexing import VideoInfo, index_of
 from crossview.datasets.video.source import Source, Wanted
 from crossview.platform.config import Data
-from crossview.platform.data.row_decoder import RowDecoder, Shard
+from crossview.platform.data.decoder import Shard
+from crossview.platform.data.row_decoder import RowDecoder
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,8 @@ from crossview.datasets.sampling.geometry import SQUASH
 from crossview.datasets.sampling.plan import Plan
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.platform.config import Data
-from crossview.platform.data.row_decoder import RowDecoder, Shard
+from crossview.platform.data.decoder import Shard
+from crossview.platform.data.row_decoder import RowDecoder
 
 EGO = View(perspective="ego", frames=5, fps=10.0, size_px=32, geometry=SQUASH)
 SAMPLING = Sampling(views={"ego": EGO}, pairing="single")

@@ -18,7 +18,8 @@ from crossview.datasets.teachers.store import FOLDER, Detections, write_detectio
 from crossview.datasets.video.conversion import rgb, yuv420
 from crossview.datasets.video.framing import Framing
 from crossview.platform.config import Data
-from crossview.platform.data.row_decoder import RowDecoder, Shard
+from crossview.platform.data.decoder import Shard
+from crossview.platform.data.row_decoder import RowDecoder
 
 HEIGHT, WIDTH = 90, 160
 VIEW = View(perspective="any", frames=4, fps=10.0, size_px=48)

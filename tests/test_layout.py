@@ -26,7 +26,7 @@ INWARD = {
     "storage": {"storage"},
     "datasets": {"datasets", "storage"},
     "methods": {"datasets", "methods"},
-    "downstream": {"downstream"},
+    "downstream": {"datasets", "downstream", "methods"},
     "platform": set(PACKAGES),
     "tune_spaces": {"tune_spaces"},
 }

@@ -18,7 +18,8 @@ from crossview.datasets.sampling.plan import Plan
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.platform.cli.main import main
 from crossview.platform.config import Data
-from crossview.platform.data.row_decoder import RowDecoder, Shard
+from crossview.platform.data.decoder import Shard
+from crossview.platform.data.row_decoder import RowDecoder
 
 
 def test_cameras_of_other_rates_and_offsets_show_the_same_instants(tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ from crossview.datasets.video.frame_index import FrameIndex
 from crossview.datasets.video.source import Source
 from crossview.platform.cli.main import main
 from crossview.platform.config import Data
+from crossview.platform.data.decoder import Shard
 from crossview.platform.data.probing import on_ray
-from crossview.platform.data.row_decoder import RowDecoder, Shard
+from crossview.platform.data.row_decoder import RowDecoder
 
 
 def files(root: Path) -> list[str]:

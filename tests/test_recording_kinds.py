@@ -25,11 +25,12 @@ from crossview.datasets.video.framing import Framing
 from crossview.datasets.video.source import Source
 from crossview.errors import UserError
 from crossview.platform.config import Data
+from crossview.platform.data.decoder import Shard
 from crossview.platform.data.feature_cache import cache
 from crossview.platform.data.feature_files import read_features
 from crossview.platform.data.frame_cache import frame_cache
 from crossview.platform.data.loader import Stream
-from crossview.platform.data.row_decoder import RowDecoder, Shard
+from crossview.platform.data.row_decoder import RowDecoder
 from crossview.platform.data.video_reader import video
 from crossview.platform.encoder import Encoder
 from crossview.platform.evaluate.frame_embeddings import export

@@ -20,8 +20,9 @@ from crossview.datasets.sampling.spec import Sampling, View
 from crossview.datasets.video.decode import decode
 from crossview.errors import UserError
 from crossview.platform.config import Data
+from crossview.platform.data.decoder import Shard
 from crossview.platform.data.frame_cache import check_cacheable
-from crossview.platform.data.row_decoder import RowDecoder, Shard
+from crossview.platform.data.row_decoder import RowDecoder
 from crossview.platform.data.video_reader import in_rgb, video
 from crossview.platform.encoder import _of_file, _of_frames
 from crossview.platform.evaluate.clip_embeddings import clip_frames

@@ -12,7 +12,8 @@ from crossview.datasets.sampling.plan import Clip, Plan, Row
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.datasets.video.frames import UnreadableVideo
 from crossview.platform.config import Data
-from crossview.platform.data.row_decoder import RowDecoder, Shard
+from crossview.platform.data.decoder import Shard
+from crossview.platform.data.row_decoder import RowDecoder
 
 RECORDINGS, FIRST = 12, 20
 BROKEN = {2: 0, 5: 0, 7: 10, 8: 0}

@@ -335,7 +335,7 @@ def test_files_that_were_mended_no_longer_count_against_the_limit(tmp_path: Path
 
 
 def test_a_row_that_nothing_can_replace_stops_the_run(damaged: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crossview.platform.data.row_decoder.MAX_TRIES", 3)
+    monkeypatch.setattr("crossview.platform.data.decoder.MAX_TRIES", 3)
     broken = tuple(r for r in damaged.recordings if r.id in ("test/s3/ego", "test/s0/exo"))
     plan = Plan(Catalog(damaged.root, broken), PAIR, seed=0)
     with pytest.raises(ValueError, match="sample 0 has no readable row"):

@@ -19,7 +19,8 @@ from crossview.errors import UserError
 from crossview.methods.egoexo.config import presets as egoexo_presets
 from crossview.methods.mv2mae.config import presets as mv2mae_presets
 from crossview.platform.config import Data
-from crossview.platform.data.row_decoder import RowDecoder, Shard
+from crossview.platform.data.decoder import Shard
+from crossview.platform.data.row_decoder import RowDecoder
 
 FPS = 10
 

@@ -10,6 +10,7 @@ from crossview.datasets.catalog import Recording
 from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.pairing import clock_error, fits
 from crossview.datasets.sampling.plan import Plan
+from crossview.datasets.sampling.sequence_plan import FeaturePlan
 from crossview.datasets.sampling.spec import Sampling
 from crossview.datasets.sampling.units import RECORDING
 from crossview.datasets.sampling.windows import overlap, run_together
@@ -56,8 +57,10 @@ def clock_warnings(recordings: Sequence[Recording]) -> list[str]:
     ]
 
 
-def plan_warnings(plan: Plan | Mixture) -> list[str]:
+def plan_warnings(plan: Plan | Mixture | FeaturePlan) -> list[str]:
     """Actions, scenes and parts of scenes that no row of the plan can show."""
+    if isinstance(plan, FeaturePlan):
+        return _undrawn(plan)
     plans = plan.plans if isinstance(plan, Mixture) else [plan]
     return [line for part in plans for line in _of_plan(part)]
 
@@ -95,6 +98,14 @@ def _of_plan(plan: Plan) -> list[str]:
             "instants that all cameras of a clip show",
         ),
     ]
+
+
+def _undrawn(plan: FeaturePlan) -> list[str]:
+    left = [r.id for i, r in enumerate(plan.catalog.recordings) if i not in plan.drawn]
+    names = ", ".join(left[:NAMED]) + (", ..." if len(left) > NAMED else "")
+    kinds = ", ".join(plan.spec.labels)
+    what = f"of {len(plan.catalog.recordings)} recordings have no sample: no label of kind {kinds}, or no other camera"
+    return [f"{len(left)} {what}: {names}"] if left else []
 
 
 def _listed(findings: list[_Finding], heading: str) -> list[str]:

@@ -29,6 +29,8 @@ class Model(Method):
 
     fixed_baselines = frozenset({"frozen features", "frozen mean"})
 
+    config: Config
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config

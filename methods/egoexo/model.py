@@ -34,6 +34,8 @@ class Model(Method):
     evaluation mode whole frames are used.
     """
 
+    config: Config
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config

@@ -66,6 +66,8 @@ class Model(Method):
     batch_dependent = True
     fixed_baselines = frozenset({"frozen features"})
 
+    config: Config
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
@@ -139,6 +141,12 @@ class Model(Method):
             windows = frames[:, rows].flatten(0, 1)  # (B * t, W, D)
             parts.append(self.encoder.clips(windows, count.repeat(len(frames)))[-1].unflatten(0, (len(frames), -1)))
         return _unit(torch.cat(parts, 1), features)
+
+    def clip_input(self) -> Tensor:
+        """Features where the encoder reads those, else video."""
+        if self.base is None:
+            return torch.zeros(1, self.config.frames, 1, self.width)
+        return super().clip_input()
 
     def embed_clip(self, video: Tensor) -> Tensor:
         """The class token of each clip, as a unit vector: (B, D')."""

@@ -50,6 +50,8 @@ class Model(Method):
 
     fixed_baselines = frozenset({"pixels", "frame differences"})
 
+    config: Config
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config

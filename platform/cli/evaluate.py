@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +12,7 @@ import tyro
 from crossview.errors import UserError
 from crossview.platform.cli.options import parse
 from crossview.platform.config import Data
-from crossview.platform.evaluate.tasks import check_names, default_tasks, given_options, option_fields, task_names
+from crossview.platform.evaluate.tasks import check_names, given_options, option_fields, task_names
 
 Run = Annotated[Path, tyro.conf.Positional]
 
@@ -27,8 +27,9 @@ class Evaluate:
     """Choose models on val; run test once."""
     fit_split: str = "train"
     """Split to fit classifiers on."""
-    tasks: tuple[str, ...] = field(default_factory=default_tasks)
-    """Downstream tasks, by name; each has options of its own below."""
+    tasks: tuple[str, ...] | None = None
+    """Downstream tasks, by name; each has options of its own below. None scores a downstream trainer by its own task,
+    and a method by the default ones."""
     checkpoint: str = "latest"
     """The run's checkpoint: latest, best (by the metric of its --every.best), or a step."""
     actors: int = 1
@@ -44,7 +45,8 @@ def evaluate(args: Sequence[str]) -> None:
     kind: Any = make_dataclass("Evaluate", option_fields(), bases=(Evaluate,), frozen=True, kw_only=True)
     about = f"{Evaluate.__doc__} Tasks: {', '.join(task_names())}."
     given = parse(kind, args=args, prog="crossview evaluate", description=about)
-    check_names(given.tasks)
+    if given.tasks is not None:
+        check_names(given.tasks)
     from crossview.platform.evaluate.runner import evaluate as score
 
     score(

@@ -22,20 +22,22 @@ from crossview.platform.cli.jobs import check_cluster, logs, status, stop, submi
 from crossview.platform.cli.options import parse, parse_train, parse_tune
 from crossview.platform.cli.outputs import check_folder
 from crossview.platform.cli.view import view
-from crossview.platform.config import method_names, presets
+from crossview.platform.config import method_names, presets, trainer_names
 from crossview.storage import is_local, named
 
 Run = Annotated[Path, tyro.conf.Positional]
 
 
 def train(args: Sequence[str]) -> None:
-    """Train a method."""
+    """Train a method, or a downstream trainer on top of one."""
     method, launch = parse_train(args)
     from crossview.platform.run_folder import free_folder, named_folder
-    from crossview.platform.train.launcher import start
+    from crossview.platform.train.launcher import start, trains_here
 
     run = named_folder(launch.runs, launch.name) if launch.name else free_folder(launch.runs, method)
-    start(run, method, launch.experiment, in_process=launch.debug, validation=launch.validation)
+    here = launch.debug or trains_here(method, launch.experiment)
+    controls = getattr(launch, "controls", False)
+    start(run, method, launch.experiment, in_process=here, validation=launch.validation, controls=controls)
     print(f"Training finished. The run is saved to {run}; next: crossview evaluate {run}")
 
 
@@ -73,9 +75,12 @@ def resume(run: Run, /, debug: bool = False) -> None:
         debug: Run in this process, without Ray.
 
     """
+    from crossview.platform.config import read
+    from crossview.platform.run_folder import require
     from crossview.platform.train.launcher import resume as resume_run
+    from crossview.platform.train.launcher import trains_here
 
-    resume_run(run, in_process=debug)
+    resume_run(run, in_process=debug or trains_here(*read(require(run))))
     print(f"Training finished. The run is saved to {run}")
 
 
@@ -119,7 +124,7 @@ def reproduce(
 
 
 def info() -> None:
-    """Print versions, devices, methods and their presets."""
+    """Print versions, devices, methods and downstream trainers with their presets."""
     import torch
 
     from crossview.platform.run_folder import provenance
@@ -129,8 +134,8 @@ def info() -> None:
         print(f"{name} {version}")
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     print(f"commit {facts['commit']}; {os.cpu_count()} cores; GPUs: {', '.join(gpus) or 'none'}")
-    for method in method_names():
-        print(f"{method}: presets {', '.join(presets(method))}")
+    for name in (*method_names(), *trainer_names()):
+        print(f"{name}: presets {', '.join(presets(name))}")
 
 
 def prepare(args: Sequence[str]) -> None:

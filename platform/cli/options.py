@@ -17,7 +17,19 @@ import tyro
 
 from crossview.errors import UserError
 from crossview.methods.recipe import MethodConfig
-from crossview.platform.config import Data, Experiment, config_class, method_names, preset, presets, saved
+from crossview.platform.config import (
+    Data,
+    Experiment,
+    TrainerExperiment,
+    config_class,
+    experiment_class,
+    is_trainer,
+    method_names,
+    preset,
+    presets,
+    saved,
+    trainer_names,
+)
 from crossview.platform.train.settings import Validation
 from crossview.platform.train.settings import with_task_options as scored_by_tasks
 from crossview.platform.tune.settings import Settings, with_task_options
@@ -60,21 +72,45 @@ class LaunchSearch(Generic[M]):
     """Parent folder of search folders."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class LaunchTrainer(Launch[M]):
+    """Train one downstream trainer on a catalog."""
+
+    experiment: Annotated[TrainerExperiment[M], tyro.conf.arg(name="")]
+    controls: bool = True
+    """Afterwards also train what its result is compared with, such as a random encoder by the same recipe, in
+    RUN/controls."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchTrainerSearch(LaunchSearch[M]):
+    """Search options of one downstream trainer by a metric of its own; every trial is an ordinary run."""
+
+    experiment: Annotated[TrainerExperiment[M], tyro.conf.arg(name="")]
+
+
 def parse_train(args: Sequence[str]) -> tuple[str, Launch[Any]]:
-    """The method and what to train; wrong options end the process with status 2, as tyro does."""
-    return _parse(Launch, "train", args, validation=scored_by_tasks())
+    """The method or trainer, and what to train; wrong options end the process with status 2, as tyro does."""
+    return _parse((Launch, LaunchTrainer), "train", args, validation=scored_by_tasks())
 
 
 def parse_tune(args: Sequence[str]) -> tuple[str, LaunchSearch[Any]]:
     """The method and what to search."""
-    return _parse(LaunchSearch, "tune", args, settings=with_task_options())
+    return _parse((LaunchSearch, LaunchTrainerSearch), "tune", args, settings=with_task_options())
 
 
-def _parse(kind: Any, command: str, args: Sequence[str], **defaults: Any) -> tuple[str, Any]:
+def _parse(kinds: tuple[Any, Any], command: str, args: Sequence[str], **defaults: Any) -> tuple[str, Any]:
     if not args or args[0].startswith("-"):
-        usage(f"crossview {command} METHOD [options]", "methods", method_names(), ok=bool({"--help", "-h"} & set(args)))
+        names = [*method_names(), *trainer_names()]
+        usage(
+            f"crossview {command} NAME [options]",
+            "methods, and downstream trainers",
+            names,
+            ok=bool({"--help", "-h"} & set(args)),
+        )
     method, rest = args[0], list(args[1:])
     known = presets(method)
+    kind = kinds[is_trainer(method)]
     early = argparse.ArgumentParser(f"crossview {command} {method}", add_help=False, allow_abbrev=False)
     early.add_argument("--preset", default=next(iter(known)))
     early.add_argument("--from", dest="from_")
@@ -92,7 +128,8 @@ def _parse(kind: Any, command: str, args: Sequence[str], **defaults: Any) -> tup
             defaults["validation"] = scored_by_tasks(found.info.get("validation"))
     else:
         recipe = preset(method, chosen.preset)
-        default = Experiment(data=Data(catalog=tyro.MISSING), method=recipe.method, optim=recipe.optim)
+        begun = experiment_class(method)
+        default = begun(data=Data(catalog=tyro.MISSING), method=recipe.method, optim=recipe.optim)
     launch = parse(
         kind[config_class(method)],
         default=kind(experiment=default, preset=chosen.preset, from_=begin, **defaults),

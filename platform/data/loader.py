@@ -16,14 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossview.datasets.sampling.mixture import Mixture
-from crossview.datasets.sampling.plan import Plan
 from crossview.errors import UserError
 from crossview.methods.method import Batch
 from crossview.platform.cluster.resources import ACTOR_CPUS, TASK_CPUS, decode_options
 from crossview.platform.config import Data
 from crossview.platform.data.color import yuv420_to_rgb
-from crossview.platform.data.row_decoder import Arrays, RowDecoder, Shard
+from crossview.platform.data.decoder import AnyPlan, Arrays, Shard
+from crossview.platform.data.decoders import decoder_for
 from crossview.platform.data.unreadable import Quarantine
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ class Stream:
 
     def __init__(
         self,
-        plan: Plan | Mixture,
+        plan: AnyPlan,
         data: Data,
         shard: Shard,
         *,
@@ -71,7 +70,7 @@ class Stream:
                 "catalog again with `crossview prepare` (`crossview train` also takes --data.root)"
             )
         self.shard, self.device, self.in_process, self.prefetch = shard, device, in_process, prefetch
-        self.decoder = RowDecoder(plan, data, shard)
+        self.decoder = decoder_for(plan, data, shard)
         self.actors, self.store_share, self.decode_apart = data.actors, data.store_share, decode_apart
         self.wait_s = 0.0
         """Seconds that the consumer has waited for decoded rows."""
@@ -194,7 +193,7 @@ class Stream:
             blocks = ray.data.from_blocks([_positions(start, stop)]).repartition(target_num_rows_per_block=rows)
             blocks._logical_plan.dag.ray_remote_args["num_cpus"] = TASK_CPUS
             return blocks.map_batches(
-                RowDecoder,
+                type(self.decoder),
                 fn_constructor_args=(self.decoder.plan, self.decoder.data, self.shard),
                 batch_size=rows,
                 batch_format="numpy",

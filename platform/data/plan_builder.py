@@ -13,9 +13,12 @@ from crossview.datasets.catalog import Catalog
 from crossview.datasets.catalog.labels import Labels
 from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.plan import Plan
+from crossview.datasets.sampling.sequence_plan import FeaturePlan, plan_of
+from crossview.datasets.sampling.sequences import Past, Sequences
 from crossview.datasets.sampling.spec import Sampling
 from crossview.errors import UserError
 from crossview.platform.config import Data, Experiment
+from crossview.platform.data.decoder import AnyPlan
 
 
 def load_catalog(data: Data) -> Catalog:
@@ -29,9 +32,7 @@ def load_catalogs(data: Data) -> tuple[Catalog, ...]:
     return load_catalog(data), *further
 
 
-def build_plan(
-    experiment: Experiment[Any], catalogs: Sequence[Catalog], labelled: Catalog | None = None
-) -> Plan | Mixture:
+def build_plan(experiment: Experiment[Any], catalogs: Sequence[Catalog], labelled: Catalog | None = None) -> AnyPlan:
     """The plan of a run over `catalogs`, in the order of `load_catalogs`.
 
     `labelled` numbers the classes where the main catalog is a part of it. Raises ValueError where a catalog cannot give
@@ -39,6 +40,8 @@ def build_plan(
     """
     data, seed, sampling = experiment.data, experiment.seed, experiment.method.sampling()
     main, *further = catalogs
+    if isinstance(sampling, Sequences | Past):
+        return feature_plan(training_part(main, data), sampling, seed, labelled or main, data)
     labels = Labels(labelled or main, sampling.labels, sampling.label_options)
     part = training_part(main, data)
     try:
@@ -53,6 +56,17 @@ def build_plan(
         return plans[0]
     shares = [source.share for source in data.mix]
     return Mixture(plans, [1 - sum(shares), *shares], seed)
+
+
+def feature_plan(
+    part: Catalog, spec: Sequences | Past, seed: int, labelled: Catalog, data: Data, *, test: bool = False
+) -> FeaturePlan:
+    """The plan of a trainer that reads features; classes are numbered as in `labelled`, which `part` is a part of."""
+    if data.mix:
+        raise UserError("data.mix: a downstream trainer draws from one catalog; leave it out")
+    by_frame = isinstance(spec, Sequences) and spec.kind in labelled.frame_labels
+    labels = None if by_frame else Labels(labelled, spec.labels, spec.label_options)
+    return plan_of(part, spec, seed, labels, test=test)
 
 
 def _by_choice(error: UserError, catalog: Catalog, data: Data, sampling: Sampling) -> UserError:
@@ -76,7 +90,7 @@ def _by_choice(error: UserError, catalog: Catalog, data: Data, sampling: Samplin
     )
 
 
-def plan_for(experiment: Experiment[Any]) -> Plan | Mixture:
+def plan_for(experiment: Experiment[Any]) -> AnyPlan:
     """`build_plan` over the catalogs that the experiment names."""
     return build_plan(experiment, load_catalogs(experiment.data))
 

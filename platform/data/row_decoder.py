@@ -1,9 +1,8 @@
-"""Rows of the plan become arrays: what a decoding process does, with neither torch nor ray."""
+"""Rows of clips become arrays: pictures or features of frames, with the labels and teachers' outputs beside them."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,66 +15,15 @@ from crossview.datasets.sampling.geometry import boxes_in
 from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.plan import Clip, Plan, Row
 from crossview.datasets.teachers.store import FOLDER, Teachers
-from crossview.datasets.video.conversion import Pixels
 from crossview.datasets.video.decode import read_clips
 from crossview.datasets.video.frames import UnreadableVideo
 from crossview.datasets.video.framing import Framing
 from crossview.datasets.video.source import Source, Wanted
 from crossview.errors import UserError
 from crossview.platform.config import Data
+from crossview.platform.data.decoder import Arrays, Decoder, Shard
 from crossview.platform.data.feature_files import feature_shape, read_features
 from crossview.platform.data.frame_cache import frame_cache
-
-Arrays = dict[str, np.ndarray]
-
-MAX_TRIES = 1000
-"""Rows tried in place of one that cannot be read."""
-_REPLACEMENT = 2  # keeps this use of the plan's seed apart from the plan's own
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shard:
-    """The rows of the plan that one worker executes.
-
-    Global step g consists of rows [g * batch, (g + 1) * batch), cut into micro batches that are dealt to the ranks in
-    turn: so what is together in a pass is the same for any number of ranks. The shard's k-th row is yielded k-th.
-    """
-
-    start_step: int
-    stop_step: int
-    batch: int
-    """Rows per step, over all ranks."""
-    micro_batch: int
-    """Rows per yielded batch."""
-    rank: int = 0
-    world: int = 1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.rank < self.world:
-            raise UserError(f"shard: rank {self.rank} of {self.world}; it must be from 0 to {self.world - 1}")
-        if not 0 <= self.start_step <= self.stop_step:
-            raise UserError(f"shard: steps {self.start_step} to {self.stop_step}; the first must not exceed the last")
-        if self.micro_batch < 1 or self.batch < 1 or self.batch % (self.world * self.micro_batch):
-            raise UserError(
-                f"shard: batch {self.batch} does not divide into {self.world} workers x micro batches of "
-                f"{self.micro_batch}; choose a batch that is a multiple of {self.world * self.micro_batch}"
-            )
-
-    @property
-    def share(self) -> int:
-        """Rows per step on this rank."""
-        return self.batch // self.world
-
-    @property
-    def length(self) -> int:
-        """Rows of this rank in all its steps."""
-        return (self.stop_step - self.start_step) * self.share
-
-    def rows(self, k: np.ndarray) -> np.ndarray:
-        """Rows of the plan for positions in the shard: int64 (n,) -> int64 (n,)."""
-        step, within = np.divmod(np.asarray(k, np.int64), self.share)
-        turn, place = np.divmod(within, self.micro_batch)
-        return (self.start_step + step) * self.batch + (turn * self.world + self.rank) * self.micro_batch + place
 
 
 @dataclass(frozen=True)
@@ -90,26 +38,23 @@ class Slot:
     dtype: str
 
 
-class RowDecoder:
-    """Decodes rows of a shard; called by Ray Data with positions in it, or directly.
+class RowDecoder(Decoder):
+    """Decodes rows of clips. Each file of a row is opened once for all of the row's windows.
 
-    Each file of a row is opened once for all of the row's windows. A row with an unreadable file
-    is replaced by the first readable one of a sequence of the same epoch's rows that is a pure function of (plan, row);
-    the failure is reported in the column "quarantine" (JSON). Whether a row is readable follows from its own frames, so
-    what is replaced does not depend on what was read before, and is the same in every worker and after a resume. A
-    forward pass that failed once is not tried again up to the same frame or beyond.
+    A forward pass that failed once is not tried again up to the same frame or beyond.
     """
 
+    plan: Plan | Mixture
+
     def __init__(self, plan: Plan | Mixture, data: Data, shard: Shard) -> None:
-        self.plan, self.data, self.shard = plan, data, shard
-        self.pixels: Pixels = data.pixels(next(iter(plan.sampling.views.values())))
+        super().__init__(plan, data, shard)
+        self.pixels = data.pixels(next(iter(plan.sampling.views.values())))
         self.group = plan.sampling.pairing == "group"
         self.slots = self._slots()
         wanted = plan.sampling.scores or plan.sampling.boxes
         self.teachers = Teachers.load(data.catalog / FOLDER) if wanted else None
         if self.teachers:
             self.teachers.check_recordings(r.id for r in plan.catalog.recordings)
-        self._failed: dict[int, int] = {}
         self._indexed: dict[int, Source] = {}
 
     def _slots(self) -> list[Slot]:
@@ -168,50 +113,17 @@ class RowDecoder:
             out[f"{name}/boxes/mask"] = np.zeros(shape, np.uint8)
         return out
 
-    def __call__(self, positions: Arrays) -> Arrays:
-        """Arrays for positions in the shard, under "id"; what Ray Data calls.
+    def _clear(self, out: Arrays, k: int) -> None:
+        """Where the next row has no camera, nothing of this one may stay."""
+        for slot in self.slots:
+            out[slot.name][k] = 0
 
-        An error of the user's input travels in the column "quarantine" too: Ray would wrap it beyond recognition.
-        """
-        try:
-            return self.decode(positions["id"])
-        except (UserError, OSError) as error:
-            out = self.empty(len(positions["id"]))
-            return out | {"quarantine": np.array([json.dumps([{"error": str(error)}])] * len(out["sample"]), object)}
-
-    def decode(self, positions: np.ndarray) -> Arrays:
-        """Arrays for positions in the shard."""
-        ids = self.shard.rows(positions)
-        out = self.empty(len(ids))
-        reports = [self._fill(out, k, int(i)) for k, i in enumerate(ids)]
-        return out | {"quarantine": np.array([json.dumps(r) if r else "" for r in reports], dtype=object)}
-
-    def _fill(self, out: Arrays, k: int, sample: int) -> list[dict[str, Any]]:
-        """Row `sample` into place k; returns what was found unreadable on the way."""
-        row = self.plan.row(sample)
-        for window in range(len(row.clips)):
-            out["sample"][k, window] = sample
-            out["seed"][k, window] = (row.seed + window * 0x9E3779B97F4A7C15) % 2**63
-        reports: list[dict[str, Any]] = []
-        allowed = self.data.max_quarantined * len(self.plan.catalog.recordings)
-        rng, tried = np.random.default_rng((self.plan.seed, sample, _REPLACEMENT)), 0
-        first = sample - sample % self.plan.rows_per_epoch
-        while True:
-            try:
-                self._place_pictures(out, k, row, reports)
-                break
-            except UnreadableVideo:
-                tried += 1
-                for slot in self.slots:  # of what was read of it, nothing stays where the next row has no camera
-                    out[slot.name][k] = 0
-                if tried > MAX_TRIES or len(self._failed) > allowed:
-                    return [*reports, {"lost": sample}]  # the consumer stops the run
-                row = self.plan.row(first + int(rng.integers(self.plan.rows_per_epoch)))
+    def _place(self, out: Arrays, k: int, row: Row, reports: list[dict[str, Any]]) -> None:
+        self._place_pictures(out, k, row, reports)
         for window, clips in enumerate(row.clips):
             for place, (slot, clip) in enumerate(zip(self.slots, clips, strict=True)):
                 if clip is not None:
                     self._place_facts(out, slot.name, clip, (k, window, place) if self.group else (k, window))
-        return reports
 
     def _place_facts(self, out: Arrays, name: str, clip: Clip, at: tuple[int, ...]) -> None:
         sampling, recording = self.plan.sampling, self.plan.catalog.recordings[clip.recording]
@@ -259,9 +171,7 @@ class RowDecoder:
                     raise UnreadableVideo(f"{recording}: it failed before")
                 self._read(recording, of_file, places)
             except UnreadableVideo as error:
-                if recording not in self._failed:
-                    reports.append(self._report(recording, str(error)))
-                self._failed[recording] = min(last, self._failed.get(recording, last))
+                self._failure(recording, last, error, reports)
                 raise
 
     def _fails(self, recording: int, last: int) -> bool:
@@ -276,10 +186,6 @@ class RowDecoder:
         if recording not in self._indexed:
             self._indexed[recording] = indexed(source, self.data.time_limit_s)
         return self._indexed[recording]
-
-    def _report(self, recording: int, reason: str) -> dict[str, Any]:
-        facts = self.plan.catalog.recordings[recording]
-        return {"recording": facts.id, "path": str(self.plan.catalog.file(facts)), "reason": reason}
 
     def _framing(self, clip: Clip) -> Framing:
         facts = self.plan.catalog.recordings[clip.recording]

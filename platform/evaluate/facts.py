@@ -12,7 +12,7 @@ from crossview.datasets.catalog import Catalog, Recording
 from crossview.downstream.task import Facts, Recorded, Task
 from crossview.errors import UserError
 from crossview.methods.method import Method, model_class
-from crossview.platform.config import Data
+from crossview.platform.config import Data, is_trainer
 
 
 def ordered(catalog: Catalog) -> Catalog:
@@ -32,7 +32,7 @@ def facts_of(method: str, data: Data, catalog: Catalog, split: str, fit_split: s
         train=recorded(ordered(catalog.select(fit_split))) if fitted else (),
         seen=frozenset(data.views or (r.view for r in catalog.select(data.split).recordings)),
         actions=frozenset(data.actions or (r.action for r in catalog.recordings)),
-        measures=model_class(method).measures is not Method.measures,
+        measures=not is_trainer(method) and model_class(method).measures is not Method.measures,
     )
 
 

@@ -9,11 +9,14 @@ from typing import Any, Literal
 import torch
 
 from crossview.datasets.catalog import Catalog
-from crossview.methods.method import Method, build, model_class
+from crossview.errors import UserError
+from crossview.methods.method import Method, model_class
+from crossview.methods.trained import Trained
 from crossview.platform import checkpoint
 from crossview.platform.cluster.map_recordings import Where
-from crossview.platform.config import read
+from crossview.platform.config import is_trainer, read, saved
 from crossview.platform.data.plan_builder import load_catalog
+from crossview.platform.models import build_model
 from crossview.platform.run_folder import require
 
 TRAINED, RANDOM_INIT = "trained", "random init"
@@ -25,6 +28,11 @@ Baselines = Literal["all", "fixed", "none"]
 def device_name(device: str) -> str:
     """The device meant by "auto", else itself."""
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def control_folder(run: Path, name: str) -> Path:
+    """Where a run keeps the one that is trained to be compared with it."""
+    return run / "controls" / name.replace(" ", "-")
 
 
 class OpenRun:
@@ -60,38 +68,59 @@ class OpenRun:
         return frozenset(data.views or (r.view for r in self.catalog.select(data.split).recordings))
 
     @cached_property
-    def trained(self) -> Method:
+    def model(self) -> Trained:
         """The checkpoint's model, in eval mode."""
-        return checkpoint.restore(self.checkpoint, self.method, self.experiment.method, self.device)
+        return checkpoint.restore(self.checkpoint, self.method, self.experiment, self.device)
+
+    @property
+    def trained(self) -> Method:
+        """The same of a method's run; raises ValueError for a trainer's, which embeds nothing."""
+        if not isinstance(self.model, Method):
+            raise UserError(
+                f"{self.path}: it is a run of the downstream trainer {self.method!r}, which embeds nothing; pass a "
+                "method's"
+            )
+        return self.model
 
     @cached_property
     def random_init(self) -> Method:
         """The model before its first step, with the trained one's frozen parameters and statistics, in eval mode."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.experiment.seed)
-            model = build(self.method, checkpoint.without_pretrained(self.experiment.method))
+            model = self._untrained()
         frozen = checkpoint.frozen_state(self.trained)
         model.load_state_dict({n: frozen.get(n, value) for n, value in model.state_dict().items()})
         return model.to(self.device).eval()
 
+    def _untrained(self) -> Method:
+        model = build_model(self.method, self.experiment)
+        assert isinstance(model, Method)
+        return model
+
     @property
     def fixed_rows(self) -> frozenset[str]:
         """Baselines whose scores are those of every checkpoint of the run."""
+        if is_trainer(self.method):
+            return frozenset()
         return model_class(self.method).fixed_baselines | {RANDOM_INIT}
 
     def rows(self, baselines: Baselines) -> list[str]:
         """Names of the embedded rows: the trained one, the method's baselines, the random init."""
         if baselines == "none":
             return [TRAINED]
-        if self.where.in_process:
-            model = self.trained
-        else:  # its device may be another machine's
-            model = build(self.method, checkpoint.without_pretrained(self.experiment.method))
+        model = self.trained if self.where.in_process else self._untrained()  # whose device may be another machine's
         named = [TRAINED, *model.baselines(), RANDOM_INIT]
         return [row for row in named if baselines == "all" or row in self.fixed_rows or row == TRAINED]
 
+    def controls(self) -> dict[str, OpenRun]:
+        """Trained runs by name that a trainer's run is compared with."""
+        names = saved(self.path).info.get("controls", [])
+        folders = {name: control_folder(self.path, name) for name in names}
+        there = {name: folder for name, folder in folders.items() if checkpoint.latest(folder) is not None}
+        return {name: OpenRun(folder, self.where) for name, folder in there.items()}
+
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k not in ("catalog", "trained", "random_init")}
+        return {k: v for k, v in vars(self).items() if k not in ("catalog", "model", "random_init")}
 
 
 def open_run(

@@ -18,6 +18,7 @@ from crossview.downstream.task import (
     EncoderPart,
     Facts,
     Part,
+    PredictionPart,
     Recorded,
     SampleOptions,
     SamplePart,
@@ -32,6 +33,7 @@ from crossview.platform.evaluate.embedding_store import data_key, on_features
 from crossview.platform.evaluate.facts import ordered, recorded, wanted
 from crossview.platform.evaluate.frame_embeddings import embed
 from crossview.platform.evaluate.opened import RANDOM_INIT, TRAINED, Baselines, OpenRun
+from crossview.platform.evaluate.predictions import predictions
 from crossview.storage.tables import read_table
 
 SEED = 0
@@ -75,6 +77,8 @@ class Reader:
             return self._tables(found, splits)
         if options.reads == "encoder":
             return self._encoders(task, splits)
+        if options.reads == "predictions":
+            return self._predictions(splits)
         return self._samples(task)
 
     def _splits(self, task: Task[Any, Any]) -> list[str]:
@@ -132,6 +136,22 @@ class Reader:
 
         return self._models(parts)
 
+    def _predictions(self, splits: list[str]) -> Rows:
+        """The trained run, and the runs that `controls` holds."""
+        run, (*fitted, split) = self.run, splits
+        train = None
+
+        def parts(of: OpenRun) -> Parts:
+            nonlocal train
+            if fitted and train is None:
+                train = predictions(run, fitted[0], None, self._recordings(fitted[0]), self.facts.seen)
+            return train, predictions(of, split, of.model, self._recordings(split), self.facts.seen)
+
+        rows: Rows = {TRAINED: lambda: parts(run)}
+        if self.baselines == "all":
+            rows |= {name: partial(parts, control) for name, control in run.controls().items()}
+        return rows
+
     def _models(self, parts: Callable[[Callable[[], Method]], Parts]) -> Rows:
         rows: Rows = {TRAINED: lambda: parts(lambda: self.run.trained)}
         if self.baselines != "none":
@@ -147,6 +167,8 @@ def is_whole(part: Part) -> bool:
     if isinstance(part, TablePart):
         column = "video" if "video" in part.table.column_names else "recording"
         return len(pc.unique(part.table[column])) == len(part.recordings)
+    if isinstance(part, PredictionPart):
+        return not part.left_out
     return not (isinstance(part, EncoderPart) and isinstance(part.clips, ClipFiles) and part.clips.unreadable)
 
 

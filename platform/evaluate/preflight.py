@@ -8,13 +8,14 @@ from typing import Any
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.catalog.labels import Labels
 from crossview.datasets.sampling.plan import Plan
+from crossview.datasets.sampling.sequences import Past, Sequences
 from crossview.downstream.task import Facts, Mode, SamplePart, Task
 from crossview.errors import UserError
 from crossview.methods.example_batch import example_batch
-from crossview.methods.method import build
-from crossview.platform import checkpoint
-from crossview.platform.config import Experiment
+from crossview.platform.config import Experiment, is_trainer
+from crossview.platform.data.plan_builder import feature_plan
 from crossview.platform.evaluate.facts import check_splits, facts_of, wanted
+from crossview.platform.models import build_model
 
 Tasks = Mapping[str, Task[Any, Any]]
 """By name."""
@@ -35,6 +36,7 @@ def preflight(
     `metric` is one that checkpoints or trials are compared by.
     """
     fitted = check_splits(tasks.values(), split, fit_split)
+    _refuse([text for name, task in tasks.items() for text in _unsuited(name, task, method)])
     problems = [
         text for name in dict.fromkeys((split, *([fit_split] if fitted else ()))) for text in _absent(catalog, name)
     ]
@@ -63,7 +65,7 @@ def modes(metric: str, tasks: Tasks, method: str, experiment: Experiment[Any]) -
 
 def metrics_on_noise(task: Task[Any, Any], method: str, experiment: Experiment[Any]) -> list[str]:
     """What a task that reads samples reports of an untrained network and a batch of noise."""
-    model = build(method, checkpoint.without_pretrained(experiment.method)).eval()
+    model = build_model(method, experiment).eval()
     batch = example_batch(experiment.method.sampling(), 4)
     part = SamplePart(split="", recordings=(), seen=frozenset(), encoder=model, batch=batch)
     return list(task.score(task.predict(None, part), part))
@@ -95,16 +97,41 @@ def _absent(catalog: Catalog, split: str) -> Iterator[str]:
 
 
 def _undrawable(task: Task[Any, Any], experiment: Experiment[Any], catalog: Catalog, facts: Facts) -> list[str]:
-    """The problem where a task that reads samples would find none to draw."""
+    """The problem where a task that reads samples or predictions would find none to draw."""
+    sampling = experiment.method.sampling()
+    if task.options.reads == "predictions" and isinstance(sampling, Sequences | Past):
+        splits = (facts.split, *([facts.fit_split] if task.options.fitted else []))
+        return [text for split in splits for text in _unpredictable(experiment, catalog, split)]
     if task.options.reads != "samples":
         return []
-    sampling = experiment.method.sampling()
     try:
         labels = Labels(catalog, sampling.labels, sampling.label_options)  # of all splits, as in training
         Plan(wanted(task, catalog.select(facts.split), facts), sampling, 0, labels)
     except UserError as error:
         return [f"no samples can be drawn from split {facts.split!r} as in training: {error}"]
     return []
+
+
+def _unpredictable(experiment: Experiment[Any], catalog: Catalog, split: str) -> Iterator[str]:
+    try:
+        part, spec = catalog.select(split), experiment.method.sampling()
+        feature_plan(part, spec, 0, catalog, experiment.data, test=True)
+    except UserError as error:
+        yield f"split {split!r} has nothing to predict: {error}"
+
+
+def _unsuited(name: str, task: Task[Any, Any], method: str) -> Iterator[str]:
+    """The problem where a task cannot score runs of this method or trainer."""
+    if task.options.reads == "predictions":
+        if name != method:
+            yield (
+                f"task {name!r} scores runs of the downstream trainer {name!r}, and this is one of {method!r}; train "
+                f"one with `crossview train {name}`, with this as its --encoder.run"
+            )
+    elif is_trainer(method):
+        yield (
+            f"task {name!r} scores embeddings of a method, and {method!r} is a downstream trainer; leave out --tasks"
+        )
 
 
 def _refuse(problems: list[str]) -> None:

@@ -55,8 +55,8 @@ def evaluate(
     before anything is embedded, for an unknown task, for all that `preflight` refuses, and if something would be fitted
     on evaluated videos.
     """
-    chosen = make(default_tasks() if tasks is None else tasks, options)
     opened = open_run(run, checkpoint=checkpoint, in_process=in_process, actors=actors, device=device)
+    chosen = make(default_tasks(opened.method) if tasks is None else tasks, options)
     facts = preflight(chosen, opened.method, opened.experiment, opened.catalog, split, fit_split)
     lines = record(opened, facts, chosen, "all" if baselines else "none")
     show(opened.path, split, opened.protocol, tuple(chosen))

@@ -13,6 +13,7 @@ import dacite
 import crossview.downstream
 from crossview.downstream.task import Task, TaskOptions
 from crossview.errors import UserError
+from crossview.platform.config import is_trainer
 
 
 def task_names() -> list[str]:
@@ -28,9 +29,11 @@ def options_class(name: str) -> type[TaskOptions]:
     return found
 
 
-def default_tasks() -> tuple[str, ...]:
-    """The tasks that are scored if none is named."""
-    return tuple(name for name in task_names() if options_class(name).default)
+def default_tasks(name: str | None = None) -> tuple[str, ...]:
+    """The tasks that score a method if none is named, or the one of a trainer of this name."""
+    if name is not None and is_trainer(name):
+        return (name,)
+    return tuple(task for task in task_names() if options_class(task).default)
 
 
 def check_names(names: Sequence[str]) -> None:

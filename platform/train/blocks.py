@@ -14,14 +14,14 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from crossview.errors import UserError
-from crossview.methods.method import Method, like_members
+from crossview.methods.trained import Trained, like_members
 from crossview.platform.config import Compute
 
 VARIANTS = 4
 """Graphs per block that a run may need: with and without gradients, and for clips of two lengths."""
 
 
-def check_blocks(model: Method, compute: Compute, device: torch.device | None) -> None:
+def check_blocks(model: Trained, compute: Compute, device: torch.device | None) -> None:
     """Raise ValueError if an option has no block to act on; `device` is None if training runs on other machines."""
     if compute.activation_checkpointing and not recomputed_blocks(model):
         raise UserError(
@@ -43,18 +43,18 @@ def check_blocks(model: Method, compute: Compute, device: torch.device | None) -
         )
 
 
-def recomputed_blocks(model: Method) -> list[nn.Module]:
+def recomputed_blocks(model: Trained) -> list[nn.Module]:
     """`Method.blocks` without single layers, which keep little more than their input."""
     return [block for block in model.blocks() if any(True for _ in block.children())]
 
 
-def compiled_blocks(model: Method) -> list[nn.Module]:
+def compiled_blocks(model: Trained) -> list[nn.Module]:
     """The same and the blocks of frozen parts, which are executed just as often."""
     frozen = [m for m in like_members(model) if not any(p.requires_grad for p in m.parameters())]
     return [*recomputed_blocks(model), *(m for m in frozen if any(True for _ in m.children()))]
 
 
-def set_up_blocks(model: Method, compute: Compute) -> None:
+def set_up_blocks(model: Trained, compute: Compute) -> None:
     """Replace each block's `forward` as the options say.
 
     Nothing else of a block changes: names in checkpoints stay the same, and hooks, such as FSDP's, run as before around

@@ -9,8 +9,10 @@ from typing import Any
 
 from crossview.datasets.catalog import Catalog
 from crossview.platform import checkpoint, run_folder
-from crossview.platform.config import Experiment
-from crossview.platform.evaluate.runner import show
+from crossview.platform.config import Encoder, Experiment, is_trainer
+from crossview.platform.evaluate.opened import control_folder
+from crossview.platform.evaluate.runner import evaluate, show
+from crossview.platform.evaluate.tasks import options_from
 from crossview.platform.progress import Progress, console, warn
 from crossview.platform.train.device import device_of, set_threads, wants_gpu, within_memory
 from crossview.platform.train.loop import train
@@ -32,30 +34,100 @@ def start(
     until: int | None = None,
     planned: bool = False,
     command: str | None = None,
+    controls: bool = False,
 ) -> Path:
     """Train a new run in `folder`; what can be refused is refused before the folder exists.
 
     `validation` names the tasks that score it while it trains. `until` ends it after that step, for `resume` to
-    continue; for `planned` see `driver.fit`, for `command` `run_folder.create`. SIGTERM ends training with a checkpoint
+    continue; for `planned` see `driver.fit`, for `command` `run_folder.create`. With `controls` what a trainer's result
+    is compared with is trained after it, in `controls/` of its folder. SIGTERM ends training with a checkpoint
     of the current step, and then the process (SystemExit).
     """
     run = check_new(method, experiment, console.print)
-    scored = (validation or Validation()).saved(experiment.every.evaluate)
+    scored = (validation or Validation()).saved(method, experiment.every.evaluate)
     check(run, scored)
-    info = run_folder.create(folder, method, run.experiment, scored, command)
+    more = {"controls": sorted(controls_of(method, run.experiment))} if controls else {}
+    info = run_folder.create(folder, method, run.experiment, scored, command, more)
     try:
-        return _train(replace(run, folder=folder.resolve(), info=info), in_process, until, planned)
+        _train(replace(run, folder=folder.resolve(), info=info), in_process, until, planned)
     except Exception:
         with contextlib.suppress(Exception):  # what went wrong first is what counts
             run_folder.discard_bare(folder)  # a model that cannot be built must not use the name up
         raise
+    if until is None:
+        _train_controls(folder.resolve(), in_process)
+    return folder.resolve()
 
 
 def resume(folder: Path, *, in_process: bool, until: int | None = None, planned: bool = False) -> Path:
     """Resume a run from its latest checkpoint and train it to its end, or until after a step."""
     run = saved(folder.resolve())
     check(run, run.info.get("validation"))
-    return _train(run, in_process, until, planned)
+    _train(run, in_process, until, planned)
+    if until is None:
+        _train_controls(run.folder, in_process)
+    return run.folder
+
+
+def trains_here(method: str, experiment: Experiment[Any]) -> bool:
+    """Whether a run is light enough for the command's own process, where it is not told otherwise."""
+    return is_trainer(method) and experiment.method.light and experiment.compute.workers == 1
+
+
+def controls_of(method: str, experiment: Experiment[Any]) -> dict[str, Experiment[Any]]:
+    """What is trained to compare a trainer's run with, by name; none for a method, whose baselines need no training."""
+    if not is_trainer(method):
+        return {}
+    encoder = experiment.encoder
+    found = experiment.method.controls(encoder.weights if encoder.run else None)
+    return {
+        name: replace(
+            experiment,
+            method=control.config,
+            encoder=Encoder() if control.weights is None else replace(encoder, weights=control.weights),
+        )
+        for name, control in found.items()
+    }
+
+
+def _train_controls(run: Path, in_process: bool) -> None:
+    """Train the controls that run.json names and are not trained, and score the run beside them."""
+    found = saved(run)
+    names = found.info.get("controls", [])
+    if not names:
+        return
+    wanted = controls_of(found.method, found.experiment)
+    trained = False
+    for name in names:
+        folder = control_folder(run, name)
+        if not (folder / "run.json").exists():
+            experiment = replace(
+                wanted[name], every=replace(wanted[name].every, evaluate=None, best=None), init_from=None
+            )
+            command = run_folder.training_command(folder, found.method)
+            start(folder, found.method, experiment, in_process=in_process, command=command)
+            trained = True
+        elif not is_trained(folder):
+            resume(folder, in_process=in_process)
+            trained = True
+    if trained and "validation" in found.info:
+        validation = found.info["validation"]
+        options = {name: options_from(name, of) for name, of in validation["options"].items()}
+        evaluate(
+            run,
+            split=validation["split"],
+            fit_split=validation["fit_split"],
+            tasks=validation["tasks"],
+            options=options,
+            in_process=True,
+        )
+
+
+def is_trained(run: Path) -> bool:
+    """Whether a run has reached its last step."""
+    found = saved(run)
+    last = checkpoint.latest(run)
+    return last is not None and int(last.name.removeprefix("step-")) >= found.total_steps
 
 
 def _train(run: ResolvedRun, in_process: bool, until: int | None, planned: bool) -> Path:

@@ -15,17 +15,19 @@ from torch import Tensor
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.catalog.tables import ADDED
 from crossview.datasets.sampling.coverage import plan_warnings
-from crossview.datasets.sampling.mixture import Mixture
-from crossview.datasets.sampling.plan import Plan
+from crossview.datasets.sampling.sequence_plan import FeaturePlan
 from crossview.datasets.teachers.store import FOLDER, check_store
 from crossview.datasets.video.decode import check_decoder
+from crossview.downstream.encoder import ClipEncoder
 from crossview.errors import UserError
-from crossview.methods.method import Method, build
+from crossview.methods.trained import Trained
 from crossview.platform import checkpoint, config, run_folder
 from crossview.platform.cluster.resources import joined
-from crossview.platform.config import Data, Experiment
+from crossview.platform.config import Data, Encoder, Experiment, is_trainer, method_names, to_dict
+from crossview.platform.data.decoder import AnyPlan
 from crossview.platform.data.frame_cache import check_cacheable
 from crossview.platform.data.plan_builder import build_plan, load_catalogs
+from crossview.platform.models import bare_encoder, build_model
 from crossview.platform.progress import warn
 from crossview.platform.train.batch_layout import Reach, shares
 from crossview.platform.train.blocks import check_blocks
@@ -39,7 +41,7 @@ from crossview.platform.train.trackers import check_tracker
 class Initial:
     """A model before its first step, with the state of torch's generator that training continues from."""
 
-    model: Method
+    model: Trained
     rng: Tensor
 
 
@@ -52,7 +54,7 @@ class ResolvedRun:
     experiment: Experiment[Any]
     catalogs: tuple[Catalog, ...]
     """All splits, as `plan_builder.load_catalogs` gives them; none in a worker, which has the plan."""
-    plan: Plan | Mixture
+    plan: AnyPlan
     info: dict[str, Any]
     """What run.json holds."""
     initial: Initial | None = None
@@ -71,7 +73,7 @@ class ResolvedRun:
         """`Method.reach` of the run's model."""
         if self.initial is not None:
             return self.initial.model.reach()
-        return build(self.method, checkpoint.without_pretrained(self.experiment.method)).reach()
+        return build_model(self.method, self.experiment).reach()
 
     def on_features(self, cached: Callable[[Catalog, Path], Catalog]) -> ResolvedRun:
         """The run on cached features; `cached` gives those of a catalog, called with the folder that it is kept in."""
@@ -129,12 +131,15 @@ def check_new(method: str, experiment: Experiment[Any], tell: Callable[[str], No
     `tell` is told what of the weights that it starts from is not taken over.
     """
     begin = checkpoint.resolve(experiment.init_from).resolve() if experiment.init_from else None
-    experiment = replace(experiment, data=_absolute(experiment.data), init_from=begin)
+    encoder = settled(experiment.encoder, method)
+    experiment = replace(experiment, data=_absolute(experiment.data), init_from=begin, encoder=encoder)
     check_decoder(experiment.data.decoder)
+    _check_cached(method, experiment.data)
     catalogs = load_catalogs(experiment.data)
     plan = build_plan(experiment, catalogs)
-    check_cacheable(plan.sampling, experiment.data)
-    check_store(experiment.data.catalog / FOLDER, plan.sampling.scores, plan.sampling.boxes)
+    if not isinstance(plan, FeaturePlan):
+        check_cacheable(plan.sampling, experiment.data)
+        check_store(experiment.data.catalog / FOLDER, plan.sampling.scores, plan.sampling.boxes)
     warn(plan_warnings(plan))
     shares(experiment.optim, experiment.compute)
     check_profile(experiment.compute, total_steps(experiment.optim, plan.rows_per_epoch))
@@ -164,11 +169,11 @@ def initialised(method: str, experiment: Experiment[Any], tell: Callable[[str], 
     return Initial(model, torch.get_rng_state())
 
 
-def _initial_model(name: str, experiment: Experiment[Any], tell: Callable[[str], None] | None) -> Method:
+def _initial_model(name: str, experiment: Experiment[Any], tell: Callable[[str], None] | None) -> Trained:
     if experiment.init_from is None:
-        return build(name, experiment.method)
+        return build_model(name, experiment, pretrained=True, encoder=_loaded_encoder(experiment.encoder))
     source = checkpoint.resolve(experiment.init_from)
-    model = build(name, checkpoint.without_pretrained(experiment.method))
+    model = build_model(name, experiment)
     try:
         left_out = model.start_from(checkpoint.read_weights(source))
     except UserError as error:
@@ -180,6 +185,54 @@ def _initial_model(name: str, experiment: Experiment[Any], tell: Callable[[str],
         for line in left_out:
             tell(f"from {source.parent.parent.name}: {line}")
     return model
+
+
+def settled(encoder: Encoder, name: str) -> Encoder:
+    """A trainer's encoder with its checkpoint's absolute path, and its method's configuration beside it.
+
+    Raises ValueError where the run is not a method's, or `name` is a method.
+    """
+    if encoder.run is None:
+        return encoder
+    if not is_trainer(name):
+        raise UserError(
+            f"encoder.run is {encoder.run}, but {name} is a method, which has no other encoder: leave it out"
+        )
+    source = checkpoint.resolve(encoder.run).resolve()
+    method, experiment = config.read(source)
+    if is_trainer(method):
+        raise UserError(
+            f"encoder.run is {encoder.run}, a run of the downstream trainer {method!r}; pass one of a method: "
+            f"{', '.join(method_names())}"
+        )
+    saved = to_dict(method, experiment)
+    return replace(encoder, run=source, saved={"name": method, "method": saved["method"]})
+
+
+def _loaded_encoder(encoder: Encoder) -> ClipEncoder | None:
+    """A trainer's encoder before the first step: with the run's weights, or of these only what never was trained."""
+    bare = bare_encoder(encoder)
+    if bare is None:
+        return None
+    assert encoder.run is not None
+    weights = checkpoint.read_weights(encoder.run)
+    if encoder.weights == "random":
+        frozen = checkpoint.frozen_state(bare.method)
+        weights = {
+            name: weights.get(name, value) if name in frozen else value
+            for name, value in bare.method.state_dict().items()
+        }
+    bare.method.load_state_dict(weights, strict=True)
+    return bare
+
+
+def _check_cached(name: str, data: Data) -> None:
+    """Raise ValueError where features of a trainer would be cached, which reads a catalog of them."""
+    if data.cache_features and is_trainer(name):
+        raise UserError(
+            "data.cache_features is on, but a downstream trainer reads features from its catalog: leave it out, and "
+            "pass a catalog of features"
+        )
 
 
 def _absolute(data: Data) -> Data:

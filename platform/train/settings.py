@@ -8,6 +8,7 @@ from dataclasses import dataclass, make_dataclass
 from typing import Any
 
 from crossview.errors import UserError
+from crossview.platform.config import is_trainer
 from crossview.platform.evaluate.tasks import (
     check_names,
     default_tasks,
@@ -41,11 +42,14 @@ class Validation:
                 "once with `crossview evaluate RUN --split test`"
             )
 
-    def saved(self, every: int | None) -> dict[str, Any] | None:
-        """What run.json holds; None if no task scores the run. Tasks that are not named are the default ones."""
-        if self.tasks is None and not every:
+    def saved(self, method: str, every: int | None) -> dict[str, Any] | None:
+        """What run.json holds; None if no task scores the run. Tasks that are not named are the default ones.
+
+        A downstream trainer is always scored by its own task.
+        """
+        if self.tasks is None and not every and not is_trainer(method):
             return None
-        names = default_tasks() if self.tasks is None else self.tasks
+        names = default_tasks(method) if self.tasks is None else self.tasks
         options = {name: dataclasses.asdict(of) for name, of in given_options(self).items() if name in names}
         return {"tasks": list(names), "split": self.split, "fit_split": self.fit_split, "options": options}
 

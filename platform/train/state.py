@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from crossview.errors import UserError
-from crossview.methods.method import Method, build
 from crossview.methods.recipe import Optim
+from crossview.methods.trained import Trained
 from crossview.platform import checkpoint
+from crossview.platform.models import build_model
 from crossview.platform.train import optimizer_state
 from crossview.platform.train.blocks import set_up_blocks
 from crossview.platform.train.lr_schedule import learning_rate
@@ -36,7 +37,7 @@ class Worker:
     """Let Ray decode on nodes for that alone, even before one is up."""
 
 
-def optimizer_for(model: Method, optim: Optim) -> torch.optim.Optimizer:
+def optimizer_for(model: Trained, optim: Optim) -> torch.optim.Optimizer:
     """Adam with coupled, or AdamW with decoupled weight decay, or SGD with Nesterov's momentum."""
     groups = model.parameter_groups(optim.weight_decay)
     if optim.optimizer == "sgd":
@@ -106,7 +107,7 @@ class Training:
 
     def _restore(self, start: Path) -> dict[str, Any]:
         """Build the model with the weights of a checkpoint; returns the rest of its state."""
-        self.model = build(self.run.method, checkpoint.without_pretrained(self.experiment.method))
+        self.model = build_model(self.run.method, self.experiment)
         weights = checkpoint.read_weights(start)
         state = checkpoint.read_train_state(start, torch.device("cpu"))
         if state["ema"]:

@@ -1,0 +1,35 @@
+"""The contract between the platform and a downstream model that trains for long.
+
+A trainer is a folder `downstream/NAME/` that has, beside a task's files, `model.py` (class `Model`) and in `config.py`
+the class `Config` and `presets()`, as a method has. The platform trains it as it trains a method, and the task of the
+folder, which reads "predictions", scores it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import Tensor
+
+from crossview.downstream.encoder import ClipEncoder
+from crossview.downstream.trainer_config import TrainerConfig
+from crossview.methods.trained import Batch, Trained
+
+__all__ = ["Batch", "ClipEncoder", "Trainer", "TrainerConfig"]
+
+
+class Trainer(Trained):
+    """A model of a downstream task. A subclass is named `Model` and built as `Model(config, encoder)`.
+
+    `encoder` is the trained method's, or None where the trainer reads features by themselves. What of it is trained is
+    the trainer's to decide.
+    """
+
+    encoder: ClipEncoder | None
+
+    @abstractmethod
+    def predict(self, batch: Batch) -> dict[str, Tensor]:
+        """What the task scores, by name: (B, ...) each, of a batch as `forward` takes it, in eval mode.
+
+        Nothing of a sample's prediction may depend on the others of its batch.
+        """
