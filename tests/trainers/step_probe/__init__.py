@@ -1,0 +1,1 @@
+"""The smallest downstream trainer: a linear classifier of each step."""
