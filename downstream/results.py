@@ -66,16 +66,21 @@ def select(table: pa.Table, **values: str) -> pa.Table:
 
 
 def scores(table: pa.Table) -> dict[str, dict[str, float]]:
-    """By row and metric; of lines that agree in both, the last."""
+    """By row and metric, which ends in " [CAMERAS]" where not all are scored; of lines that agree in both, the last."""
     rows: dict[str, dict[str, float]] = {}
-    for line in table.select(["row", "metric", "value"]).to_pylist():
-        rows.setdefault(line["row"], {})[line["metric"]] = line["value"]
+    for line in table.select(["row", "metric", "views", "value"]).to_pylist():
+        rows.setdefault(line["row"], {})[_named(line["metric"], line["views"])] = line["value"]
     return rows
+
+
+def _named(metric: str, views: str) -> str:
+    return metric if views == ALL_VIEWS else f"{metric} [{views}]"
 
 
 def lower_is_better(table: pa.Table) -> frozenset[str]:
     """Metrics where lower is better."""
-    return frozenset(select(table, mode="min")["metric"].to_pylist())
+    lines = select(table, mode="min").select(["metric", "views"]).to_pylist()
+    return frozenset(_named(line["metric"], line["views"]) for line in lines)
 
 
 def evaluations(table: pa.Table, split: str) -> int:

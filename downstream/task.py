@@ -72,6 +72,21 @@ class SampleOptions(TaskOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PredictionOptions(TaskOptions):
+    """Base for tasks that read "predictions"; they fit only what the commonest class is."""
+
+    reads: ClassVar[Reads] = "predictions"
+    fitted: ClassVar[bool] = True
+    views: tuple[str, ...] | None = None
+    """Cameras that are scored, by name; None takes all. One that nothing was trained on is a novel view: hold it out
+    with `--data.views` in training."""
+
+    def __post_init__(self) -> None:
+        if self.views == ():
+            raise UserError("views is empty; name at least one camera, or leave it out to score all")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recorded:
     """What the catalog knows of one recording."""
 
@@ -192,6 +207,23 @@ class PredictionPart(Part):
     """Names by kind, where the catalog has them."""
     left_out: int
     """Samples of recordings that could not be read."""
+    encoder_seen: frozenset[str] | None
+    """Cameras that the encoder was trained on; None where there is none, or where it was not restricted to some."""
+    encoded: bool
+    """Whether there is an encoder."""
+
+    def held_out(self) -> list[str]:
+        """Which of the scored cameras training has not seen, and whether the encoder's has; a sentence."""
+        cameras = {view for sample in self.samples for view in sample.views}
+        new = sorted(cameras - self.seen)
+        if not new:
+            return []
+        said = f"Held-out cameras, on which nothing was trained downstream: {', '.join(new)}"
+        if not self.encoded:
+            return [f"{said}."]
+        seen = new if self.encoder_seen is None else sorted(set(new) & self.encoder_seen)
+        pretrained = f"pre-training saw {', '.join(seen)}" if seen else "nor was the encoder"
+        return [f"{said}; {pretrained}."]
 
 
 O = TypeVar("O", bound=TaskOptions)  # noqa: E741 - the options

@@ -186,6 +186,12 @@ class Encoder:
         assert self.saved is not None, "a run's encoder is settled before it is built"
         return self.saved["name"], _method_config(self.saved["name"], self.saved["method"])
 
+    @property
+    def seen(self) -> frozenset[str] | None:
+        """Cameras that its training was restricted to; None for all."""
+        views = (self.saved or {}).get("views")
+        return None if views is None else frozenset(views)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment(Generic[M]):

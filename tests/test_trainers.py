@@ -125,3 +125,29 @@ def test_a_trainer_refuses_tasks_of_embeddings(catalog: Path, tmp_path: Path) ->
     run = launcher.start(tmp_path / "run", "step_probe", experiment(catalog), in_process=True, until=1)
     with pytest.raises(UserError, match="scores embeddings of a method"):
         evaluate(run, tasks=["phases"], in_process=True)
+
+
+def test_held_out_cameras_are_scored_alone_and_said_to_be_held_out(catalog: Path, tmp_path: Path) -> None:
+    from crossview.platform.evaluate.result_store import read_texts
+    from crossview.platform.evaluate.tasks import options_from
+
+    made = experiment(catalog)
+    made = replace(made, data=replace(made.data, views=("exo",)))
+    run = launcher.start(tmp_path / "run", "step_probe", made, in_process=True)
+    lines = evaluate(
+        run,
+        tasks=["step_probe"],
+        options={"step_probe": options_from("step_probe", {"views": ["ego"]})},
+        in_process=True,
+    )
+    assert set(lines["views"].to_pylist()) == {"ego"}
+    table = read_results(run)
+    assert table is not None
+    scores = results.scores(results.latest(table))["trained"]
+    assert set(scores) == {"step_probe/accuracy", "step_probe/accuracy [ego]"}
+    assert set(results.select(table, row="trained", views="ego")["n"].to_pylist()) < set(table["n"].to_pylist())
+    assert read_texts(run, "val")["step_probe"].notes == [
+        "Held-out cameras, on which nothing was trained downstream: ego."
+    ]
+    with pytest.raises(UserError, match="the evaluated split has the cameras ego, exo"):
+        evaluate(run, options={"step_probe": options_from("step_probe", {"views": ["top"]})}, in_process=True)

@@ -36,6 +36,19 @@ def facts_of(method: str, data: Data, catalog: Catalog, split: str, fit_split: s
     )
 
 
+def of_views(catalog: Catalog, views: tuple[str, ...] | None) -> Catalog:
+    """The recordings of these cameras, or all; raises ValueError for a camera that is not there."""
+    if views is None:
+        return catalog
+    known = {r.view for r in catalog.recordings}
+    if not set(views) <= known:
+        raise UserError(
+            f"views is {', '.join(views)}; the evaluated split has the cameras {', '.join(sorted(known))}: name "
+            "some of these"
+        )
+    return catalog.keep(lambda r: r.view in views)
+
+
 def recorded(catalog: Catalog) -> tuple[Recorded, ...]:
     """The catalog's recordings, in their order."""
     return tuple(_one(r, catalog) for r in catalog.recordings)

@@ -18,6 +18,7 @@ from crossview.downstream.task import (
     EncoderPart,
     Facts,
     Part,
+    PredictionOptions,
     PredictionPart,
     Recorded,
     SampleOptions,
@@ -26,6 +27,7 @@ from crossview.downstream.task import (
     Task,
 )
 from crossview.methods.method import Batch, Method
+from crossview.methods.trained import Trained
 from crossview.platform.data.loader import Shard, Stream
 from crossview.platform.evaluate.clip_embeddings import clip_windows, embed_clips
 from crossview.platform.evaluate.clip_reader import ClipFiles
@@ -78,7 +80,7 @@ class Reader:
         if options.reads == "encoder":
             return self._encoders(task, splits)
         if options.reads == "predictions":
-            return self._predictions(splits)
+            return self._predictions(task, splits)
         return self._samples(task)
 
     def _splits(self, task: Task[Any, Any]) -> list[str]:
@@ -136,16 +138,21 @@ class Reader:
 
         return self._models(parts)
 
-    def _predictions(self, splits: list[str]) -> Rows:
+    def _predictions(self, task: Task[Any, Any], splits: list[str]) -> Rows:
         """The trained run, and the runs that `controls` holds."""
-        run, (*fitted, split) = self.run, splits
-        train = None
+        assert isinstance(task.options, PredictionOptions)
+        run, views, (*fitted, split) = self.run, task.options.views, splits
+        train: PredictionPart | None = None
+
+        def part(of: OpenRun, name: str, model: Trained | None) -> PredictionPart:
+            chosen = views if name == split else None
+            return predictions(of, name, model, self._recordings(name), self.facts.seen, chosen)
 
         def parts(of: OpenRun) -> Parts:
             nonlocal train
             if fitted and train is None:
-                train = predictions(run, fitted[0], None, self._recordings(fitted[0]), self.facts.seen)
-            return train, predictions(of, split, of.model, self._recordings(split), self.facts.seen)
+                train = part(run, fitted[0], None)
+            return train, part(of, split, of.model)
 
         rows: Rows = {TRAINED: lambda: parts(run)}
         if self.baselines == "all":

@@ -15,11 +15,12 @@ from crossview.datasets.sampling.sequence_plan import FeaturePlan, SequencePlan,
 from crossview.downstream.task import Predicted, PredictionPart, Recorded
 from crossview.downstream.trainer import Trainer
 from crossview.errors import UserError
+from crossview.methods.trained import Trained
 from crossview.platform.data.decoder import Arrays, Shard
 from crossview.platform.data.plan_builder import feature_plan
 from crossview.platform.data.sequence_reader import SequenceReader
 from crossview.platform.data.unreadable import Quarantine
-from crossview.platform.evaluate.facts import ordered
+from crossview.platform.evaluate.facts import of_views, ordered
 from crossview.platform.evaluate.opened import OpenRun
 
 BATCH = 4
@@ -27,17 +28,25 @@ BATCH = 4
 
 
 def predictions(
-    run: OpenRun, split: str, model: Any | None, recordings: tuple[Recorded, ...], seen: frozenset[str]
+    run: OpenRun,
+    split: str,
+    model: Trained | None,
+    recordings: tuple[Recorded, ...],
+    seen: frozenset[str],
+    views: tuple[str, ...] | None = None,
 ) -> PredictionPart:
     """The samples of a split with what `model` predicts of them, or with None their targets alone.
 
-    Samples of recordings that cannot be read are left out and counted; raises ValueError if too many are.
+    `views` are the cameras that are predicted, all by default. Samples of recordings that cannot be read are left out and
+    counted; raises ValueError if too many are.
     """
     spec, data = run.experiment.method.sampling(), run.experiment.data
-    plan = feature_plan(ordered(run.catalog.select(split)), spec, 0, run.catalog, data, test=True)
+    catalog = of_views(ordered(run.catalog.select(split)), views)
+    plan = feature_plan(catalog, spec, 0, run.catalog, data, test=True)
     rows = [plan.row(i) for i in range(plan.rows_per_epoch)]
     outputs: list[Mapping[str, np.ndarray] | None] = [{} for _ in rows]
     if model is not None:
+        assert isinstance(model, Trainer)
         outputs = _predicted(run, plan, rows, model)
     samples = [_sample(plan, row, found) for row, found in zip(rows, outputs, strict=True) if found is not None]
     if not samples:
@@ -49,6 +58,8 @@ def predictions(
         samples=tuple(samples),
         classes=_names(plan.labels),
         left_out=sum(found is None for found in outputs),
+        encoder_seen=run.experiment.encoder.seen,
+        encoded=run.experiment.encoder.run is not None,
     )
 
 

@@ -14,7 +14,7 @@ from crossview.errors import UserError
 from crossview.methods.example_batch import example_batch
 from crossview.platform.config import Experiment, is_trainer
 from crossview.platform.data.plan_builder import feature_plan
-from crossview.platform.evaluate.facts import check_splits, facts_of, wanted
+from crossview.platform.evaluate.facts import check_splits, facts_of, of_views, wanted
 from crossview.platform.models import build_model
 
 Tasks = Mapping[str, Task[Any, Any]]
@@ -101,7 +101,8 @@ def _undrawable(task: Task[Any, Any], experiment: Experiment[Any], catalog: Cata
     sampling = experiment.method.sampling()
     if task.options.reads == "predictions" and isinstance(sampling, Sequences | Past):
         splits = (facts.split, *([facts.fit_split] if task.options.fitted else []))
-        return [text for split in splits for text in _unpredictable(experiment, catalog, split)]
+        views = {facts.split: task.options.views}
+        return [text for split in splits for text in _unpredictable(experiment, catalog, split, views.get(split))]
     if task.options.reads != "samples":
         return []
     try:
@@ -112,9 +113,11 @@ def _undrawable(task: Task[Any, Any], experiment: Experiment[Any], catalog: Cata
     return []
 
 
-def _unpredictable(experiment: Experiment[Any], catalog: Catalog, split: str) -> Iterator[str]:
+def _unpredictable(
+    experiment: Experiment[Any], catalog: Catalog, split: str, views: tuple[str, ...] | None
+) -> Iterator[str]:
     try:
-        part, spec = catalog.select(split), experiment.method.sampling()
+        part, spec = of_views(catalog.select(split), views), experiment.method.sampling()
         feature_plan(part, spec, 0, catalog, experiment.data, test=True)
     except UserError as error:
         yield f"split {split!r} has nothing to predict: {error}"

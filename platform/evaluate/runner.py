@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from crossview.downstream import results
-from crossview.downstream.task import Facts, Part, Task, TaskOptions
+from crossview.downstream.task import Facts, Part, PredictionOptions, PredictionPart, Task, TaskOptions
 from crossview.platform.evaluate.fixed_rows import FixedRows, Lines, Row
 from crossview.platform.evaluate.opened import RANDOM_INIT, TRAINED, Baselines, OpenRun, open_run
 from crossview.platform.evaluate.parts import Reader, is_whole
@@ -122,7 +122,10 @@ def scored(name: str, task: Task[Any, Any], reader: Reader) -> Answer:
             line.advance(1, row)
             if row != TRAINED:
                 continue
-            notes = task.notes(predictions, train, test)
+            notes = [
+                *task.notes(predictions, train, test),
+                *(test.held_out() if isinstance(test, PredictionPart) else []),
+            ]
             for baseline, variant in own.items():
                 of_own[baseline] = _row(variant, _predictions(variant, train, test), test)
                 line.advance(1, baseline)
@@ -162,7 +165,6 @@ def _lines(run: OpenRun, facts: Facts, tasks: Tasks, answers: dict[str, Answer])
         "dataset": "+".join(sorted({r.dataset for r in facts.test})),
         "protocol": run.protocol,
         "split": facts.split,
-        "views": results.view_set(None),
         "seed": run.experiment.seed,
         "checkpoint": run.checkpoint.name,
         "commit": provenance()["commit"],
@@ -173,8 +175,9 @@ def _lines(run: OpenRun, facts: Facts, tasks: Tasks, answers: dict[str, Answer])
         options = tasks[name].options
         modes = options.metrics()
         fit_split = facts.fit_split if options.fitted else None
+        views = results.view_set(options.views if isinstance(options, PredictionOptions) else None)
         for row, found in answer.rows.items():
-            of = known | {"task": name, "fit_split": fit_split, "row": row, "n": found.items}
+            of = known | {"task": name, "views": views, "fit_split": fit_split, "row": row, "n": found.items}
             lines += [
                 of | {"metric": metric, "value": value, "mode": modes.get(metric, "max")}
                 for metric, value in found.scores.items()

@@ -206,7 +206,9 @@ def settled(encoder: Encoder, name: str) -> Encoder:
             f"{', '.join(method_names())}"
         )
     saved = to_dict(method, experiment)
-    return replace(encoder, run=source, saved={"name": method, "method": saved["method"]})
+    return replace(
+        encoder, run=source, saved={"name": method, "method": saved["method"], "views": saved["data"]["views"]}
+    )
 
 
 def _loaded_encoder(encoder: Encoder) -> ClipEncoder | None:

@@ -5,16 +5,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from crossview.datasets.sampling.sequences import Sequences
-from crossview.downstream.task import Mode, Reads, TaskOptions
+from crossview.downstream.task import Mode, PredictionOptions
 from crossview.downstream.trainer_config import Control
 from crossview.methods.recipe import Optim, Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(TaskOptions):
-    reads: ClassVar[Reads] = "predictions"
-    fitted: ClassVar[bool] = True
-
+class Options(PredictionOptions):
     def metrics(self) -> dict[str, Mode]:
         return {"step_probe/accuracy": "max"}
 
