@@ -182,7 +182,7 @@ def _labelled(here: list[Entry], entries: dict[object, object]) -> str:
 
 
 def _read_list(file: Path, problems: Problems) -> list[Path]:
-    """The videos that a csv list names in its own folder; none where it is missing. What is wrong goes to `problems`."""
+    """The videos that a csv list names in its folder; none where it is missing. What is wrong goes to `problems`."""
     if not file.is_file():
         return []
     found: list[Path] = []
