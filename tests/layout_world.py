@@ -10,6 +10,7 @@ from typing import Any
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.catalog.probing import Prober
 from crossview.datasets.synthetic import layouts
+from crossview.datasets.synthetic.ae2_layout import export_ae2
 from crossview.datasets.synthetic.config import WorldConfig
 from crossview.datasets.synthetic.world import write
 
@@ -28,8 +29,25 @@ def world(folder: Path) -> Catalog:
 @cache
 def exported(name: str, films: Path) -> tuple[Any, Any]:
     """The dataset's module, and its options for the world in its layout, in `films`/NAME/root once per process."""
-    module = importlib.import_module(f"crossview.datasets.{name}")
-    return module, layouts.export(name, world(films / "world"), films / name / "root")
+    module, root = importlib.import_module(f"crossview.datasets.{name}"), films / name / "root"
+    if name == "ae2":
+        return module, module.Options(root=export_ae2(CONFIG, root, CONFIG.actions[0]), set=CONFIG.actions[0])
+    if name == "folder":
+        made = world(films / "world")
+        return module, module.Options(root=made.root, csv=_listed(made, root))
+    return module, layouts.export(name, world(films / "world"), root)
+
+
+def _listed(made: Catalog, folder: Path) -> Path:
+    """The world's files in a CSV, as a user of the dataset `folder` lists them."""
+    lines = ["path,split,scene,view,perspective,subject,action,start_offset_s"]
+    lines += [
+        f"{r.path},{made.split_of(r)},{r.scene},{r.view},{r.perspective},{r.subject},{r.action},{r.start_offset_s}"
+        for r in made.recordings
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "films.csv").write_text("\n".join(lines) + "\n")
+    return folder / "films.csv"
 
 
 @cache

@@ -238,6 +238,7 @@ def test_splits_labels_and_rows_of_ae2(capsys: pytest.CaptureFixture[str], tmp_p
     base = make_ae2(tmp_path, "lists")
     args = ("prepare", "ae2", "--root", tmp_path, "--set", "chop", "--out", tmp_path / "catalog")
     main([str(arg) for arg in args])
+    assert "videos: 12 of 12 listed are here" in capsys.readouterr().out
     before = contents(tmp_path / "catalog")
     good = (base / "exo" / "val.csv").read_text()
     (base / "exo" / "val.csv").write_text("")

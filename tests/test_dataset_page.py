@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 import videos
+from PIL import Image
 from synchronized import write_synchronized
 
 from crossview.datasets.catalog import Catalog, Quarantined, Recording, Segment
@@ -154,7 +155,7 @@ def test_recordings_with_clocks_of_their_own_are_shown_at_equal_shares(filmed: C
     assert [f.tolist() for f in frames] == [[0, 6, 11], [0, 2, 5], [0, 6, 11]]
     catalog = dataclasses.replace(filmed.keep(lambda r: r.scene == "wave0"), recordings=own)
     assert [videos.barcode(p) for p in thumbnails(catalog.source(own[1]), frames[1], 64)] == [0, 2, 5]
-    assert contact_sheet(catalog, "wave0", tmp_path / "own.png", 3).stat().st_size
+    assert contact_sheet(catalog, own, tmp_path / "own.png", 3).stat().st_size
     text = page(catalog, [own], tmp_path / "own.html", instants=3).read_text()
     assert "at equal shares of the way through each recording" in text
     assert "Not shown" not in text
@@ -222,7 +223,9 @@ def test_the_page_is_whole_loads_nothing_and_cannot_be_given_markup(filmed: Cata
     assert "<td>train</td><td>12</td><td>4</td><td>8</td><td>4</td>" in text
 
 
-def test_catalogs_of_features_and_empty_ones_have_a_page(filmed: Catalog, tmp_path: Path) -> None:
+def test_catalogs_of_features_and_empty_ones_have_a_page(
+    filmed: Catalog, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     features = tuple(
         dataclasses.replace(r, kind="features", index="", height_px=0, width_px=0, constant_rate=True)
         for r in filmed.recordings
@@ -233,6 +236,9 @@ def test_catalogs_of_features_and_empty_ones_have_a_page(filmed: Catalog, tmp_pa
     text = (tmp_path / "f.html").read_text()
     assert text.count("Its recordings are features, which have no pictures.") == 2
     assert text.count("data:image/png;base64,") == 3
+    with pytest.raises(SystemExit):
+        main(["view", str(tmp_path / "features"), "--out", str(tmp_path / "f.png"), "--scene", "nod2"])
+    assert "scene 'nod2' has no video" in capsys.readouterr().err
     Catalog(tmp_path, ()).save(tmp_path / "empty")
     main(["view", str(tmp_path / "empty"), "--out", str(tmp_path / "e.html")])
     assert "A catalog of no recordings" in (tmp_path / "e.html").read_text()
@@ -286,3 +292,17 @@ def test_the_command_writes_a_page_or_the_picture_of_one_scene(filmed: Catalog, 
     assert "Scene nod2" in (tmp_path / "y.html").read_text()
     main(["view", str(filmed.folder), "--out", str(tmp_path / "x.png"), *some])
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_is_of_the_scene_that_was_chosen_and_not_of_its_namesake(filmed: Catalog, tmp_path: Path) -> None:
+    """The first dataset's scene of that name has one camera, so the second dataset's is chosen."""
+    scene = [r for r in filmed.recordings if r.scene == "wave0"]
+    alone = dataclasses.replace(scene[1], dataset="first", view="alone")
+    both = dataclasses.replace(filmed, recordings=(alone, *scene), segments=(), protocols={}, frame_labels={})
+    both.save(tmp_path / "both")
+    main(["view", str(tmp_path / "both"), "--out", str(tmp_path / "chosen.png"), "--instants", "2"])
+    for name, recordings in (("first", [alone]), ("second", scene)):
+        contact_sheet(filmed, recordings, tmp_path / f"{name}.png", instants=2)
+    chosen, first, second = (np.asarray(Image.open(tmp_path / f"{n}.png")) for n in ("chosen", "first", "second"))
+    assert np.array_equal(chosen, second)
+    assert chosen.shape != first.shape

@@ -160,6 +160,16 @@ def test_all_that_is_wrong_in_a_label_pickle_is_listed_at_once(tmp_path: Path, c
         assert re.search(message, line), line
 
 
+def test_keys_of_missing_videos_are_not_taken_for_those_of_others(tmp_path: Path) -> None:
+    base = make_ae2(tmp_path, "lists")
+    labels = pickle.loads((base / "label.pickle").read_bytes())
+    labels["S0_exo_1.mp4"] = labels.pop("S0_exo_1")
+    (base / "label.pickle").write_bytes(pickle.dumps(labels))
+    (base / "exo" / "S1_exo_1.mp4").unlink()
+    with pytest.raises(UserError, match=r"1 of its 12 keys name no video \('S0_exo_1\.mp4'\)"):
+        ae2.catalog(ae2.Options(root=tmp_path, set="chop"))
+
+
 def test_labels_of_other_videos_too_do_no_harm(tmp_path: Path) -> None:
     base = make_ae2(tmp_path, "lists")
     labels = pickle.loads((base / "label.pickle").read_bytes())

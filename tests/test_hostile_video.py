@@ -392,6 +392,6 @@ def test_contact_sheets_and_encoders_name_an_unreadable_file(tmp_path: Path, dam
     if damage == "text":
         file.write_text("not a video" * 50)
     with pytest.raises(UnreadableVideo, match=r"x\.mp4: "):
-        contact_sheet(Catalog(tmp_path, (recording(file),)), "s", tmp_path / "sheet.png")
+        contact_sheet(Catalog(tmp_path, (recording(file),)), [recording(file)], tmp_path / "sheet.png")
     with pytest.raises(UnreadableVideo, match=r"x\.mp4: "):
         list(video(Source(file), 3, View(perspective="any", frames=1, size_px=32), Data(catalog=tmp_path), 8))

@@ -47,7 +47,10 @@ def test_containers_are_believed_where_they_state_a_steady_rate(tmp_path: Path) 
     assert len(list((tmp_path / "b").glob("*.npz"))) == 2
 
 
-def test_a_file_that_is_indexed_already_is_not_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_file_that_is_indexed_already_is_not_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: bool
+) -> None:
     videos.write(tmp_path / "a.mp4", frames=20)
     first, _ = Prober(tmp_path / "i").probe(tmp_path, ["a.mp4"])
 
@@ -57,8 +60,17 @@ def test_a_file_that_is_indexed_already_is_not_opened_again(tmp_path: Path, monk
     for name in ("scan", "stated"):
         monkeypatch.setattr(indexing, name, never)
     monkeypatch.setattr("crossview.datasets.catalog.probing.stated", never)
-    again, broken = Prober(tmp_path / "i").probe(tmp_path, ["a.mp4"])
+    again, broken = Prober(tmp_path / "i", quick=quick).probe(tmp_path, ["a.mp4"])
     assert (again, broken) == (first, ())
+    assert again["a.mp4"].index
+
+
+def test_a_quick_look_does_not_use_the_index_of_what_a_file_was(tmp_path: Path) -> None:
+    videos.write(tmp_path / "a.mp4", frames=20)
+    Prober(tmp_path / "i").probe(tmp_path, ["a.mp4"])
+    videos.write(tmp_path / "a.mp4", frames=31)
+    found, _ = Prober(tmp_path / "i", quick=True).probe(tmp_path, ["a.mp4"])
+    assert (found["a.mp4"].num_frames, found["a.mp4"].index) == (31, "")
 
 
 def test_the_first_use_makes_the_index_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,7 +175,7 @@ def test_cameras_of_all_kinds_show_the_same_instants(tmp_path: Path) -> None:
         instants = [found.instants(found.recordings[c.recording], c.frames) for c in (head, left, right)]
         assert np.abs(instants[0] - instants[1]).max() < 1e-6
         assert np.abs(instants[0] - instants[2]).max() < 1e-6
-    assert contact_sheet(found, "a", tmp_path / "sheet.png").is_file()
+    assert contact_sheet(found, found.recordings, tmp_path / "sheet.png").is_file()
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,13 @@ import videos
 from PIL import Image
 from tiny_run import train, write_catalog
 
-from crossview.datasets.catalog import Catalog
+from crossview.datasets.catalog import Catalog, one_protocol
 from crossview.downstream.frame_table import FrameTable
 from crossview.platform.data import unreadable
 from crossview.platform.evaluate.runner import evaluate
 from crossview.platform.report import plots
 from crossview.platform.report.contact_sheet import common_instants, contact_sheet, thumbnails
-from crossview.platform.report.figures import draw, queries
+from crossview.platform.report.figures import _sheet, draw, queries
 from crossview.platform.report.run_report import report
 
 
@@ -145,11 +145,9 @@ def test_the_sheet_shows_each_camera_at_the_same_instants(tmp_path: Path) -> Non
         for r in (first, late)
     ]
     assert [a - b for a, b in zip(*shown, strict=True)] == [4] * 5
-    out = contact_sheet(catalog, "wave1", tmp_path / "new" / "sheet.png", instants=5)
+    out = contact_sheet(catalog, [first, late], tmp_path / "new" / "sheet.png", instants=5)
     with Image.open(out) as image:
         assert image.width > image.height
-    with pytest.raises(ValueError, match=r"scene 'nowhere' has no video; scenes: wave0, wave1"):
-        contact_sheet(catalog, "nowhere", out)
 
 
 def test_recordings_that_never_overlap_are_named(root: Path) -> None:
@@ -159,14 +157,18 @@ def test_recordings_that_never_overlap_are_named(root: Path) -> None:
         common_instants(catalog, [first, dataclasses.replace(second, start_offset_s=9.0)], 4)
 
 
-def test_a_scene_of_that_name_in_another_dataset_is_not_on_the_sheet(root: Path, tmp_path: Path) -> None:
+def test_the_figure_of_a_report_has_the_cameras_of_one_scene(root: Path, tmp_path: Path) -> None:
+    """A scene of that name in another dataset is another one, with a clock of its own."""
     first, second = Catalog.load(root / "catalog").recordings[:2]
     other = dataclasses.replace(first, dataset="other", view="left", start_offset_s=9.0)
-    catalog = Catalog(root, (first, second, other))
-    contact_sheet(catalog, first.scene, tmp_path / "sheet.png", instants=2)
-    same = Catalog(root, (first, second, dataclasses.replace(other, dataset=first.dataset)))
+    members = [(r, "train") for r in (other, first, second)]
+    catalog = Catalog(root, (other, first, second), protocols=one_protocol(members))
+    said = _sheet(catalog, tmp_path, "train")
+    assert said == {"views.png": f"The 2 cameras of scene {first.scene!r} at common instants."}
+    assert (tmp_path / "views.png").is_file()
+    same = dataclasses.replace(other, dataset=first.dataset)
     with pytest.raises(ValueError, match="never overlap in time"):
-        contact_sheet(same, first.scene, tmp_path / "sheet.png")
+        contact_sheet(catalog, (first, second, same), tmp_path / "sheet.png")
 
 
 def test_pictures_come_in_the_order_asked_for(root: Path) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 import videos
 
 from crossview.datasets.catalog import Catalog, Recording, Segment, one_protocol
@@ -16,6 +18,7 @@ from crossview.datasets.sampling.plan import Clip, Plan
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.datasets.sampling.units import Units
 from crossview.errors import UserError
+from crossview.methods.egoexo import losses
 from crossview.methods.egoexo.config import presets as egoexo_presets
 from crossview.methods.mv2mae.config import presets as mv2mae_presets
 from crossview.platform.config import Data
@@ -68,9 +71,9 @@ def clips(plan: Plan, rows: int) -> list[Clip]:
 
 def test_an_epoch_has_one_row_per_segment_and_frames_of_it_alone() -> None:
     plan = Plan(CATALOG, ASKED, seed=0)
-    assert plan.rows_per_epoch == 4  # two narrations of one span with one verb are one
+    assert plan.rows_per_epoch == 5  # two narrations of one span with one verb are two
     shown: dict[tuple[int, tuple[float, float]], list[int]] = {}
-    for clip in clips(plan, 200):
+    for clip in clips(plan, 300):
         assert clip.segment is not None
         shown.setdefault((clip.recording, clip.segment), []).extend(clip.frames.tolist())
     assert {key: (min(frames), max(frames)) for key, frames in shown.items()} == {
@@ -87,12 +90,12 @@ def test_labels_are_those_of_the_segment_and_not_of_what_overlaps_it(tmp_path: P
         videos.write(tmp_path / r.path, frames=r.num_frames, fps=FPS)
     catalog = replace(CATALOG, root=tmp_path)
     plan = Plan(catalog, ASKED, seed=0)
-    shard = Shard(start_step=0, stop_step=4, batch=1, micro_batch=1)
-    batch = RowDecoder(plan, Data(catalog=tmp_path), shard).decode(np.arange(4))
-    assert batch["quarantine"].tolist() == [""] * 4
+    shard = Shard(start_step=0, stop_step=5, batch=1, micro_batch=1)
+    batch = RowDecoder(plan, Data(catalog=tmp_path), shard).decode(np.arange(5))
+    assert batch["quarantine"].tolist() == [""] * 5
     names = {kind: np.array(names) for kind, names in catalog.classes.items()}
     said = {}
-    for k, clip in enumerate(clips(plan, 4)):
+    for k, clip in enumerate(clips(plan, 5)):
         labels = [set(names[kind][batch[f"clip/label/{kind}"][k, 0] == 1].tolist()) for kind in ("verb", "noun")]
         said[clip.recording, clip.segment] = labels
         assert [videos.barcode(plane[:64]) for plane in batch["clip"][k, 0]] == clip.frames.tolist()
@@ -102,6 +105,34 @@ def test_labels_are_those_of_the_segment_and_not_of_what_overlaps_it(tmp_path: P
         (0, (9.0, 11.0)): [{"take"}, {"pan", "lid"}],
         (1, (0.0, 0.02)): [{"close"}, {"door"}],
     }
+
+
+@pytest.mark.parametrize(
+    "narrations",
+    [
+        [("take", "pan"), ("take", "lid")],
+        [("take", "pan"), ("open", "pan")],
+        [("take", "pan"), ("open", "lid"), ("wash", "cup")],
+    ],
+)
+def test_narrations_of_one_span_have_the_loss_of_single_labels(narrations: list[tuple[str, str]]) -> None:
+    """An epoch has a row per narration; the rows of one span show the same frames, and each has all of its labels.
+
+    Their cross-entropies add up to those of rows with one verb and one noun each, as EPIC-KITCHENS lists them.
+    """
+    listed = segments(KITCHEN, (1.0, 2.0, "open", "door"), *((9.0, 10.0, verb, noun) for verb, noun in narrations))
+    catalog = Catalog(Path(), (KITCHEN,), tuple(listed), classes=CATALOG.classes)
+    plan = Plan(catalog, ASKED, seed=0)
+    assert plan.rows_per_epoch == 1 + len(narrations)
+    rows = [clip for clip in clips(plan, plan.rows_per_epoch) if clip.segment == (9.0, 10.0)]
+    assert len(rows) == len(narrations)
+    for place, kind in enumerate(("verb", "noun")):
+        shown = np.stack([plan.labels.of(KITCHEN, kind, 9.0, 9.9, clip.segment) for clip in rows])
+        logits = torch.tensor([[0.3, -1.0, 2.0, 0.5]]).expand(len(rows), 4)
+        alone = torch.tensor([catalog.classes[kind].index(labels[place]) for labels in narrations])
+        assert shown.sum(1).tolist() == [len({labels[place] for labels in narrations})] * len(rows)
+        shared, single = losses.cross_entropy(logits, torch.from_numpy(shown)), F.cross_entropy(logits, alone)
+        assert shared.item() == pytest.approx(single.item(), abs=1e-6)
 
 
 def test_cameras_of_an_event_share_its_instants() -> None:

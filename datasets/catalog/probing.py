@@ -18,7 +18,7 @@ from crossview.datasets.video import child
 from crossview.datasets.video.frames import TIME_LIMIT_S, UnreadableVideo, printable
 from crossview.datasets.video.image_folder import Images, index_of_folder
 from crossview.datasets.video.image_listing import listing
-from crossview.datasets.video.indexing import VideoInfo, index_of, stated
+from crossview.datasets.video.indexing import VideoInfo, index_of, indexed_in, stated
 from crossview.datasets.video.source import Source
 from crossview.errors import DataWarning, UserError
 
@@ -40,7 +40,8 @@ class Prober:
     time_limit_s: float = TIME_LIMIT_S
     """Per 1800 frames; a file that takes longer is unreadable."""
     quick: bool = False
-    """Trust what containers state, where they state enough: `stated`. Such files are indexed at their first use."""
+    """Trust what containers state, where they state enough: `stated`. Such files are indexed at their first use, and
+    those that are indexed already are not asked."""
     spread: Spread | None = None
     """What calls the work on each file; None is threads of this process."""
 
@@ -89,8 +90,11 @@ def _attempt(
             raise UnreadableVideo(f"{root / path}: its name is not UTF-8, which a catalog needs; rename the file")
         if images is not None:
             return index_of_folder(root / path, images, indices)
-        said = stated(root / path, time_limit_s=time_limit_s) if quick else None
-        return said or index_of(root / path, indices, time_limit_s)
+        if quick:
+            known = indexed_in(root / path, indices) or stated(root / path, time_limit_s=time_limit_s)
+            if known:
+                return known
+        return index_of(root / path, indices, time_limit_s)
     except UnreadableVideo as error:
         return Quarantined(printable(path), str(error))
 

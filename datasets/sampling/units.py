@@ -32,14 +32,15 @@ class Units:
     def of(catalog: Catalog, unit: str) -> Units:
         """The catalog's recordings, or the segments of name `unit`; raises UserError if it has none of that name.
 
-        A segment is a span of its recording, whose action is its label. Segments of a scene's cameras with one label
-        that overlap by more than half are one event, and share a scene as its views do.
+        A segment is a span of its recording, whose action is its label; two of one span and label are two units, as
+        when a span has two nouns and so its verb twice. Segments of a scene's cameras with one label that overlap by
+        more than half are one event, and share a scene as its views do.
         """
         if unit == RECORDING:
             count = len(catalog.recordings)
             return Units(catalog, np.arange(count), np.zeros(count, np.int64), None)
         places = {recording.id: i for i, recording in enumerate(catalog.recordings)}
-        found = sorted({(places[s.recording], s.start_s, s.end_s, s.label) for s in catalog.segments if s.name == unit})
+        found = sorted((places[s.recording], s.start_s, s.end_s, s.label) for s in catalog.segments if s.name == unit)
         if not found:
             kinds = ", ".join(sorted({segment.name for segment in catalog.segments})) or "none"
             raise UserError(

@@ -59,16 +59,28 @@ class VideoInfo:
 
 def index_of(path: Path, folder: Path, time_limit_s: float) -> VideoInfo:
     """`scan` that keeps the frame index in `folder`; a file that is indexed there is not decoded. UnreadableVideo."""
-    state = fingerprint(path)
-    name = hashlib.blake2b(f"{path.absolute()} {state}".encode(), digest_size=12).hexdigest()
-    kept = folder / f"{name}.npz"
-    if storage.is_file(kept):
-        with contextlib.suppress(UserError):  # else it is made again
-            return VideoInfo(**FrameIndex.read(kept).facts, index=str(kept))
+    if known := indexed_in(path, folder):
+        return known
+    kept = _place(path, folder)
     info, index = scan(path, time_limit_s=time_limit_s)
     facts = {name: value for name, value in asdict(info).items() if name != "index"}
     replace(index, facts=facts).write(kept)
     return replace(info, index=str(kept))
+
+
+def indexed_in(path: Path, folder: Path) -> VideoInfo | None:
+    """What the index in `folder` says of a file as it is now; None where it has none that can be read."""
+    kept = _place(path, folder)
+    if storage.is_file(kept):
+        with contextlib.suppress(UserError):
+            return VideoInfo(**FrameIndex.read(kept).facts, index=str(kept))
+    return None
+
+
+def _place(path: Path, folder: Path) -> Path:
+    """Where the index of a file in its present state is kept; raises UnreadableVideo if the file is missing."""
+    name = hashlib.blake2b(f"{path.absolute()} {fingerprint(path)}".encode(), digest_size=12).hexdigest()
+    return folder / f"{name}.npz"
 
 
 def scan(path: Path, *, time_limit_s: float) -> tuple[VideoInfo, FrameIndex]:

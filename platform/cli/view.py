@@ -66,7 +66,7 @@ def view(
         raise UserError(f"catalog {loaded.place}: it holds no recording, so there is no scene to draw; name a page")
     offsets = _offsets(loaded, shown, max_offset_s) if check_sync else []
     if picture:
-        contact_sheet(loaded, shown[0][0].scene, out, instants, seen.sampling if seen else None)
+        contact_sheet(loaded, shown[0], out, instants, seen.sampling if seen else None)
         print(f"The contact sheet is saved to {out}")
     else:
         page(loaded, shown, out, instants=instants, seen=seen, offsets=offsets)

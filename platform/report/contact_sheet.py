@@ -38,15 +38,20 @@ class Strip:
     pictures: list[np.ndarray]
 
 
-def contact_sheet(catalog: Catalog, scene: str, out: Path, instants: int = 8, sampling: Sampling | None = None) -> Path:
-    """Write the sheet of one scene as PNG: a row per camera, a column per instant that all of them cover, with times.
+def contact_sheet(
+    catalog: Catalog, scene: Sequence[Recording], out: Path, instants: int = 8, sampling: Sampling | None = None
+) -> Path:
+    """Write the sheet of one scene's recordings as PNG: a row per camera, a column per instant that all of them cover.
 
     With `sampling`, pictures are as its method embeds them. Cameras with clocks of their own are shown at equal shares
-    of the way through. Raises ValueError if the scene is unknown, has no video, or its recordings never overlap.
+    of the way through. Raises ValueError if the recordings are features, or never overlap.
     """
     if instants < 1:
         raise UserError(f"instants is {instants}; it must be at least 1")
-    recordings = _recordings(catalog, scene)
+    recordings = in_order(scene)
+    name = recordings[0].scene
+    if not recordings[0].has_pixels:
+        raise UserError(f"catalog {catalog.place}: scene {name!r} has no video; draw one that has, or name a page")
     if windows.clocks_apart(recordings):
         heads, frames = at_equal_shares(recordings, instants)
         when = "at equal shares of the way through"
@@ -57,24 +62,12 @@ def contact_sheet(catalog: Catalog, scene: str, out: Path, instants: int = 8, sa
         strip(catalog, r, of, sampling) for r, of in zip(recordings[:MOST_CAMERAS], frames[:MOST_CAMERAS], strict=True)
     ]
     storage.make_folder(out.parent)
-    return save(sheet(strips, heads, f"Scene {scene}: {_shown(recordings)} {when}"), out)
+    return save(sheet(strips, heads, f"Scene {name}: {_shown(recordings)} {when}"), out)
 
 
 def _shown(recordings: Sequence[Recording]) -> str:
     count = len(recordings)
     return f"{count} cameras" if count <= MOST_CAMERAS else f"{MOST_CAMERAS} of {count} cameras"
-
-
-def _recordings(catalog: Catalog, scene: str) -> list[Recording]:
-    """The scene's videos, ego first."""
-    found = [r for r in catalog.recordings if r.scene == scene and r.has_pixels]
-    if not found:
-        known = list(dict.fromkeys(r.scene for r in catalog.recordings if r.has_pixels))
-        more = f" and {len(known) - 8} more" if len(known) > 8 else ""
-        raise UserError(
-            f"catalog {catalog.place}: scene {scene!r} has no video; scenes: {', '.join(known[:8]) or 'none'}{more}"
-        )
-    return in_order(r for r in found if r.dataset == found[0].dataset)  # another may have a scene of that name
 
 
 def in_order(recordings: Iterable[Recording]) -> list[Recording]:

@@ -188,15 +188,15 @@ def _shots(
 
 def _sheet(catalog: Catalog, folder: Path, split: str) -> dict[str, str]:
     """The scene with the most cameras; nothing if no scene has two."""
-    scenes: dict[str, int] = {}
+    scenes: dict[tuple[str, bool, str], list[Recording]] = {}
     for recording in catalog.recordings:
         if recording.has_pixels and catalog.split_of(recording) == split:
-            scenes[recording.scene] = scenes.get(recording.scene, 0) + 1
-    scene = max(scenes, key=lambda s: scenes[s], default=None)
-    if scene is None or scenes[scene] < 2:
+            scenes.setdefault(recording.take, []).append(recording)
+    most = max(scenes.values(), key=len, default=[])
+    if len(most) < 2:
         return {}
-    contact_sheet(catalog.select(split), scene, folder / "views.png")
-    return {"views.png": f"The {scenes[scene]} cameras of scene {scene!r} at common instants."}
+    contact_sheet(catalog, most, folder / "views.png")
+    return {"views.png": f"The {len(most)} cameras of scene {most[0].scene!r} at common instants."}
 
 
 def _of_method(run: Path, folder: Path) -> dict[str, str]:
