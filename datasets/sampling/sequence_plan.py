@@ -280,6 +280,7 @@ class PastPlan(FeaturePlan):
     ) -> None:
         super().__init__(catalog, spec, seed, labels, test=test)
         self.labels = labels or Labels(catalog, spec.labels, spec.label_options)
+        self._turns = self._counted()
         rates = {r.fps for r in catalog.recordings}
         self.steps = max(round(spec.past_s * fps) for fps in rates) + 1
         self._kept = [i for i in range(len(self.units.recordings)) if self._observed(i) >= 0]
@@ -289,6 +290,16 @@ class PastPlan(FeaturePlan):
                 f"catalog {catalog.place}: none of its {len(self.units.recordings)} segments of kind {spec.unit!r} "
                 f"begins {spec.least_s + spec.horizon_s:g} s after its recording or later (least_s + horizon_s)"
             )
+
+    def _counted(self) -> list[int]:
+        """Of each unit, how many before it have the same span: they share its labels, each has one of them."""
+        assert self.units.segments is not None
+        seen: dict[tuple[int, tuple[float, float]], int] = {}
+        turns = []
+        for recording, span in zip(self.units.recordings.tolist(), self.units.segments, strict=True):
+            turns.append(seen.get((recording, span), 0))
+            seen[recording, span] = turns[-1] + 1
+        return turns
 
     def _observed(self, unit: int) -> int:
         """The last observed frame of the recording; negative where too little is before it."""
@@ -306,7 +317,7 @@ class PastPlan(FeaturePlan):
         assert self.labels is not None
         assert self.units.segments is not None
         targets = {
-            kind: first_class(self.labels.of(recording, kind, 0.0, 0.0, self.units.segments[unit]))
+            kind: nth_class(self.labels.of(recording, kind, 0.0, 0.0, self.units.segments[unit]), self._turns[unit])
             for kind in self.spec.labels
         }
         return SequenceRow(
@@ -379,9 +390,10 @@ def majority(labels: np.ndarray, chunk: int, classes: int) -> np.ndarray:
     return np.where(counts.any(1), counts.argmax(1), UNLABELLED)
 
 
-def first_class(shown: np.ndarray) -> np.ndarray:
-    """The first class of a multi-hot vector, -100 where there is none: int64 ()."""
-    return np.int64(shown.argmax()) if shown.any() else np.int64(UNLABELLED)  # type: ignore[return-value]
+def nth_class(shown: np.ndarray, turn: int) -> np.ndarray:
+    """One class of a multi-hot vector, in turn where there are several, -100 where there is none: int64 ()."""
+    classes = np.flatnonzero(shown)
+    return np.asarray(classes[turn % len(classes)] if len(classes) else UNLABELLED, np.int64)
 
 
 def plan_of(

@@ -90,7 +90,8 @@ class Past:
     """
 
     labels: dict[str, int]
-    """Kinds of labels to number of classes; each sample has one of each, the smallest of several."""
+    """Kinds of labels to number of classes. A sample has one of each kind; of several on one span, each of its samples has
+    another."""
     label_options: dict[str, str] = field(default_factory=dict)
     unit: str = "action"
     """Kind of the segments."""

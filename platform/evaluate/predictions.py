@@ -37,8 +37,8 @@ def predictions(
 ) -> PredictionPart:
     """The samples of a split with what `model` predicts of them, or with None their targets alone.
 
-    `views` are the cameras that are predicted, all by default. Samples of recordings that cannot be read are left out and
-    counted; raises ValueError if too many are.
+    `views` are the cameras that are predicted, all by default. Samples of recordings that cannot be read are left out
+    and counted; raises ValueError if too many are.
     """
     spec, data = run.experiment.method.sampling(), run.experiment.data
     catalog = of_views(ordered(run.catalog.select(split)), views)
