@@ -90,7 +90,7 @@ class Past:
     """
 
     labels: dict[str, int]
-    """Kinds of labels to number of classes. A sample has one of each kind; of several on one span, each of its samples has
+    """Kinds of labels to number of classes. A sample has one of each; of several on one span, each of its samples has
     another."""
     label_options: dict[str, str] = field(default_factory=dict)
     unit: str = "action"
