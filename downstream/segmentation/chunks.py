@@ -18,8 +18,8 @@ def chunk_labels(labels: np.ndarray, size: int, *, unlabelled: int = -100) -> np
     Labels below 0 do not vote; a chunk without any other is `unlabelled`.
     """
     labels = np.asarray(labels, dtype=np.int64)
-    chunk = np.arange(len(labels)) // size
     chunks, voting = len(_starts(len(labels), size)), labels >= 0
+    chunk = np.arange(len(labels)) // size
     classes = int(labels.max()) + 1 if voting.any() else 1
     votes = np.bincount(chunk[voting] * classes + labels[voting], minlength=chunks * classes).reshape(chunks, classes)
     return np.where(votes.any(1), votes.argmax(1), unlabelled)
