@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from reference_loops import reference_loops
 
 from crossview.downstream.segmentation.chunks import chunk_features, chunk_labels, expand
 from crossview.downstream.segmentation.metrics import Runs, count, edit, found, runs, scores
@@ -18,47 +19,12 @@ CASES = {  # runs as label x length: truth, prediction, then accuracy, Edit, F1 
     "swapped": ("0x4 1x4", "1x4 0x4", 0, 0, 0, 0, 0),
     "short last segment": ("0x10 1x2", "0x11 1x1", 91.6667, 100, 100, 100, 100),
 }
+LOOPS = reference_loops("segmentation")
 NAMES = ("accuracy", "edit", "f1@10", "f1@25", "f1@50")
 
 
 def frames(text: str) -> np.ndarray:
     return np.concatenate([np.full(int(n), int(label)) for label, n in (run.split("x") for run in text.split())])
-
-
-def loop_runs(labels: np.ndarray) -> list[tuple[int, int, int]]:
-    result: list[tuple[int, int, int]] = []
-    for t, label in enumerate(labels.tolist()):
-        if result and result[-1][0] == label:
-            result[-1] = (label, result[-1][1], t + 1)
-        else:
-            result.append((label, t, t + 1))
-    return result
-
-
-def loop_scores(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
-    true, predicted = loop_runs(truth), loop_runs(prediction)
-    table = [[max(i, j) if 0 in (i, j) else 0 for j in range(len(predicted) + 1)] for i in range(len(true) + 1)]
-    for i, (a, _, _) in enumerate(true, 1):
-        for j, (b, _, _) in enumerate(predicted, 1):
-            table[i][j] = min(table[i - 1][j] + 1, table[i][j - 1] + 1, table[i - 1][j - 1] + (a != b))
-    result = {
-        "accuracy": 100 * sum(int(a == b) for a, b in zip(truth, prediction, strict=True)) / len(truth),
-        "edit": 100 * (1 - table[-1][-1] / max(len(true), len(predicted))),
-    }
-    for k in (10, 25, 50):
-        used = [False] * len(true)
-        tp = 0
-        for label, start, end in predicted:
-            ious = [
-                max(0, min(end, e) - max(start, s)) / (max(end, e) - min(start, s)) if label == a else 0.0
-                for a, s, e in true
-            ]
-            best = ious.index(max(ious))
-            if ious[best] >= k / 100 and not used[best]:
-                used[best] = True
-                tp += 1
-        result[f"f1@{k}"] = 200 * tp / (len(true) + len(predicted))
-    return result
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -87,7 +53,7 @@ def test_a_thousand_random_sequences_equal_the_loops() -> None:
             np.repeat(rng.integers(0, classes, length), rng.integers(1, 9, length))[:length] for _ in range(2)
         )
         got = scores([count(truth, prediction)])
-        assert {key: got[key] for key in NAMES} == pytest.approx(loop_scores(truth, prediction))
+        assert {key: got[key] for key in NAMES} == pytest.approx(LOOPS.scores(truth, prediction))
 
 
 def test_runs_are_half_open_and_complete() -> None:
