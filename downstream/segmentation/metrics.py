@@ -147,7 +147,7 @@ def scores(videos: Sequence[Counts]) -> dict[str, float]:
         f1(total["found"], total["true_segments"], total["predicted_segments"]),
     )
     per_video = _named(
-        np.mean([100 * video.correct / video.judged for video in videos]),
+        float(np.mean([100 * video.correct / video.judged for video in videos])),
         distance,
         np.mean([f1(video.found, video.true_segments, video.predicted_segments) for video in videos], axis=0),
     )
