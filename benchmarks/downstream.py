@@ -1,6 +1,7 @@
-"""Retrieval, Kendall's tau and SVM predictions against plain loops: one run, one process, ratios printed.
+"""Downstream tasks against plain loops: retrieval, Kendall's tau, SVM predictions and temporal segmentation.
 
-The size is that of Break Eggs' validation split: 10 videos, 1,642 frames, 256 channels.
+The size is that of Break Eggs' validation split: 10 videos, 1,642 frames, 256 channels; for segmentation metrics 12,000
+frames, and for training steps 8 videos of 150 to 1,200 chunks.
 Run: ``OMP_NUM_THREADS=1 uv run python benchmarks/downstream.py``
 """
 
@@ -11,6 +12,8 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import torch
+from loops import segmentation as loops
 from scipy.stats import kendalltau
 from sklearn.neighbors import NearestNeighbors
 from sklearn.svm import SVC
@@ -20,6 +23,12 @@ from crossview.downstream.phases.ae2 import evaluate
 from crossview.downstream.phases.frame_retrieval import retrieval_map
 from crossview.downstream.phases.kendall_tau import kendall_tau
 from crossview.downstream.phases.svm import predict
+from crossview.downstream.segmentation.asformer import ASFormer
+from crossview.downstream.segmentation.c2f_tcn import C2FTCN
+from crossview.downstream.segmentation.ltcontext import LTContext
+from crossview.downstream.segmentation.masked_layers import prefix
+from crossview.downstream.segmentation.metrics import count, scores
+from crossview.downstream.segmentation.model import SegmentationModel
 
 FRAMES, VIDEOS, WIDTH, TRAIN_VIDEOS = 1642, 10, 256, 24
 
@@ -87,6 +96,42 @@ def timed(function: Callable[[], dict[str, float]], repeats: int = 1) -> tuple[f
     return min(seconds), result
 
 
+def segmentation_metrics() -> None:
+    """Print the metrics' ratio for a prediction of few segments and for one that flickers."""
+    rng = np.random.default_rng(0)
+    truth = np.repeat(rng.integers(0, 202, 60), 200)
+    few = np.roll(truth, 40)
+    few[rng.integers(0, len(few), 100)] = 7
+    flickering = np.where(rng.random(len(truth)) < 0.1, rng.integers(0, 202, len(truth)), truth)
+    for name, prediction in (("few segments", few), ("flickering", flickering)):
+        scores([count(truth, prediction)])  # compiled once
+        slow_s, slow = timed(lambda prediction=prediction: loops.scores(truth, prediction))  # type: ignore[misc]
+        fast_s, fast = timed(lambda prediction=prediction: scores([count(truth, prediction)]), 5)  # type: ignore[misc]
+        difference = max(abs(slow[key] - fast[key]) for key in slow)
+        print(f"{name:15} {slow_s:8.3f} s {fast_s:8.4f} s {slow_s / fast_s:8.1f}x  {difference:.1e}")
+
+
+def segmentation_steps() -> None:
+    """Print the ratio of a training step on a padded batch of 8 videos to one that takes them one by one."""
+    lengths = torch.linspace(150, 1200, 8).long()
+    mask = prefix(lengths, 1200)
+    features, target = torch.randn(8, 1200, 512), torch.randint(0, 202, (8, 1200)).masked_fill(~mask, -100)
+
+    def step(model: SegmentationModel, *, together: bool) -> dict[str, float]:
+        model.zero_grad()
+        for b in (slice(None),) if together else (slice(i, i + 1) for i in range(8)):
+            longest = int(lengths[b].max())
+            real = mask[b, :longest]
+            model.loss(model(features[b, :longest], real), target[b, :longest], real)["loss"].backward()
+        return {}
+
+    for model in (C2FTCN(512, 202), ASFormer(512, 202), LTContext(512, 202)):
+        step(model, together=True)
+        slow_s, _ = timed(lambda model=model: step(model, together=False), 2)  # type: ignore[misc]
+        fast_s, _ = timed(lambda model=model: step(model, together=True), 2)  # type: ignore[misc]
+        print(f"{type(model).__name__:15} {slow_s:8.3f} s {fast_s:8.4f} s {slow_s / fast_s:8.1f}x")
+
+
 def main() -> None:
     train, test = embeddings(TRAIN_VIDEOS, 4000, seed=1), embeddings(VIDEOS, FRAMES, seed=2)
     model = SVC(cache_size=1000).fit(train.vectors, train.labels)
@@ -110,6 +155,10 @@ def main() -> None:
         print(f"{name:15} {slow_s:8.3f} s {fast_s:8.4f} s {slow_s / fast_s:8.1f}x  {difference:.1e}")
     whole_s, _ = timed(lambda: evaluate(train, test), 3)
     print(f"evaluate: {whole_s:.2f} s for all four tasks, {len(train)} train frames")
+    print("segmentation metrics, 12,000 frames")
+    segmentation_metrics()
+    print("training steps on 8 videos of 150 to 1,200 steps: one by one, and in one padded batch")
+    segmentation_steps()
 
 
 if __name__ == "__main__":
