@@ -23,7 +23,7 @@ def test_fresh_heads_are_undecided() -> None:
     assert {k: tuple(x.shape) for k, x in logits.items()} == {"verb": (3, 5), "noun": (3, 7)}
     assert all(bool((x.abs() < 1e-3).all()) for x in logits.values())
     out = heads().losses(logits, {"verb": torch.eye(5)[:3], "noun": torch.eye(7)[:3]})
-    assert float(out["loss"]) == pytest.approx(math.log(5) + math.log(7), abs=1e-3)
+    assert out["loss"].item() == pytest.approx(math.log(5) + math.log(7), abs=1e-3)
     torch.testing.assert_close(out["loss"], out["verb"] + out["noun"])
 
 
