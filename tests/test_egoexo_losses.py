@@ -160,12 +160,6 @@ def test_binary_counts_every_class_and_clips_without_one() -> None:
     torch.testing.assert_close(losses.binary(logits, labels), expected)
 
 
-def test_test_views_fuse_by_their_largest_or_their_sum() -> None:
-    views = torch.tensor([[[0.1, 0.8], [0.5, 0.2], [0.3, 0.3]]])
-    assert losses.fuse_views(views, "max").tolist() == [[0.5, pytest.approx(0.8)]]
-    assert losses.fuse_views(views, "sum").tolist() == [[pytest.approx(0.9), pytest.approx(1.3)]]
-
-
 def test_the_divergence_behind_the_measures() -> None:
     p, q = torch.rand(6, 4).softmax(1), torch.rand(6, 4).softmax(1)
     expected = F.kl_div(q.log(), p, reduction="batchmean")

@@ -81,11 +81,3 @@ def probability_divergence(target: Tensor, prediction: Tensor, *, binary: bool) 
         return terms.sum(1).mean()
     rest, other = 1 - target, (1 - prediction).clamp(1e-7, 1)
     return (terms + rest.xlogy(rest) - rest * other.log()).mean()
-
-
-def fuse_views(scores: Tensor, how: Literal["sum", "max"]) -> Tensor:
-    """Fuses the class scores of a video's test views: (B, V, C) -> (B, C).
-
-    The released code takes the maximum of the sigmoids on Charades-Ego and the sum of the softmaxes elsewhere.
-    """
-    return scores.amax(1) if how == "max" else scores.sum(1)

@@ -111,7 +111,7 @@ class Model(Method):
         return {kind: head(pooled) for kind, head in self.classifier.items()}
 
     def class_scores(self, clips: Tensor) -> dict[str, Tensor]:
-        """Probabilities per label kind, uint8 (B, T, 3, H, W) -> (B, C), for `losses.fuse_views`.
+        """Probabilities per label kind, uint8 (B, T, 3, H, W) -> (B, C), for each test view.
 
         On frames larger than the training crop, a pooling window of the crop's size slides over all positions, and the
         probabilities of all positions are averaged.

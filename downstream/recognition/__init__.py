@@ -1,0 +1,1 @@
+"""Action recognition: a fine-tuned classifier on clips, tested on several views of a recording."""
