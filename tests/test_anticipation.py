@@ -43,7 +43,7 @@ def test_snippets_take_678_frames_of_181() -> None:
 
 
 def test_recall_of_the_seeded_case() -> None:
-    random = np.random.RandomState(0)  # noqa: NPY002 - the case is defined by it
+    random = np.random.RandomState(0)
     scores, labels = random.randn(200, 20), random.randint(0, 12, 200)
     assert class_mean_recall(scores, labels) == pytest.approx(0.20489223, abs=1e-8)
     assert class_mean_recall(scores, labels, k=1) == pytest.approx(0.06321001, abs=1e-8)
