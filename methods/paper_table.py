@@ -161,7 +161,9 @@ class PaperTable:
                     "columns; give one for each, None where it is not reported"
                 )
             if row.stage is not None and not self.stages[row.stage].tasks:
-                raise UserError(f"table {self.title!r}: row {row.label!r} is of stage {row.stage!r}, which is not scored")
+                raise UserError(
+                    f"table {self.title!r}: row {row.label!r} is of stage {row.stage!r}, which is not scored"
+                )
         needed = {row.stage for row in self.rows} | {stage.after for stage in self.stages.values()}
         if idle := self.stages.keys() - needed:
             raise UserError(f"table {self.title!r}: nothing uses the stages {', '.join(sorted(idle))}; leave them out")

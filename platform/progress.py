@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import IO
+from typing import IO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -42,7 +42,7 @@ def marked(mark: str) -> Iterator[None]:
     """Meanwhile every line that the console shows, those of moving bars too, begins with `mark`."""
     before = console.file, console._width
     if mark:
-        console.width, console.file = max(1, console.width - len(mark)), _Marked(before[0], mark)
+        console.width, console.file = max(1, console.width - len(mark)), cast("IO[str]", _Marked(before[0], mark))
     try:
         yield
     finally:

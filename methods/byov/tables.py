@@ -177,9 +177,11 @@ def _charades_ego() -> PaperTable:
             arithmetic="65 h of video at 24 fps are 5.6 million frames, through ViT-B/16 once at 600 frames/s (2.6 h); "
             "3 seeds x 77,100 steps (3,084 pairs, batch 4, 100 epochs) at 2 steps/s (32 h); 9 probes of 30 min",
         ),
-        remarks=("The probe's settings, the optimiser and the number of epochs are not reported; ours are those of Break Eggs, for "
+        remarks=(
+            "The probe's settings, the optimiser and the number of epochs are not reported; ours are Break Eggs's, for "
             "100 epochs.",
-            "MSM and MCM use pairs of one script, which are not synchronous.",),
+            "MSM and MCM use pairs of one script, which are not synchronous.",
+        ),
     )
 
 

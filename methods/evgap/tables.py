@@ -70,10 +70,10 @@ def _table1() -> PaperTable:
         stages=stages,
         rows=tuple(rows),
         cost=Cost(
-            hours=390.0,
+            hours=402.0,
             hardware="one data-centre GPU with 315 GB of features on its disk",
-            arithmetic="3 seeds x (step 1: 6 h, step 2 twice: 2 x 10 h; single-view C2F-TCN 200 epochs: 6 h on features, "
-            "4 x 12 h with the encoder in training; two-view likewise 54 h); an estimate, not measured",
+            arithmetic="3 seeds x (step 1: 6 h, step 2 twice: 2 x 10 h; single-view C2F-TCN, 200 epochs: 6 h on "
+            "features, 4 x 12 h with the encoder in training; two-view likewise 54 h); an estimate, not measured",
         ),
         remarks=(
             "The deltas that the paper prints disagree with its rows in three places: (d) single-view F1@50 is +1.5 "
@@ -120,10 +120,10 @@ def _table2() -> PaperTable:
         stages=stages,
         rows=tuple(rows),
         cost=Cost(
-            hours=310.0,
+            hours=309.0,
             hardware="one data-centre GPU with 315 GB of features on its disk",
-            arithmetic="3 seeds x (16 h for both steps; three models x (8 h on features, 8 h on fixed tokens, 13 h with "
-            "the encoder in training)); an estimate, not measured",
+            arithmetic="3 seeds x (16 h for both steps; three models x (8 h on features, 8 h on fixed tokens, 13 h "
+            "with the encoder in training)); an estimate, not measured",
         ),
         remarks=(
             "* keeps the encoder fixed. With it C2F-TCN loses Edit (30.9 against 31.5), against the paper's text.",
@@ -158,7 +158,7 @@ def _table3() -> PaperTable:
             for label, paper, _, _ in _three(printed, "TempAgg")
         ),
         cost=Cost(
-            hours=230.0,
+            hours=228.0,
             hardware="one data-centre GPU with 315 GB of features on its disk",
             arithmetic="3 seeds x (16 h for both steps; TempAgg 15 epochs of some 0.6 million (segment, view) rows at "
             "batch 32: 280,000 steps, 12 h on features, 16 h on fixed tokens, 32 h with the encoder); an estimate",
@@ -185,7 +185,7 @@ def _table4() -> PaperTable:
         numbers,
         _segmentation_columns(),
         Cost(
-            hours=410.0,
+            hours=408.0,
             hardware="one data-centre GPU with 315 GB of features on its disk",
             arithmetic="4 held-out views x 3 seeds x (16 h for both steps, C2F-TCN 6 h on features and 12 h with the "
             "encoder in training); an estimate, not measured",

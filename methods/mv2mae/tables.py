@@ -60,7 +60,7 @@ def _pretraining() -> PaperTable:
         stages=stages,
         rows=tuple(rows),
         cost=Cost(
-            hours=190.0,
+            hours=183.0,
             hardware="one data-centre GPU at 30 TFLOP/s, from prepared copies",
             arithmetic="3 seeds x (81,000 training events x 1,600 epochs x 30 GFLOP = 36 h, and 271,000 clips x 150 "
             "epochs x 66 GFLOP = 25 h); decoding must keep up with 1,000 clips/s",
@@ -102,10 +102,10 @@ def _transfer() -> PaperTable:
         stages=stages,
         rows=tuple(rows),
         cost=Cost(
-            hours=22.0,
+            hours=20.0,
             hardware="one data-centre GPU at 30 TFLOP/s, from prepared copies",
-            arithmetic="3 seeds x (13,440 training events x 1,600 epochs x 30 GFLOP = 6 h, and 6,600 clips x 100 epochs "
-            "x 66 GFLOP = 0.4 h, and as much for testing and decoding)",
+            arithmetic="3 seeds x (13,440 training events x 1,600 epochs x 30 GFLOP = 6 h, and 6,600 clips x 100 "
+            "epochs x 66 GFLOP = 0.4 h, and as much for testing and decoding)",
         ),
         remarks=(
             READ,
@@ -122,7 +122,14 @@ def _ablations() -> PaperTable:
         "ViT-S": ("encoder", "ntu120", {}, "ntu120", 83.4, "the default: τ 60, mask ratio 0.7"),
         "ViT-B": ("encoder", "ntu120-vit-b", {}, "ntu120-vit-b", 85.1, ""),
         "no motion weights": ("ViT-S", "ntu120", {"method.motion.temperature": None}, "ntu120", None, "τ to infinity"),
-        "mask ratio 0.9": ("ViT-S", "ntu120", {"method.masking.ratio": 0.9}, "ntu120", None, "0.7 is best in the paper"),
+        "mask ratio 0.9": (
+            "ViT-S",
+            "ntu120",
+            {"method.masking.ratio": 0.9},
+            "ntu120",
+            None,
+            "0.7 is best in the paper",
+        ),
     }
     stages: dict[str, Stage] = {}
     rows = []
@@ -139,7 +146,7 @@ def _ablations() -> PaperTable:
         stages=stages,
         rows=tuple(rows),
         cost=Cost(
-            hours=350.0,
+            hours=335.0,
             hardware="one data-centre GPU at 30 TFLOP/s, from prepared copies",
             arithmetic="3 seeds x (ViT-S three times: 3 x (9.4 + 5.8) h, ViT-T a third of one, ViT-B four of one)",
         ),

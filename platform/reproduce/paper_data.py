@@ -89,5 +89,3 @@ def _problems(one: Planned) -> list[str]:
     except UserError as error:
         return [str(error)]
     return []
-
-

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from crossview import storage
@@ -17,6 +19,7 @@ from crossview.downstream.baselines import spread
 from crossview.methods.paper_table import Column, PaperTable, Row
 from crossview.platform.progress import console
 from crossview.platform.report import html
+from crossview.platform.report.score_table import WIDEST
 from crossview.storage.tables import write_table
 
 PAPER, OURS, DIFFERENCE = "paper", "ours", "difference"
@@ -31,8 +34,8 @@ _TEX = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "²": r"$^2$", "τ": r"$\tau$", "—": "---",
     "−": "$-$",
 }  # fmt: skip
-NARROWEST = 40
-"""Characters below which a terminal's width is ignored."""
+MARK = "[synthetic] "
+"""Begins every line that a scaled-down run prints, and names every row that it saves."""
 
 
 @dataclass(frozen=True)
@@ -104,32 +107,33 @@ def _difference(values: tuple[float, ...], paper: float | None, column: Column) 
 
 
 def _mark(result: Result) -> str:
-    return "[synthetic] " if result.synthetic else ""
+    return MARK if result.synthetic else ""
 
 
 def terminal(result: Result, width: int) -> list[Table]:
     """As many tables as its columns need at this width."""
-    shown, columns = list(lines_of(result)), result.table.columns
-    widths = [
-        max(len(column.heading), *(len(cells[k]) for *_, cells in shown)) + 1 for k, column in enumerate(columns)
-    ]
-    room = max(width, NARROWEST) - 13 - max(len(row.label) for row, *_ in shown)
+    wide = Console(width=WIDEST)
+
+    def fits(part: list[int]) -> bool:
+        return Measurement.get(wide, wide.options, _terminal(result, part)).maximum <= width
+
     parts: list[list[int]] = [[]]
-    for k in range(len(columns)):
-        if parts[-1] and sum(widths[i] for i in (*parts[-1], k)) > room:
+    for k in range(len(result.table.columns)):
+        if parts[-1] and not fits([*parts[-1], k]):
             parts.append([])
         parts[-1].append(k)
-    return [_terminal(result, shown, part) for part in parts]
+    return [_terminal(result, part) for part in parts]
 
 
-def _terminal(result: Result, shown: list[tuple[Row, str, list[str]]], part: list[int]) -> Table:
+def _terminal(result: Result, part: list[int]) -> Table:
+    """The columns with these numbers."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("row")
+    table.add_column("row", no_wrap=True)
     table.add_column("", no_wrap=True)
     for k in part:
         table.add_column(result.table.columns[k].heading, justify="right", no_wrap=True)
     group, named = "", ""
-    for row, kind, cells in shown:
+    for row, kind, cells in lines_of(result):
         if row.group != group:
             group = row.group
             table.add_row(f"[bold]{_plain(group)}[/]", "", *("" for _ in part))
@@ -165,7 +169,7 @@ def latex(result: Result) -> str:
         f"% {_mark(result)}{result.command}",
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{tex(_mark(result) + result.title + '. ' + ' '.join(result.remarks))}}}",
+        rf"\caption{{{tex(_mark(result) + result.title)}}}",
         rf"\begin{{tabular}}{{ll{'r' * len(columns)}}}",
         r"\toprule",
         " & ".join(["row", "", *(tex(column.heading) for column in columns)]) + r" \\",
@@ -178,12 +182,15 @@ def latex(result: Result) -> str:
             text.append(r"\midrule")
         shown = [rf"\textbf{{{tex(cell)}}}" if kind == OURS else tex(cell) for cell in cells]
         text.append(" & ".join([tex(_mark(result) + label(row)), kind, *shown]) + r" \\")
-    return "\n".join([*text, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    notes = [tex(_mark(result) + note) + r"\par" for note in result.remarks]
+    below = [r"\smallskip", r"\begin{minipage}{\linewidth}\footnotesize", *notes, r"\end{minipage}"]
+    return "\n".join([*text, r"\bottomrule", r"\end{tabular}", "", *below, r"\end{table}", ""])
 
 
 def tex(text: str) -> str:
     """Text with what LaTeX reads as commands escaped; "[" is put in braces, as it may follow a line's end."""
-    return "".join(_TEX.get(c, c) for c in text).replace("[", "{[}").replace("]", "{]}")
+    sign = "$-$" if text.startswith("-") else ""
+    return sign + "".join(_TEX.get(c, c) for c in text.removeprefix("-" if sign else "")).replace("[", "{[}")
 
 
 def arrow(result: Result) -> pa.Table:
@@ -229,5 +236,7 @@ def publish(result: Result, out: Path) -> Path:
     storage.write_text(out / "table.tex", latex(result))
     write_table(arrow(result), out / "table.parquet")
     page(result, out / "table.html")
-    console.print(f"The table is saved to {out}/table.{{md,tex,html,parquet}}", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"The table is saved to {out}/table.{{md,tex,html,parquet}}", highlight=False, markup=False, soft_wrap=True
+    )
     return out

@@ -19,13 +19,10 @@ from crossview.platform.config import Cadence, Compute, Data, Experiment, Source
 from crossview.platform.evaluate.result_store import latest_scores
 from crossview.platform.progress import marked
 from crossview.platform.reproduce import paper_data
-from crossview.platform.reproduce.paper_result import Line, Result, publish
+from crossview.platform.reproduce.paper_result import MARK, Line, Result, publish
 from crossview.platform.reproduce.runs import Planned, cache_features, folder_of, side_by_side
 from crossview.platform.reproduce.stage_recipes import Scale, recipe_of
 from crossview.storage import Location
-
-MARK = "[synthetic] "
-"""Begins every line that a scaled-down run prints."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +106,7 @@ def _planned(
                 Source(catalog=catalogs[m.data], share=m.share, pairing=m.pairing, protocol=protocols.get(m.data))
                 for m in stage.mix
             ),
-            cache_features=stage.cache_features,
+            cache_features=stage.cache_features and scale == "paper",
         ),
         method=recipe.method,
         optim=recipe.optim,
@@ -152,7 +149,8 @@ def _claim(request: Request, table: PaperTable) -> None:
     content = json.loads(json.dumps(facts, default=str))
     if file.exists() and storage.read_json(file, "choose another folder, or delete this one") != content:
         raise UserError(
-            f"--out {request.out}: it holds another table, or this one on other data; choose another folder or delete it"
+            f"--out {request.out}: it holds another table, or this one on other data; choose another folder or "
+            "delete it"
         )
     run_folder.write_json(file, content)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from crossview import storage
-from crossview.datasets.catalog import Catalog
 from crossview.datasets.catalog.catalog import INDICES
 from crossview.datasets.catalog.probing import Prober
 from crossview.datasets.synthetic.ae2_layout import export_ae2, exported_catalog
