@@ -40,13 +40,13 @@ def warn(warnings: Iterable[str]) -> None:
 @contextlib.contextmanager
 def marked(mark: str) -> Iterator[None]:
     """Meanwhile every line that the console shows, those of moving bars too, begins with `mark`."""
-    before = console.file, console._width
+    before = console._file, console._width  # None where they follow sys.stdout and the terminal
     if mark:
-        console.width, console.file = max(1, console.width - len(mark)), cast("IO[str]", _Marked(before[0], mark))
+        console.width, console.file = max(1, console.width - len(mark)), cast("IO[str]", _Marked(console.file, mark))
     try:
         yield
     finally:
-        console.file, console._width = before
+        console._file, console._width = before
 
 
 class _Marked(io.TextIOBase):

@@ -84,7 +84,7 @@ def _ae2(options: Mapping[str, Any], folder: Path, tick: Progress | None) -> ae2
     name = options["set"]
     action, layout = SETS[name]
     world = WorldConfig(
-        actions=(action,), train_takes=3, val_takes=1, test_takes=2, size_px=32, min_frames=24, max_frames=40, workers=2
+        actions=(action,), train_takes=3, val_takes=1, test_takes=2, size_px=32, min_frames=24, max_frames=40
     )
     if not (folder / "files" / name).exists():
         export_ae2(world, folder / "files", layout=layout, progress=tick)

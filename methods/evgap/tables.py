@@ -193,6 +193,7 @@ def _table4() -> PaperTable:
         (
             "The last digits of the averages of ex1 and ex2 are cut off in the text and are computed here.",
             "The Acc delta of ex2 is +2.3; +1.7 is printed.",
+            "The average of eg2 with EVGAP computes to 20.54; 20.6 is printed.",
             "The introduction's gain of 2.3 is not this table's mean of 1.97.",
             *_SEGMENTATION_REMARKS,
         ),
