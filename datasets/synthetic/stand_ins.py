@@ -14,7 +14,14 @@ from crossview.datasets import ae2
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.catalog.catalog import INDICES
 from crossview.datasets.catalog.probing import Prober
-from crossview.datasets.teachers.store import FOLDER, Detections, Teachers, write_detections, write_scores
+from crossview.datasets.teachers.store import (
+    DETECTIONS_FILE,
+    FOLDER,
+    Detections,
+    Teachers,
+    write_detections,
+    write_scores,
+)
 from crossview.errors import UserError
 
 from . import layouts
@@ -102,7 +109,7 @@ def random_teachers(folder: Path, scores: Mapping[str, int], *, boxes: bool) -> 
         if known.classes(task) is None:
             logits = {r.id: rng.normal(size=count).astype(np.float32) for r in recordings}
             write_scores(folder / FOLDER, task, logits, classes=count)
-    if boxes and known.boxes(recordings[0].id, np.zeros(1, np.int64), 1) is None:
+    if boxes and not (folder / FOLDER / DETECTIONS_FILE).exists():
         found = {}
         for r in recordings:
             frame, kind = np.divmod(np.arange(2 * r.num_frames), 2)
