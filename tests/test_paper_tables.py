@@ -293,7 +293,7 @@ def test_a_folder_holds_one_table_on_one_kind_of_data(tmp_path: Path) -> None:
     paper_runs._claim(asked, tiny_table())
     paper_runs._claim(asked, tiny_table(seeds=5))  # further seeds belong to it
     with pytest.raises(UserError, match="holds another table, or this one on other data"):
-        paper_runs._claim(dataclasses.replace(asked, synthetic=False, catalogs=("c",)), tiny_table())
+        paper_runs._claim(dataclasses.replace(asked, catalogs=("other",)), tiny_table())
 
 
 @pytest.mark.parametrize(
