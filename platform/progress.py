@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
+from typing import IO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -32,6 +35,47 @@ def warn(warnings: Iterable[str]) -> None:
     """Print warnings of a line or a few, whose names may hold brackets."""
     for warning in warnings:
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def marked(mark: str) -> Iterator[None]:
+    """Meanwhile every line that the console shows, those of moving bars too, begins with `mark`."""
+    before = console._file, console._width  # None where they follow sys.stdout and the terminal
+    if mark:
+        console.width, console.file = max(1, console.width - len(mark)), cast("IO[str]", _Marked(console.file, mark))
+    try:
+        yield
+    finally:
+        console._file, console._width = before
+
+
+class _Marked(io.TextIOBase):
+    """Text on its way to a terminal or file, with a mark where each line begins, after codes that move the cursor."""
+
+    def __init__(self, file: IO[str], mark: str) -> None:
+        self._file, self._begins = file, True
+        self._line = re.compile(r"((?:\x1b\[[0-9;?]*[A-Za-z])*)([^\n\r]*)([\n\r]?)")
+        self._mark = mark
+
+    def write(self, text: str) -> int:
+        """A line that has no visible text stays as it is."""
+        marked = []
+        for codes, visible, end in self._line.findall(text):
+            marked += [codes, self._mark if visible and self._begins else "", visible, end]
+            self._begins = bool(end) or (self._begins and not visible)
+        self._file.write("".join(marked))
+        return len(text)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def isatty(self) -> bool:
+        """Of the file behind."""
+        return self._file.isatty()
+
+    def fileno(self) -> int:
+        """Of the file behind."""
+        return self._file.fileno()
 
 
 class Progress:

@@ -22,7 +22,7 @@ from crossview.platform.cli.jobs import check_cluster, logs, status, stop, submi
 from crossview.platform.cli.options import parse, parse_train, parse_tune
 from crossview.platform.cli.outputs import check_folder
 from crossview.platform.cli.view import view
-from crossview.platform.config import method_names, presets, trainer_names
+from crossview.platform.config import Compute, method_names, presets, trainer_names
 from crossview.storage import is_local, named
 
 Run = Annotated[Path, tyro.conf.Positional]
@@ -99,28 +99,71 @@ def report(run: Run, /) -> None:
 
 
 def reproduce(
-    study: Annotated[str, tyro.conf.Positional],
+    what: Annotated[str | None, tyro.conf.Positional] = None,
     /,
+    list_: Annotated[bool, tyro.conf.arg(name="list")] = False,
+    synthetic: bool = False,
+    catalog: tuple[str, ...] = (),
+    protocol: Annotated[tuple[str, ...], tyro.conf.arg(name="data.protocol")] = (),
+    seeds: int | None = None,
     out: Path | None = None,
     jobs: int | None = None,
+    compute: Compute = Compute(),  # noqa: B008 - frozen
     train_base: bool = False,
 ) -> None:
-    """Run a method's study over its variants, baselines and seeds, and print its table.
+    """Run all that a paper's table or a method's study takes, and print it.
 
-    An interrupted study is resumed.
+    What was interrupted is resumed.
 
     Args:
-        study: METHOD:STUDY, e.g. byov:synthetic.
-        out: Folder of the study, runs/METHOD-STUDY by default.
-        jobs: Runs trained side by side, by default one per core.
-        train_base: Train the study's base encoder, which some studies ship, again.
+        what: PAPER:TABLE, e.g. byov:ae2, or METHOD:STUDY, e.g. byov:synthetic.
+        list_: List the tables, what data each takes and how long.
+        synthetic: Run a table scaled down, on synthetic exports in its datasets' layouts.
+        catalog: Catalogs that a table reads: CATALOG, or NAME=CATALOG for each where it reads several datasets.
+        protocol: Their protocols in place of the table's, given likewise.
+        seeds: Seeds of a table; by default 3, or 1 with --synthetic.
+        out: Folder of its runs, runs/METHOD-NAME by default.
+        jobs: Runs trained side by side, by default one per GPU, or per core without any.
+        compute: What each run of a table executes on.
+        train_base: Train the base encoder of a study, which some ship, again.
 
     """
-    from crossview.platform.reproduce.runner import reproduce as run_study
+    from crossview.platform.progress import console
+    from crossview.platform.reproduce.paper_list import listing, tables
 
+    if list_:
+        console.print(listing())
+        return
+    if what is None:
+        raise UserError("name a table or study, such as byov:ae2; `crossview reproduce --list` lists the tables")
     if out is not None:
         _on_a_disk(out)
-    run_study(study, out, jobs, train_base=train_base)
+    if what in tables():
+        from crossview.platform.reproduce.paper_runs import Request, run_table
+
+        if train_base:
+            raise UserError(f"--train-base: {what} is a table, which has no base of a study; leave it out")
+        folder = out or Path("runs") / f"{what.replace(':', '-')}{'-synthetic' if synthetic else ''}"
+        run_table(
+            what,
+            tables()[what],
+            Request(
+                out=folder.resolve(),
+                synthetic=synthetic,
+                catalogs=catalog,
+                protocols=protocol,
+                seeds=seeds,
+                jobs=jobs,
+                compute=compute,
+            ),
+        )
+        return
+    given = {"--synthetic": synthetic, "--catalog": catalog, "--data.protocol": protocol, "--seeds": seeds}
+    if wrong := [option for option, value in given.items() if value]:
+        raise UserError(f"{wrong[0]}: only tables take it, and {what} is none (see --list); leave it out")
+    from crossview.platform.reproduce.runner import reproduce as run_study
+
+    run_study(what, out, jobs, train_base=train_base)
 
 
 def info() -> None:
@@ -203,9 +246,9 @@ def _unknown(what: str, given: str, names: Sequence[str] | dict[str, Any]) -> Us
 
 
 def _on_a_disk(out: Path) -> None:
-    """A study renders videos and links weights in its folder."""
+    """A study or table renders videos and links weights in its folder."""
     if not is_local(out):
-        raise UserError(f"--out {out}: a study must be on a disk or a mounted share; choose such a folder")
+        raise UserError(f"--out {out}: a study or table must be on a disk or a mounted share; choose such a folder")
     check_folder(out)
 
 

@@ -5,14 +5,10 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
-import os
-import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from crossview import storage
-from crossview.datasets.catalog import Catalog
 from crossview.datasets.catalog.catalog import INDICES
 from crossview.datasets.catalog.probing import Prober
 from crossview.datasets.synthetic.ae2_layout import export_ae2, exported_catalog
@@ -21,16 +17,15 @@ from crossview.errors import UserError
 from crossview.methods.recipe import Recipe
 from crossview.methods.study import Study
 from crossview.platform import run_folder
-from crossview.platform.cluster.run_queue import Job, run_side_by_side
 from crossview.platform.config import Cadence, Compute, Data, Experiment, method_names
 from crossview.platform.evaluate.opened import TRAINED
-from crossview.platform.evaluate.result_store import has_scores, latest_scores
-from crossview.platform.evaluate.runner import evaluate
-from crossview.platform.progress import Progress, console, ticking
+from crossview.platform.evaluate.result_store import latest_scores
+from crossview.platform.progress import console, ticking
 from crossview.platform.reproduce.base import with_base
+from crossview.platform.reproduce.paper_list import tables
+from crossview.platform.reproduce.runs import Planned, cache_features, folder_of, side_by_side
 from crossview.platform.reproduce.synthetic_teachers import teach
 from crossview.platform.reproduce.tables import Scores, publish
-from crossview.platform.train import launcher
 
 
 def reproduce(spec: str, out: Path | None, jobs: int | None, *, train_base: bool = False) -> Path:
@@ -48,11 +43,13 @@ def reproduce(spec: str, out: Path | None, jobs: int | None, *, train_base: bool
         teach(study.teachers, method, catalog, out)
     recipes = with_base(study, out, train=train_base)
     planned = [
-        _planned(study, variant, seed, recipe, catalog, out)
+        _planned(study, method, variant, seed, recipe, catalog, out)
         for seed in range(study.seeds)
         for variant, recipe in recipes.items()
     ]
-    _side_by_side(spec, study, planned, jobs or os.cpu_count() or 1, out)
+    if study.cache == "features":
+        cache_features(planned[0])
+    side_by_side(planned, jobs, f"crossview reproduce {spec} --out {out}")
     table = publish(spec, study, _collect(study, planned), out)
     _page(planned[0].run, study.split)
     return table
@@ -62,7 +59,7 @@ def find(spec: str) -> tuple[str, str, Study]:
     """The study that METHOD:STUDY names; raises ValueError with the known ones."""
     known = {f"{m}:{name}": study for m in method_names() for name, study in _studies(m).items()}
     if spec not in known:
-        raise UserError(f"study {spec!r} is unknown; choose from {', '.join(known)}")
+        raise UserError(f"study {spec!r} is unknown; choose from {', '.join((*known, *tables()))}")
     method, name = spec.split(":")
     return method, name, known[spec]
 
@@ -97,17 +94,10 @@ def _data(study: Study, out: Path) -> Path:
     return folder
 
 
-@dataclass(frozen=True)
-class _Planned:
-    """One run of a study."""
-
-    variant: str
-    run: Path
-    experiment: Experiment[Any]
-
-
-def _planned(study: Study, variant: str, seed: int, recipe: Recipe, catalog: Path, out: Path) -> _Planned:
+def _planned(study: Study, method: str, variant: str, seed: int, recipe: Recipe, catalog: Path, out: Path) -> Planned:
+    """A run; those of the first variant are scored beside their baselines."""
     start = study.starts.get(variant)
+    before = folder_of(out, start, seed) if start else None
     experiment: Experiment[Any] = Experiment(
         data=Data(
             catalog=catalog,
@@ -121,26 +111,18 @@ def _planned(study: Study, variant: str, seed: int, recipe: Recipe, catalog: Pat
         compute=Compute(device="auto", threads=1),
         every=Cadence(log=20, checkpoint=500, keep=1),
         seed=seed,
-        init_from=_folder(out, start, seed) if start else None,
+        init_from=before,
     )
-    return _Planned(variant, _folder(out, variant, seed), experiment)
-
-
-def _folder(out: Path, variant: str, seed: int) -> Path:
-    return out / f"{re.sub(r'[^0-9A-Za-z+.]+', '-', variant)}-seed{seed}"
-
-
-def _one(one: _Planned, method: str, study: Study) -> None:
-    """Train one run to its end and score it, resuming where it stopped; the first variant beside its baselines."""
-    run = one.run
-    if (run / "run.json").exists():
-        launcher.resume(run, in_process=True)
-    else:
-        command = run_folder.training_command(run, method)
-        launcher.start(run, method, one.experiment, in_process=True, command=command)
-    if not has_scores(run, study.split, study.tasks):
-        first = one.variant == next(iter(study.variants))
-        evaluate(run, split=study.split, tasks=study.tasks, baselines=first, in_process=True)
+    return Planned(
+        variant,
+        folder_of(out, variant, seed),
+        method,
+        experiment,
+        tasks={task: {} for task in study.tasks},
+        split=study.split,
+        baselines=variant == next(iter(study.variants)),
+        after=before,
+    )
 
 
 def _page(run: Path, split: str) -> None:
@@ -153,38 +135,7 @@ def _page(run: Path, split: str) -> None:
     console.print(f"The report with its figures is saved to {run / 'report.html'}", highlight=False)
 
 
-def _side_by_side(spec: str, study: Study, planned: list[_Planned], at_a_time: int, out: Path) -> None:
-    """Train the runs as Ray tasks, each after the one that it starts from."""
-    method = spec.partition(":")[0]
-    if study.cache == "features":
-        _cache_features(method, planned[0].experiment)
-    jobs = [
-        Job(str(one.run), (one, method, study), str(begin) if (begin := one.experiment.init_from) else None)
-        for one in planned
-    ]
-    steps = sum(one.experiment.optim.steps or 0 for one in planned)
-    with Progress(f"{len(planned)} runs", steps, "steps", _steps_done(planned)) as line:
-
-        def tell(ended: int) -> None:
-            line.update(_steps_done(planned), f"{ended} of {len(planned)} trained and scored")
-
-        run_side_by_side(_one, jobs, at_a_time, tell=tell, resume=f"crossview reproduce {spec} --out {out}")
-
-
-def _cache_features(method: str, experiment: Experiment[Any]) -> None:
-    """Compute the features once, before parallel runs would each start to."""
-    from crossview.platform.data.feature_cache import cache
-
-    data = experiment.data
-    cache(method, experiment.method, Catalog.load(data.catalog), data.catalog / "features", data=data)
-
-
-def _steps_done(planned: list[_Planned]) -> int:
-    files = [one.run / "progress.json" for one in planned]
-    return sum(json.loads(file.read_text())["step"] for file in files if file.exists())
-
-
-def _collect(study: Study, planned: list[_Planned]) -> Scores:
+def _collect(study: Study, planned: list[Planned]) -> Scores:
     """Scores by row over seeds: the variants' trained rows, then the first variant's baselines."""
     scores: Scores = {variant: {} for variant in study.variants}
     method_variant = next(iter(study.variants))
@@ -192,8 +143,8 @@ def _collect(study: Study, planned: list[_Planned]) -> Scores:
     for one in planned:
         for row, values in latest_scores(one.run, split=study.split).items():
             if row == TRAINED:
-                _append(scores, one.variant, values)
-            elif one.variant == method_variant:
+                _append(scores, one.name, values)
+            elif one.name == method_variant:
                 _append(baselines, row, values)
     return scores | baselines
 
