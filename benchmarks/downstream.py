@@ -28,7 +28,7 @@ from crossview.downstream.segmentation.c2f_tcn import C2FTCN
 from crossview.downstream.segmentation.ltcontext import LTContext
 from crossview.downstream.segmentation.masked_layers import prefix
 from crossview.downstream.segmentation.metrics import count, scores
-from crossview.downstream.segmentation.model import SegmentationModel
+from crossview.downstream.segmentation.segmenter import SegmentationModel
 
 FRAMES, VIDEOS, WIDTH, TRAIN_VIDEOS = 1642, 10, 256, 24
 

@@ -44,6 +44,8 @@ FPS = 30
 WIDTH = 2048
 """Of a frame's features."""
 Label = Literal["coarse", "verb", "noun", "action"]
+SEQUENCE, PARTS = "sequence", ("assembly", "disassembly")
+"""Kind of the segments that span a coarse sequence, and its labels."""
 FINE: tuple[Label, ...] = ("verb", "noun", "action")
 
 
@@ -56,7 +58,7 @@ class Options:
     annotations: Path
     """Folder that holds coarse-annotations, fine-grained-annotations, or both."""
     labels: tuple[Label, ...] = ("coarse", *FINE)
-    """Kinds of segments: coarse actions, and verb, noun and action of fine ones, of which each has some 0.8 million
+    """Kinds of segments: coarse actions and the sequences that they make up, and verb, noun and action of fine ones, of which each has some 0.8 million
     rows over all views; leave out what you do not need."""
     features: Path | None = None
     """Folder with an LMDB of TSM features per view, VIEW/data.mdb, to be packed; what is packed already is left."""
@@ -69,7 +71,7 @@ class Span(NamedTuple):
 
     first: int
     stop: int
-    labels: tuple[tuple[Label, str], ...]
+    labels: tuple[tuple[str, str], ...]
 
 
 @dataclass
@@ -251,10 +253,10 @@ def _read_coarse(folder: Path, labels: Sequence[Label], found: Annotations, prob
     names: dict[int, str] = {}
     if "coarse" in labels:
         names = class_lists(folder / "actions.csv", ("action",), problems)["action"]
-        found.classes["coarse"] = as_classes(names)
+        found.classes |= {"coarse": as_classes(names), SEQUENCE: PARTS}
     known = frozenset(names.values())
     for split in SPLITS:
-        for part in ("assembly", "disassembly"):
+        for part in PARTS:
             file = folder / "coarse_splits" / f"{split}_coarse_{part}.txt"
             for number, line in text_lines(file):
                 name = line.split("\t")[0].strip()  # an empty field, and further ones of any number, follow
@@ -265,7 +267,10 @@ def _read_coarse(folder: Path, labels: Sequence[Label], found: Annotations, prob
                 _join(found, recording, split, f"{file}, line {number}", problems)
                 found.sequences[split] += 1
                 if "coarse" in labels and (labelled := folder / "coarse_labels" / name).is_file():
-                    spans = _coarse_spans(labelled, known, split, found, problems)
+                    spans = list(_coarse_spans(labelled, known, split, found, problems))
+                    if spans:
+                        ends = min(span.first for span in spans), max(span.stop for span in spans)
+                        spans.append(Span(*ends, ((SEQUENCE, part),)))
                     found.coarse.setdefault(recording, []).extend(spans)
     if (views := folder / "coarse_seq_views.txt").is_file():
         for number, line in text_lines(views):
@@ -308,7 +313,7 @@ def _coarse_spans(
 
 
 def _span(
-    place: str, first: str, stop: str, labels: tuple[tuple[Label, str], ...], found: Annotations, problems: Problems
+    place: str, first: str, stop: str, labels: tuple[tuple[str, str], ...], found: Annotations, problems: Problems
 ) -> Span | None:
     try:
         span = Span(whole_number(first), whole_number(stop), labels)

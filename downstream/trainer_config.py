@@ -26,8 +26,8 @@ class TrainerConfig(Protocol):
     light: ClassVar[bool]
     """Whether it is trained in the command's own process unless several workers are asked for."""
 
-    def sampling(self) -> Sequences | Past | Sampling:
-        """What it is trained on."""
+    def sampling(self, *, encoded: bool) -> Sequences | Past | Sampling:
+        """What it is trained on, `encoded` where a trained method embeds its frames."""
 
     def controls(self, weights: str | None) -> Mapping[str, Control]:
         """Runs by name that show what a result is worth, for an encoder with these `weights`, or none."""

@@ -210,6 +210,10 @@ class Experiment(Generic[M]):
     encoder: Annotated[Encoder, tyro.conf.Suppress] = field(default_factory=Encoder)
     """Of a downstream trainer."""
 
+    def sampling(self) -> Any:
+        """What a sample is: `Sampling`, or what a downstream trainer asks of recordings of features."""
+        return self.method.sampling()
+
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}; it must be 0 or more")
@@ -222,6 +226,11 @@ class TrainerExperiment(Experiment[M]):
     """Everything that decides the result of a downstream trainer's run."""
 
     encoder: Encoder = field(default_factory=Encoder)
+
+    def sampling(self) -> Any:
+        """Of all frames where an encoder embeds them."""
+        trainer: Any = self.method
+        return trainer.sampling(encoded=self.encoder.run is not None)
 
 
 PARTS: dict[str, type[Any]] = {"data": Data, "optim": Optim, "compute": Compute, "every": Cadence}

@@ -1,4 +1,4 @@
-"""Segmentation metrics against hand cases and against plain loops over frames and segments; chunks."""
+"""Segmentation metrics against hand cases and against plain loops over frames and segments."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from reference_loops import reference_loops
 
-from crossview.downstream.segmentation.chunks import chunk_features, chunk_labels, expand
 from crossview.downstream.segmentation.metrics import Runs, count, edit, found, runs, scores
 
 CASES = {  # runs as label x length: truth, prediction, then accuracy, Edit, F1 at 10, 25 and 50
@@ -115,31 +114,3 @@ def test_a_used_segment_is_not_rematched() -> None:
     truth, prediction = Runs(*map(np.array, ([0, 0], [0, 8], [8, 16]))), runs(frames("0x5 1x1 0x10"))
     assert found(truth, prediction).tolist() == [2, 2, 2]
     assert found(truth, Runs(*map(np.array, ([0, 0], [0, 4], [4, 8])))).tolist() == [1, 1, 1]  # both claim the first
-
-
-# --- chunks -----------------------------------------------------------------------------------------------------------
-
-
-def test_chunks_take_the_maximum_and_the_majority() -> None:
-    rng = np.random.default_rng(1)
-    features, labels = rng.normal(size=(47, 3)), rng.integers(-1, 4, 47)
-    parts = [slice(start, start + 10) for start in range(0, 47, 10)]
-    assert np.array_equal(chunk_features(features, 10), [features[part].max(0) for part in parts])
-    expected = []
-    for part in parts:
-        values, counts = np.unique(labels[part][labels[part] >= 0], return_counts=True)
-        expected.append(int(values[counts.argmax()]))
-    assert chunk_labels(labels, 10).tolist() == expected
-
-
-def test_ties_go_to_the_smallest_label_and_unlabelled_chunks_stay_so() -> None:
-    assert chunk_labels(np.array([5, 5, 2, 2, -1, -1, -1, -1, -100, 3]), 4).tolist() == [2, -100, 3]
-    assert chunk_labels(np.full(3, -1), 2).tolist() == [-100, -100]
-
-
-def test_expanding_gives_back_every_frame() -> None:
-    assert expand(np.array([7, 8, 9]), 4, 10).tolist() == [7] * 4 + [8] * 4 + [9] * 2
-    with pytest.raises(ValueError, match="do not make up"):
-        expand(np.array([7, 8, 9]), 4, 13)
-    with pytest.raises(ValueError, match="chunk size is 0"):
-        chunk_labels(np.zeros(3, int), 0)

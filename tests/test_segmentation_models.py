@@ -13,7 +13,7 @@ from crossview.downstream.segmentation.asformer import ASFormer, window_mask, wi
 from crossview.downstream.segmentation.c2f_tcn import C2FTCN
 from crossview.downstream.segmentation.ltcontext import Far, LTContext, Near
 from crossview.downstream.segmentation.masked_layers import MaskedBatchNorm, instance_norm, prefix, resample
-from crossview.downstream.segmentation.model import SegmentationModel, clipped_smoothing
+from crossview.downstream.segmentation.segmenter import SegmentationModel, clipped_smoothing
 
 D, C = 12, 5
 MODELS: dict[str, Callable[[], SegmentationModel]] = {

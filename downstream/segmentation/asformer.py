@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from crossview.downstream.segmentation.masked_layers import attend, instance_norm, key_windows, query_windows
-from crossview.downstream.segmentation.model import SegmentationModel, at_least, check_batch, share
+from crossview.downstream.segmentation.segmenter import SegmentationModel, at_least, check_batch, share
 from crossview.errors import UserError
 
 Window = Literal["band", "column"]

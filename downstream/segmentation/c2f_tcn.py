@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from crossview.downstream.segmentation.masked_layers import MaskedBatchNorm, prefix, resample
-from crossview.downstream.segmentation.model import SegmentationModel, at_least, check_batch
+from crossview.downstream.segmentation.segmenter import SegmentationModel, at_least, check_batch
 from crossview.errors import UserError
 
 POOLS = (2, 3, 5, 6)

@@ -1,96 +1,103 @@
-"""The contract of a temporal segmentation model, and the loss that the three models share."""
+"""The segmentation trainer: steps of features, or of a method's clip embeddings, to a label each."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
+from crossview.downstream.segmentation.asformer import ASFormer
+from crossview.downstream.segmentation.c2f_tcn import C2FTCN
+from crossview.downstream.segmentation.config import Config
+from crossview.downstream.segmentation.ltcontext import LTContext
+from crossview.downstream.segmentation.segmenter import SegmentationModel
+from crossview.downstream.trainer import Batch, ClipEncoder, Trainer
 from crossview.errors import UserError
 
-IGNORED = -100
-"""The target of a step without a label."""
-CLIP = 16.0
-"""Upper limit of a squared change of a log-probability (Farha and Gall, CVPR 2019, equation 6)."""
+ARCHITECTURES: dict[str, type[SegmentationModel]] = {"c2f-tcn": C2FTCN, "asformer": ASFormer, "ltcontext": LTContext}
 
 
-class SegmentationModel(nn.Module, ABC):
-    """Labels every step of a feature sequence.
+class Model(Trainer):
+    """An architecture on the features of steps, on an encoder's embedding of each, or on both beside each other.
 
-    Batches are padded at the end: `mask`, bool (B, T), is True on the real steps. No output of a real step, no
-    gradient and no running statistic depends on the padding or on how long it is; all output at padded steps is 0.
+    The encoder embeds the frames of a step as one clip; the last step of a video may have fewer frames than the others.
+    A frozen one stays in eval mode and gets no gradient; of a trained one activations are computed again in the
+    backward pass.
     """
 
-    def __init__(self, dim: int, classes: int, smoothing: float) -> None:
-        """`smoothing` weighs the clipped smoothing loss against the cross-entropy."""
+    config: Config
+
+    def __init__(self, config: Config, encoder: ClipEncoder | None) -> None:
         super().__init__()
-        at_least("dim", dim, 1)
-        at_least("classes", classes, 1)
-        at_least("smoothing", smoothing, 0)
-        self.dim, self.classes, self.smoothing = dim, classes, smoothing
+        self.config = config
+        self.encoder = encoder
+        self.tuned = encoder is not None and config.encoder_lr is not None and encoder.weights != "input"
+        if encoder is None and (config.beside or config.encoder_lr is not None):
+            raise UserError(
+                f"beside is {config.beside} and encoder_lr {config.encoder_lr}, but there is no encoder; pass "
+                "--encoder.run RUN, or leave them out"
+            )
+        if encoder is not None and not self.tuned:
+            encoder.freeze()
+        per_view = config.width if encoder is None else encoder.width + (config.width if config.beside else 0)
+        self.segmenter = ARCHITECTURES[config.model](per_view * len(config.views), config.classes)
 
-    @abstractmethod
-    def forward(self, features: Tensor, mask: Tensor) -> list[Tensor]:
-        """Features (B, T, D) -> logits (B, T_k, C) of every stage or head k."""
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The architecture's loss and its parts."""
+        steps, mask = self._steps(batch)
+        target = batch[f"target/{self.config.kind}"][:, : mask.shape[1]]
+        return self.segmenter.loss(self.segmenter(steps, mask), target, mask)
 
-    def probabilities(self, outputs: Sequence[Tensor], mask: Tensor) -> Tensor:
-        """What the model predicts from its outputs: (B, T, C), summing to 1 at real steps; here the last stage's."""
-        return outputs[-1].softmax(-1) * mask[..., None]
+    def predict(self, batch: Batch) -> dict[str, Tensor]:
+        """Probabilities of each step, (B, T, C); 0 for padding."""
+        steps, mask = self._steps(batch)
+        found = self.segmenter.probabilities(self.segmenter(steps, mask), mask)
+        return {"probabilities": nn.functional.pad(found, (0, 0, 0, batch["features/mask"].shape[1] - mask.shape[1]))}
 
-    def log_probabilities(self, outputs: Sequence[Tensor], mask: Tensor) -> list[Tensor]:  # noqa: ARG002
-        """What the loss sums over: log-probabilities (B, T, C), here those of every stage."""
-        return [logits.log_softmax(-1) for logits in outputs]
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """The encoder's parameters have a rate of their own."""
+        groups = [{"params": list(self.segmenter.parameters()), "weight_decay": weight_decay}]
+        if self.tuned and self.encoder is not None:
+            tuned = [p for p in self.encoder.parameters() if p.requires_grad]
+            groups.append({"params": tuned, "weight_decay": weight_decay, "lr_scale": self.config.encoder_lr or 0.0})
+        return groups  # type: ignore[return-value]
 
-    def loss(self, outputs: Sequence[Tensor], target: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Scalars "loss", "cross_entropy" and "smoothing" (before its weight), each summed over stages.
+    def _steps(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What the architecture reads (B, T, V * D) and its mask (B, T), both cut to the batch's longest video."""
+        longest = int(batch["features/mask"].sum(1).max())
+        features, mask = batch["features"][:, :, :longest].float(), batch["features/mask"][:, :longest]
+        if features.shape[-1] != self.config.width:
+            raise UserError(
+                f"the features have {features.shape[-1]} values per frame, but width is {self.config.width}; pass "
+                f"--method.width {features.shape[-1]}"
+            )
+        if self.encoder is None:
+            steps = features
+        else:
+            steps = self._encoded(features, batch["features/count"][:, :longest])
+            if self.config.beside:
+                steps = torch.cat([steps, features.amax(3)], -1)
+        return steps.transpose(1, 2).flatten(2), mask  # (B, V, T, D) -> (B, T, V * D)
 
-        `target` is int64 (B, T), `IGNORED` where there is no label. Cross-entropy is a mean over labelled steps and
-        smoothing one over pairs of neighbouring real steps and classes; of none, they are 0.
-        """
-        target = target.masked_fill(~mask, IGNORED)
-        stages = self.log_probabilities(outputs, mask)
-        entropy = torch.stack([cross_entropy(stage, target) for stage in stages]).sum()
-        smooth = torch.stack([clipped_smoothing(stage, mask) for stage in stages]).sum()
-        return {"loss": entropy + self.smoothing * smooth, "cross_entropy": entropy, "smoothing": smooth}
+    def _encoded(self, features: Tensor, count: Tensor) -> Tensor:
+        """Frames (B, V, T, n, D) and how many each step has (B, T) -> embeddings (B, V, T, D'); 0 for padding."""
+        assert self.encoder is not None
+        B, V, T = features.shape[:3]
+        frames = count[:, None].expand(B, V, T).flatten()
+        clips = features.flatten(0, 2)[..., None, :]  # (B * V * T, n, 1, D)
+        out = features.new_zeros(len(clips), self.encoder.width)
+        for size in frames.unique().tolist():
+            if size:
+                places = (frames == size).nonzero().flatten()
+                found = [self._embedded(clips[some, :size]) for some in places.split(self.config.encoder_clips)]
+                out = out.index_copy(0, places, torch.cat(found).to(out.dtype))
+        return out.unflatten(0, (B, V, T))
 
-
-def cross_entropy(log_p: Tensor, target: Tensor) -> Tensor:
-    """Mean negative log-probability (B, T, C) of the target (B, T) over labelled steps; 0 where there are none."""
-    total = functional.nll_loss(log_p.flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="sum")
-    return total / (target != IGNORED).sum().clamp_min(1)
-
-
-def clipped_smoothing(log_p: Tensor, mask: Tensor) -> Tensor:
-    """Mean clipped square of the change of log-probabilities (B, T, C) from a step to the next.
-
-    The earlier step of a pair gets no gradient (Farha and Gall, CVPR 2019, equations 6 to 8).
-    """
-    pairs = (mask[:, 1:] & mask[:, :-1])[..., None]
-    change = (log_p[:, 1:] - log_p[:, :-1].detach()).square().clamp_max(CLIP)
-    return (change * pairs).sum() / (pairs.sum() * log_p.shape[-1]).clamp_min(1)
-
-
-def check_batch(features: Tensor, mask: Tensor, dim: int) -> None:
-    """Raise ValueError unless features are (B, T, dim) and each row of the mask is real steps and then padding."""
-    if features.ndim != 3 or features.shape[-1] != dim or mask.shape != features.shape[:2] or mask.dtype != torch.bool:
-        raise ValueError(
-            f"features {tuple(features.shape)} with mask {tuple(mask.shape)} of {mask.dtype}: the model takes "
-            f"features (B, T, {dim}) and a bool mask (B, T)"
-        )
-    if bool((~mask[:, :1]).any() | (mask[:, 1:] & ~mask[:, :-1]).any()):
-        raise ValueError("a mask must be True on the real steps, at least one per video, and False only after them")
-
-
-def at_least(name: str, value: float, least: float) -> None:
-    """Raise UserError where the option is below its least value."""
-    if value < least:
-        raise UserError(f"{name} is {value}; it must be at least {least}")
-
-
-def share(name: str, value: float) -> None:
-    """Raise UserError where a dropout rate is not in [0, 1)."""
-    if not 0 <= value < 1:
-        raise UserError(f"{name} is {value}; a dropout rate must be at least 0 and below 1")
+    def _embedded(self, clips: Tensor) -> Tensor:
+        assert self.encoder is not None
+        if self.tuned and torch.is_grad_enabled():
+            return checkpoint(self.encoder, clips, use_reentrant=False)  # type: ignore[no-any-return]
+        with torch.set_grad_enabled(self.tuned and torch.is_grad_enabled()):
+            return self.encoder(clips)  # type: ignore[no-any-return]

@@ -38,7 +38,7 @@ def build_plan(experiment: Experiment[Any], catalogs: Sequence[Catalog], labelle
     `labelled` numbers the classes where the main catalog is a part of it. Raises ValueError where a catalog cannot give
     what the method asks for.
     """
-    data, seed, sampling = experiment.data, experiment.seed, experiment.method.sampling()
+    data, seed, sampling = experiment.data, experiment.seed, experiment.sampling()
     main, *further = catalogs
     if isinstance(sampling, Sequences | Past):
         return feature_plan(training_part(main, data), sampling, seed, labelled or main, data)

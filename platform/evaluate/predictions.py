@@ -40,7 +40,7 @@ def predictions(
     `views` are the cameras that are predicted, all by default. Samples of recordings that cannot be read are left out
     and counted; raises ValueError if too many are.
     """
-    spec, data = run.experiment.method.sampling(), run.experiment.data
+    spec, data = run.experiment.sampling(), run.experiment.data
     catalog = of_views(ordered(run.catalog.select(split)), views)
     plan = feature_plan(catalog, spec, 0, run.catalog, data, test=True)
     rows = [plan.row(i) for i in range(plan.rows_per_epoch)]

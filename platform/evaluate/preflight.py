@@ -98,7 +98,7 @@ def _absent(catalog: Catalog, split: str) -> Iterator[str]:
 
 def _undrawable(task: Task[Any, Any], experiment: Experiment[Any], catalog: Catalog, facts: Facts) -> list[str]:
     """The problem where a task that reads samples or predictions would find none to draw."""
-    sampling = experiment.method.sampling()
+    sampling = experiment.sampling()
     if task.options.reads == "predictions" and isinstance(sampling, Sequences | Past):
         splits = (facts.split, *([facts.fit_split] if task.options.fitted else []))
         views = {facts.split: task.options.views}
@@ -117,7 +117,7 @@ def _unpredictable(
     experiment: Experiment[Any], catalog: Catalog, split: str, views: tuple[str, ...] | None
 ) -> Iterator[str]:
     try:
-        part, spec = of_views(catalog.select(split), views), experiment.method.sampling()
+        part, spec = of_views(catalog.select(split), views), experiment.sampling()
         feature_plan(part, spec, 0, catalog, experiment.data, test=True)
     except UserError as error:
         yield f"split {split!r} has nothing to predict: {error}"

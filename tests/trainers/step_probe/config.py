@@ -22,9 +22,8 @@ class Config:
     width: int = 9 * 96
     chunk: int = 4
     views: tuple[str, ...] = ("any",)
-    clips: bool = False
 
-    def sampling(self) -> Sequences:
+    def sampling(self, *, encoded: bool = False) -> Sequences:
         return Sequences(
             kind="phase",
             classes=4,
@@ -32,7 +31,7 @@ class Config:
             chunk=self.chunk,
             max_steps=8,
             views=self.views,  # type: ignore[arg-type]
-            pooled=not self.clips,
+            pooled=not encoded,
         )
 
     def controls(self, weights: str | None) -> Mapping[str, Control]:
@@ -42,5 +41,5 @@ class Config:
 def presets() -> dict[str, Callable[[], Recipe]]:
     return {
         "debug": lambda: Recipe(method=Config(), optim=Optim(lr=1e-2, steps=30, batch=4, schedule="constant")),
-        "clips": lambda: Recipe(method=Config(clips=True), optim=Optim(lr=1e-2, steps=4, batch=2)),
+        "clips": lambda: Recipe(method=Config(), optim=Optim(lr=1e-2, steps=4, batch=2)),
     }

@@ -1,1 +1,0 @@
-"""Action recognition: a fine-tuned classifier on clips, tested on several views of a recording."""

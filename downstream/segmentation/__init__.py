@@ -1,0 +1,1 @@
+"""Temporal action segmentation: a label for every frame of a recording."""

@@ -1,0 +1,220 @@
+"""The segmentation trainer from features to scores: each architecture, its encoder, two cameras, and bad input."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from crossview.datasets.catalog import Catalog, Recording, Segment, one_protocol
+from crossview.downstream import results
+from crossview.downstream.encoder import ClipEncoder
+from crossview.downstream.segmentation.config import Config
+from crossview.downstream.segmentation.model import Model
+from crossview.downstream.segmentation.task import Video, consistency
+from crossview.errors import UserError
+from crossview.methods.method import build
+from crossview.methods.recipe import Optim
+from crossview.platform import checkpoint
+from crossview.platform.config import Cadence, Data, Encoder, Experiment, TrainerExperiment, preset, presets
+from crossview.platform.evaluate.result_store import read_results
+from crossview.platform.evaluate.runner import evaluate
+from crossview.platform.evaluate.tasks import options_from
+from crossview.platform.train import launcher
+
+WIDTH, CLASSES, FPS = 24, 4, 30.0
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten scenes of an ego and an exo camera, whose features show which of four coarse actions is on."""
+    folder, rng = tmp_path_factory.mktemp("toys"), np.random.default_rng(0)
+    shown = rng.normal(size=(CLASSES, WIDTH))
+    recordings, segments, members = [], [], []
+    for k in range(10):
+        labels, lengths = rng.permutation(CLASSES), rng.integers(14, 30, CLASSES)
+        frames, ends = int(lengths.sum()), np.cumsum(lengths)
+        for view in ("e1", "v1"):
+            noise = rng.normal(size=(frames, WIDTH))
+            features = shown[np.repeat(labels, lengths)] + noise * (0.5 if view == "v1" else 1.0)
+            np.save(folder / f"toy{k}-{view}.npy", features.astype(np.float16))
+            recordings.append(
+                Recording(
+                    dataset="toys",
+                    scene=f"toy{k}",
+                    view=view,
+                    perspective="ego" if view == "e1" else "exo",
+                    subject=str(k),
+                    action="assemble",
+                    path=f"toy{k}-{view}.npy",
+                    kind="features",
+                    fps=FPS,
+                    num_frames=frames,
+                    height_px=1,
+                    width_px=1,
+                )  # fmt: skip
+            )
+            members.append((recordings[-1], "train" if k < 7 else "val"))
+            starts = [0, *ends[:-1]]
+            segments += [
+                Segment(recordings[-1].id, a / FPS, b / FPS, "coarse", "abcd"[label])
+                for a, b, label in zip(starts, ends, labels, strict=True)
+            ]
+    classes = {"coarse": tuple("abcd")}
+    made = Catalog(folder, tuple(recordings), tuple(segments), protocols=one_protocol(members), classes=classes)
+    made.save(folder / "catalog")
+    return folder / "catalog"
+
+
+def experiment(catalog: Path, *, steps: int = 40, encoder: Encoder | None = None, **changes: Any) -> Any:
+    """The debug preset on the toys."""
+    recipe = preset("segmentation", "debug")
+    config = replace(recipe.method, width=WIDTH, classes=CLASSES, chunk=2, **changes)  # type: ignore[type-var]
+    return TrainerExperiment(
+        data=Data(catalog=catalog),
+        method=config,
+        optim=replace(recipe.optim, steps=steps, lr=3e-3, batch=7),
+        every=Cadence(log=20),
+        encoder=encoder or Encoder(),
+    )
+
+
+def scores_of(run: Path) -> dict[str, dict[str, float]]:
+    table = read_results(run)
+    assert table is not None
+    return results.scores(results.latest(table))
+
+
+@pytest.mark.parametrize("model", ["c2f-tcn", "asformer", "ltcontext"])
+def test_each_architecture_learns(toys: Path, tmp_path: Path, model: Any) -> None:
+    run = launcher.start(tmp_path / "run", "segmentation", experiment(toys, model=model), in_process=True)
+    scores = scores_of(run)
+    metrics = ("accuracy", "edit", "f1@10", "f1@25", "f1@50", "mean")
+    expected = {f"segmentation/{part}{name}" for part in ("", "per_video/") for name in metrics}
+    assert set(scores["trained"]) == expected | {"segmentation/consistency"}
+    assert scores["trained"]["segmentation/accuracy"] > 80
+    assert scores["majority"]["segmentation/accuracy"] < 40
+    assert scores["majority"]["segmentation/consistency"] == 100
+
+
+def test_two_cameras_are_read_together_and_a_novel_view_alone(toys: Path, tmp_path: Path) -> None:
+    both = experiment(toys, steps=2, views=("ego", "exo"), test_views=("e1", "v1"))
+    run = launcher.start(tmp_path / "both", "segmentation", both, in_process=True)
+    table = read_results(run)
+    assert table is not None
+    assert set(table["n"].to_pylist()) == {3}  # a pair per scene
+    assert "segmentation/consistency" not in scores_of(run)["trained"]
+    single = experiment(toys, steps=2)
+    single = replace(single, data=replace(single.data, views=("v1",)))
+    run = launcher.start(tmp_path / "single", "segmentation", single, in_process=True)
+    drawn = checkpoint.read_weights(checkpoint.resolve(run))
+    assert drawn
+    evaluate(run, options={"segmentation": options_from("segmentation", {"views": ["e1"]})}, in_process=True)
+    assert "segmentation/edit [e1]" in scores_of(run)["trained"]
+
+
+@pytest.fixture(scope="module")
+def evgap(toys: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run of EVGAP on the same features."""
+    recipe = preset("evgap", "debug")
+    method = replace(recipe.method, input="features", feature_width=WIDTH, step="pairs")  # type: ignore[type-var]
+    made = Experiment(data=Data(catalog=toys), method=method, optim=Optim(steps=3, batch=8), every=Cadence(log=3))
+    return launcher.start(tmp_path_factory.mktemp("evgap") / "run", "evgap", made, in_process=True)
+
+
+def test_a_frozen_encoder_stays_as_it_is_and_its_controls_are_rows(toys: Path, evgap: Path, tmp_path: Path) -> None:
+    made = experiment(toys, steps=3, encoder=Encoder(run=evgap))
+    run = launcher.start(tmp_path / "run", "segmentation", made, in_process=True, controls=True)
+    assert list(scores_of(run)) == ["trained", "majority", "input features", "random init"] or set(scores_of(run)) == {
+        "trained",
+        "input features",
+        "random init",
+        "majority",
+    }
+    before = checkpoint.read_weights(checkpoint.resolve(evgap))
+    after = checkpoint.read_weights(checkpoint.resolve(run))
+    for name, value in before.items():
+        assert torch.equal(after[f"encoder.method.{name}"], value)
+
+
+def test_a_tuned_encoder_changes_at_its_own_rate(toys: Path, evgap: Path, tmp_path: Path) -> None:
+    made = experiment(toys, steps=2, encoder=Encoder(run=evgap), encoder_lr=0.1, beside=True)
+    run = launcher.start(tmp_path / "run", "segmentation", made, in_process=True)
+    before = checkpoint.read_weights(checkpoint.resolve(evgap))
+    after = checkpoint.read_weights(checkpoint.resolve(run))
+    moved = [n for n, value in before.items() if not torch.equal(after[f"encoder.method.{n}"], value)]
+    assert any(name.startswith("encoder.") for name in moved)
+    model = Model(made.method, ClipEncoder(build("evgap", _evgap_config())))
+    rates = [group.get("lr_scale", 1.0) for group in model.parameter_groups(0.1)]
+    assert rates == [1.0, 0.1]
+
+
+def _evgap_config() -> Any:
+    recipe = preset("evgap", "debug")
+    return replace(recipe.method, input="features", feature_width=WIDTH, step="pairs")  # type: ignore[type-var]
+
+
+def test_the_encoder_embeds_the_frames_of_each_step_alone() -> None:
+    torch.manual_seed(0)
+    config = Config(width=WIDTH, classes=CLASSES, chunk=4)
+    model = Model(config, ClipEncoder(build("evgap", _evgap_config()))).eval()
+    features = torch.randn(2, 1, 3, 4, WIDTH)
+    count = torch.tensor([[4, 4, 2], [4, 3, 0]])
+    features[0, 0, 2, 2:], features[1, 0, 1, 3:] = features[0, 0, 2, 1], features[1, 0, 1, 2]
+    batch = {"features": features.half(), "features/mask": count > 0, "features/count": count}
+    steps, mask = model._steps(batch)
+    assert mask.tolist() == [[True, True, True], [True, True, False]]
+    assert model.encoder is not None
+    short = model.encoder(features.half().float()[0, 0, 2:3, :2, None])
+    assert torch.allclose(steps[0, 2], short[0], atol=1e-5)
+    assert bool((steps[1, 2] == 0).all())
+    model.train()
+    assert not model.encoder.training
+
+
+def test_bad_input_is_told_with_its_fix(toys: Path, tmp_path: Path) -> None:
+    def fails(made: Any, match: str) -> None:
+        with pytest.raises(UserError, match=match):
+            launcher.start(tmp_path / "no", "segmentation", made, in_process=True)
+        assert not (tmp_path / "no").exists()
+
+    fails(experiment(toys, kind="fine"), "no labels of kind 'fine'")
+    wrong = experiment(toys)
+    fails(replace(wrong, method=replace(wrong.method, classes=3)), "pass --method.classes 4")
+    fails(experiment(toys, beside=True), "beside is True .* but there is no encoder")
+    fails(experiment(toys, encoder=Encoder(run=tmp_path / "nowhere")), "no checkpoint here")
+    one = experiment(toys, views=("ego", "exo"))
+    fails(replace(one, data=replace(one.data, views=("v1",))), "ego")
+
+
+def test_features_of_another_width_name_the_option(toys: Path, tmp_path: Path) -> None:
+    made = experiment(toys)
+    with pytest.raises(UserError, match="pass --method.width 24"):
+        launcher.start(
+            tmp_path / "run", "segmentation", replace(made, method=replace(made.method, width=32)), in_process=True
+        )
+
+
+def test_agreement_of_cameras_is_over_frames_of_one_event() -> None:
+    def video(view: str, labels: list[int], scene: str = "d/toy#0") -> Video:
+        return Video((view,), scene, (view,), 0, np.array(labels), np.array(labels))
+
+    videos = [video("v1", [0, 0, 1, 1]), video("v2", [0, 1, 1]), video("v1", [3], "d/other")]
+    assert consistency(videos) == {"consistency": pytest.approx(100 * 2 / 3)}
+    assert consistency(videos[1:]) == {}
+
+
+def test_presets_are_the_authors_recipes() -> None:
+    made = {name: make() for name, make in presets("segmentation").items()}
+    assert made["c2f-tcn"].optim == Optim(
+        optimizer="adam", lr=1e-4, weight_decay=1e-4, schedule="constant", batch=20, epochs=200
+    )
+    from crossview.platform.train.lr_schedule import learning_rate
+
+    rates = [learning_rate(made["ltcontext"].optim, epoch, 120) for epoch in (0, 14, 60, 119)]
+    assert rates == pytest.approx([2.5e-4, 2.5e-4, 1.72e-4, 0.50e-4], rel=0.01)
+    assert made["asformer-two-views"].method.views == ("ego", "exo")
