@@ -117,6 +117,10 @@ def test_a_used_segment_is_not_rematched() -> None:
     assert found(truth, Runs(*map(np.array, ([0, 0], [0, 4], [4, 8])))).tolist() == [1, 1, 1]  # both claim the first
 
 
+def test_of_equal_candidates_the_first_is_claimed() -> None:
+    assert found(runs(frames("1x4 0x2 1x4")), runs(frames("0x2 1x6 0x1 1x1"))).tolist() == [2, 2, 0]
+
+
 # --- chunks -----------------------------------------------------------------------------------------------------------
 
 
