@@ -56,7 +56,7 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     num_frames=frames,
                     height_px=1,
                     width_px=1,
-                )  # fmt: skip
+                )
             )
             members.append((recordings[-1], "train" if k < 7 else "val"))
             starts = [0, *ends[:-1]]
@@ -73,7 +73,7 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def experiment(catalog: Path, *, steps: int = 40, encoder: Encoder | None = None, **changes: Any) -> Any:
     """The debug preset on the toys."""
     recipe = preset("segmentation", "debug")
-    config = replace(recipe.method, width=WIDTH, classes=CLASSES, chunk=2, **changes)  # type: ignore[type-var]
+    config = replace(recipe.method, width=WIDTH, classes=CLASSES, chunk=2, **changes)
     return TrainerExperiment(
         data=Data(catalog=catalog),
         method=config,
@@ -89,9 +89,10 @@ def scores_of(run: Path) -> dict[str, dict[str, float]]:
     return results.scores(results.latest(table))
 
 
-@pytest.mark.parametrize("model", ["c2f-tcn", "asformer", "ltcontext"])
-def test_each_architecture_learns(toys: Path, tmp_path: Path, model: Any) -> None:
-    run = launcher.start(tmp_path / "run", "segmentation", experiment(toys, model=model), in_process=True)
+@pytest.mark.parametrize(("model", "steps"), [("c2f-tcn", 12), ("asformer", 40), ("ltcontext", 40)])
+def test_each_architecture_learns(toys: Path, tmp_path: Path, model: Any, steps: int) -> None:
+    made = experiment(toys, model=model, steps=steps)
+    run = launcher.start(tmp_path / "run", "segmentation", made, in_process=True)
     scores = scores_of(run)
     metrics = ("accuracy", "edit", "f1@10", "f1@25", "f1@50", "mean")
     expected = {f"segmentation/{part}{name}" for part in ("", "per_video/") for name in metrics}
@@ -121,7 +122,7 @@ def test_two_cameras_are_read_together_and_a_novel_view_alone(toys: Path, tmp_pa
 def evgap(toys: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short run of EVGAP on the same features."""
     recipe = preset("evgap", "debug")
-    method = replace(recipe.method, input="features", feature_width=WIDTH, step="pairs")  # type: ignore[type-var]
+    method = replace(recipe.method, input="features", feature_width=WIDTH, step="pairs")
     made = Experiment(data=Data(catalog=toys), method=method, optim=Optim(steps=3, batch=8), every=Cadence(log=3))
     return launcher.start(tmp_path_factory.mktemp("evgap") / "run", "evgap", made, in_process=True)
 
@@ -129,12 +130,7 @@ def evgap(toys: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_frozen_encoder_stays_as_it_is_and_its_controls_are_rows(toys: Path, evgap: Path, tmp_path: Path) -> None:
     made = experiment(toys, steps=3, encoder=Encoder(run=evgap))
     run = launcher.start(tmp_path / "run", "segmentation", made, in_process=True, controls=True)
-    assert list(scores_of(run)) == ["trained", "majority", "input features", "random init"] or set(scores_of(run)) == {
-        "trained",
-        "input features",
-        "random init",
-        "majority",
-    }
+    assert set(scores_of(run)) == {"trained", "input features", "random init", "majority"}
     before = checkpoint.read_weights(checkpoint.resolve(evgap))
     after = checkpoint.read_weights(checkpoint.resolve(run))
     for name, value in before.items():
@@ -155,7 +151,7 @@ def test_a_tuned_encoder_changes_at_its_own_rate(toys: Path, evgap: Path, tmp_pa
 
 def _evgap_config() -> Any:
     recipe = preset("evgap", "debug")
-    return replace(recipe.method, input="features", feature_width=WIDTH, step="pairs")  # type: ignore[type-var]
+    return replace(recipe.method, input="features", feature_width=WIDTH, step="pairs")
 
 
 def test_the_encoder_embeds_the_frames_of_each_step_alone() -> None:
@@ -193,7 +189,7 @@ def test_bad_input_is_told_with_its_fix(toys: Path, tmp_path: Path) -> None:
 
 def test_features_of_another_width_name_the_option(toys: Path, tmp_path: Path) -> None:
     made = experiment(toys)
-    with pytest.raises(UserError, match="pass --method.width 24"):
+    with pytest.raises(UserError, match=r"pass --method\.width 24"):
         launcher.start(
             tmp_path / "run", "segmentation", replace(made, method=replace(made.method, width=32)), in_process=True
         )

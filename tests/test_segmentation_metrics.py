@@ -114,3 +114,7 @@ def test_a_used_segment_is_not_rematched() -> None:
     truth, prediction = Runs(*map(np.array, ([0, 0], [0, 8], [8, 16]))), runs(frames("0x5 1x1 0x10"))
     assert found(truth, prediction).tolist() == [2, 2, 2]
     assert found(truth, Runs(*map(np.array, ([0, 0], [0, 4], [4, 8])))).tolist() == [1, 1, 1]  # both claim the first
+
+
+def test_of_equal_candidates_the_first_is_claimed() -> None:
+    assert found(runs(frames("1x4 0x2 1x4")), runs(frames("0x2 1x6 0x1 1x1"))).tolist() == [2, 2, 0]

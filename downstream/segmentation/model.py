@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +17,11 @@ from crossview.downstream.segmentation.segmenter import SegmentationModel
 from crossview.downstream.trainer import Batch, ClipEncoder, Trainer
 from crossview.errors import UserError
 
-ARCHITECTURES: dict[str, type[SegmentationModel]] = {"c2f-tcn": C2FTCN, "asformer": ASFormer, "ltcontext": LTContext}
+ARCHITECTURES: dict[str, Callable[[int, int], SegmentationModel]] = {
+    "c2f-tcn": C2FTCN,
+    "asformer": ASFormer,
+    "ltcontext": LTContext,
+}
 
 
 class Model(Trainer):
@@ -62,7 +67,7 @@ class Model(Trainer):
         if self.tuned and self.encoder is not None:
             tuned = [p for p in self.encoder.parameters() if p.requires_grad]
             groups.append({"params": tuned, "weight_decay": weight_decay, "lr_scale": self.config.encoder_lr or 0.0})
-        return groups  # type: ignore[return-value]
+        return groups
 
     def _steps(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What the architecture reads (B, T, V * D) and its mask (B, T), both cut to the batch's longest video."""
@@ -98,6 +103,6 @@ class Model(Trainer):
     def _embedded(self, clips: Tensor) -> Tensor:
         assert self.encoder is not None
         if self.tuned and torch.is_grad_enabled():
-            return checkpoint(self.encoder, clips, use_reentrant=False)  # type: ignore[no-any-return]
+            return checkpoint(self.encoder, clips, use_reentrant=False)
         with torch.set_grad_enabled(self.tuned and torch.is_grad_enabled()):
-            return self.encoder(clips)  # type: ignore[no-any-return]
+            return self.encoder(clips)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from crossview.datasets.sampling.sequence_plan import FeaturePlan
+from crossview.datasets.sampling.spec import Sampling
 from crossview.datasets.synthetic.stand_ins import random_teachers, stand_in
 from crossview.datasets.teachers.store import FOLDER, check_store
 from crossview.errors import UserError
@@ -62,7 +64,8 @@ def stand_ins(table: PaperTable, folder: Path) -> dict[str, Location]:
             found[name] = stand_in(of.adapter, of.options, folder, features=of.features, tick=tick)
     for stage in table.stages.values():
         sampling = recipe_of(stage, "synthetic").method.sampling()
-        random_teachers(found[stage.data], sampling.scores, boxes=sampling.boxes > 0)
+        if isinstance(sampling, Sampling):
+            random_teachers(found[stage.data], sampling.scores, boxes=sampling.boxes > 0)
     return found
 
 
@@ -82,7 +85,8 @@ def _problems(one: Planned) -> list[str]:
     try:
         catalogs = load_catalogs(experiment.data)
         plan = build_plan(experiment, catalogs)
-        check_store(experiment.data.catalog / FOLDER, plan.sampling.scores, plan.sampling.boxes)
+        if not isinstance(plan, FeaturePlan):
+            check_store(experiment.data.catalog / FOLDER, plan.sampling.scores, plan.sampling.boxes)
         if one.tasks:
             options = {name: options_from(name, values) for name, values in one.tasks.items()}
             preflight(make(tuple(one.tasks), options), one.method, experiment, catalogs[0], one.split, "train")

@@ -15,7 +15,17 @@ from crossview import storage
 from crossview.errors import UserError
 from crossview.methods.paper_table import TRAINED, Column, PaperTable, Row, Stage
 from crossview.platform import run_folder
-from crossview.platform.config import Cadence, Compute, Data, Experiment, Source, method_names
+from crossview.platform.config import (
+    Cadence,
+    Compute,
+    Data,
+    Encoder,
+    Experiment,
+    Source,
+    experiment_class,
+    method_names,
+    trainer_names,
+)
 from crossview.platform.evaluate.result_store import latest_scores
 from crossview.platform.progress import marked
 from crossview.platform.reproduce import paper_data
@@ -78,7 +88,7 @@ def plan(spec: str, table: PaperTable, request: Request) -> list[Planned]:
 
 
 def _check_trainers(spec: str, table: PaperTable) -> None:
-    unknown = sorted({stage.trains for stage in table.stages.values()} - set(method_names()))
+    unknown = sorted({stage.trains for stage in table.stages.values()} - {*method_names(), *trainer_names()})
     if unknown:
         raise UserError(f"{spec}: nothing here trains {', '.join(unknown)} yet; this table can only be listed")
 
@@ -97,7 +107,8 @@ def _planned(
     recipe = recipe_of(stage, scale)
     before = folder_of(request.out, stage.after, seed) if stage.after else None
     steps = recipe.optim.steps
-    experiment: Experiment[Any] = Experiment(
+    begun = experiment_class(stage.trains)
+    experiment: Experiment[Any] = begun(
         data=Data(
             catalog=catalogs[stage.data],
             protocol=protocols.get(stage.data, stage.protocol),
@@ -114,6 +125,7 @@ def _planned(
         every=Cadence(log=20, checkpoint=min(500, steps or 500), keep=1),
         seed=seed,
         init_from=before if stage.start else None,
+        encoder=Encoder(run=before, weights=stage.encoder_weights) if stage.encoder else Encoder(),
     )
     return Planned(
         name,
