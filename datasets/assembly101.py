@@ -58,8 +58,8 @@ class Options:
     annotations: Path
     """Folder that holds coarse-annotations, fine-grained-annotations, or both."""
     labels: tuple[Label, ...] = ("coarse", *FINE)
-    """Kinds of segments: coarse actions and the sequences that they make up, and verb, noun and action of fine ones, of which each has some 0.8 million
-    rows over all views; leave out what you do not need."""
+    """Kinds of segments: coarse actions with the sequences that they make up, and verb, noun and action of fine ones,
+    of which each has some 0.8 million rows over all views; leave out what you do not need."""
     features: Path | None = None
     """Folder with an LMDB of TSM features per view, VIEW/data.mdb, to be packed; what is packed already is left."""
     packed: Path | None = None

@@ -12,7 +12,7 @@ from feature_catalog import write_feature_catalog
 
 from crossview.downstream.table import from_arrow
 from crossview.methods.method import build
-from crossview.platform.config import Data, Experiment, method_names, preset, presets
+from crossview.platform.config import Data, Experiment, experiment_class, method_names, preset, presets, trainer_names
 from crossview.platform.evaluate.preflight import metrics_on_noise
 from crossview.platform.evaluate.runner import evaluate
 from crossview.platform.evaluate.tasks import make, options_class, options_from
@@ -21,16 +21,17 @@ from crossview.platform.tune.overrides import known_paths, paths_of, with_option
 from crossview.platform.tune.settings import Settings, with_task_options
 
 SAMPLES = 200
-SPACES = [(method, name) for method in method_names() for name in (method, "lr_batch")]
+TRAINED = [*method_names(), *trainer_names()]
+SPACES = [(method, name) for method in TRAINED for name in (method, "lr_batch")]
 
 
 def experiment(method: str, name: str, catalog: Path = Path("catalog")) -> Experiment:
     recipe = preset(method, name)
-    return Experiment(data=Data(catalog=catalog), method=recipe.method, optim=recipe.optim)
+    return experiment_class(method)(data=Data(catalog=catalog), method=recipe.method, optim=recipe.optim)
 
 
-def test_every_method_has_a_space() -> None:
-    assert set(space.names()) >= {*method_names(), "lr_batch"}
+def test_every_method_and_trainer_has_a_space() -> None:
+    assert set(space.names()) >= {*TRAINED, "lr_batch"}
 
 
 @pytest.mark.parametrize(("method", "name"), SPACES)

@@ -64,8 +64,8 @@ class FeaturePlan:
         if pictures is not None:
             raise UserError(
                 f"catalog {catalog.place}: {pictures.id} is a video; this trainer reads features of frames: compute "
-                f"them with `crossview embed RUN-OR-timm:NAME --catalog {catalog.place} --out FOLDER --features`, or "
-                "catalog published ones"
+                f"them with `crossview embed timm:NAME --catalog {catalog.place} --out FOLDER`, or catalog published "
+                "ones"
             )
         self.catalog, self.spec, self.seed, self.test = catalog, spec, seed, test
         self.units = Units.of(catalog, spec.unit)

@@ -66,8 +66,8 @@ class Task(task.Task[Options, PredictionPart]):
         lost = f"; {test.left_out} parts could not be read" if test.left_out else ""
         return [
             f"Segmentation of {len(predictions)} videos of {views} cameras or pairs of them: {labelled} of {frames} "
-            f"frames have a label and are scored{lost}. F1 and accuracy are over all videos' segments and frames together; "
-            "per_video is the mean of each video's own."
+            f"frames have a label and are scored{lost}. F1 and accuracy are over all videos' segments and frames "
+            "together; per_video is the mean of each video's own."
         ]
 
     def details(self, predictions: list[Video], test: PredictionPart) -> dict[str, list[dict[str, object]]]:
