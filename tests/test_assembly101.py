@@ -178,7 +178,7 @@ def test_withheld_labels_and_what_is_missing(found: Catalog) -> None:
 
 def test_only_the_labels_asked_for(exported: Options, tmp_path: Path) -> None:
     made = catalog(replace(exported, labels=("coarse", "verb")), prober=Prober(tmp_path))
-    assert {s.name for s in made.segments} == set(made.classes) == {"coarse", "verb"}
+    assert {s.name for s in made.segments} == set(made.classes) == {"coarse", "sequence", "verb"}
 
 
 def test_features_are_packed_once_and_catalogued(exported: Options, tmp_path: Path) -> None:
@@ -263,7 +263,8 @@ def test_broken_coarse_labels(tmp_path: Path, label: str, rule: str) -> None:
 def test_a_label_that_ends_before_it_begins_is_left_out(tmp_path: Path) -> None:
     coarse(tmp_path, {"val_disassembly": [B]}, {f"disassembly_{B}": ["9\t9\tact 1", "9\t4\tact 1", "1\t3\tact 7"]})
     read = read_annotations(tmp_path, ("coarse",))
-    assert read.coarse == {B: [Span(1, 3, (("coarse", "act 7"),))]}
+    spans = [Span(1, 3, (("coarse", "act 7"),)), Span(1, 3, (("sequence", "disassembly"),))]
+    assert read.coarse == {B: spans}
     assert [case.rpartition("/")[2] for case in read.left_out] == [f"disassembly_{B}.txt, line {k}" for k in (1, 2)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import io
 import re
 from html.parser import HTMLParser
@@ -465,3 +466,21 @@ def test_a_table_runs_from_its_data_to_its_page_and_goes_on(
     paper_runs.run_table("byov:tiny", table, asked)
     assert {file: file.stat().st_mtime_ns for file in out.glob("*/checkpoints/*/model.safetensors")} == before
     assert pq.read_table(out / "table.parquet").to_pylist() == rows
+
+
+@pytest.mark.long
+@pytest.mark.ray
+@pytest.mark.parametrize("name", ["byov:ae2", "evgap:table1", "evgap:table4"])
+def test_a_tables_command_runs_on_synthetic_exports(
+    name: str, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Tables of one dataset share its export."""
+    folder = tmp_path_factory.getbasetemp() / "tables"
+    method, _, table = name.partition(":")
+    found = importlib.import_module(f"crossview.methods.{method}.tables").tables()[table]
+    out = paper_runs.run_table(name, found, paper_runs.Request(out=folder / table, synthetic=True, jobs=2))
+    said = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert all(line.startswith("[synthetic] ") for line in said)
+    rows = pq.read_table(out / "table.parquet").to_pylist()
+    assert len(rows) == len(found.rows) * len(found.columns)
+    assert all(row["ours"] is not None for row in rows)

@@ -56,7 +56,15 @@ def train_and_score(one: Planned) -> None:
         launcher.resume(run, in_process=in_process, planned=not in_process)
     else:
         command = run_folder.training_command(run, one.method)
-        launcher.start(run, one.method, one.experiment, in_process=in_process, planned=not in_process, command=command)
+        launcher.start(
+            run,
+            one.method,
+            one.experiment,
+            in_process=in_process,
+            planned=not in_process,
+            command=command,
+            scored=False,
+        )
     if one.tasks and not has_scores(run, one.split, tuple(one.tasks)):
         options = {name: options_from(name, values) for name, values in one.tasks.items()}
         evaluate(

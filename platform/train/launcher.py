@@ -35,19 +35,23 @@ def start(
     planned: bool = False,
     command: str | None = None,
     controls: bool = False,
+    scored: bool = True,
 ) -> Path:
     """Train a new run in `folder`; what can be refused is refused before the folder exists.
 
     `validation` names the tasks that score it while it trains. `until` ends it after that step, for `resume` to
     continue; for `planned` see `driver.fit`, for `command` `run_folder.create`. With `controls` what a trainer's result
-    is compared with is trained after it, in `controls/` of its folder. SIGTERM ends training with a checkpoint
+    is compared with is trained after it, in `controls/` of its folder. Without `scored` a trainer is not scored by its
+    own task unless that is named. SIGTERM ends training with a checkpoint
     of the current step, and then the process (SystemExit).
     """
     run = check_new(method, experiment, console.print)
-    scored = (validation or Validation()).saved(method, experiment.every.evaluate)
-    check(run, scored)
+    chosen = validation or Validation()
+    named = chosen.tasks is not None or bool(experiment.every.evaluate)
+    saved_validation = chosen.saved(method, experiment.every.evaluate) if scored or named else None
+    check(run, saved_validation)
     more = {"controls": sorted(controls_of(method, run.experiment))} if controls else {}
-    info = run_folder.create(folder, method, run.experiment, scored, command, more)
+    info = run_folder.create(folder, method, run.experiment, saved_validation, command, more)
     try:
         _train(replace(run, folder=folder.resolve(), info=info), in_process, until, planned)
     except Exception:
@@ -105,7 +109,7 @@ def _train_controls(run: Path, in_process: bool) -> None:
                 wanted[name], every=replace(wanted[name].every, evaluate=None, best=None), init_from=None
             )
             command = run_folder.training_command(folder, found.method)
-            start(folder, found.method, experiment, in_process=in_process, command=command)
+            start(folder, found.method, experiment, in_process=in_process, command=command, scored=False)
             trained = True
         elif not is_trained(folder):
             resume(folder, in_process=in_process)
