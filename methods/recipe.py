@@ -100,7 +100,8 @@ class Optim:
 class Recipe:
     """What a preset returns: `presets()` in `methods/<name>/config.py` maps a name to a function that returns one."""
 
-    method: MethodConfig
+    method: Any
+    """A `MethodConfig`, or a downstream trainer's `TrainerConfig`."""
     optim: Optim = field(default_factory=lambda: Optim(steps=100))
 
 

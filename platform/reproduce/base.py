@@ -26,7 +26,7 @@ def with_base(study: Study, out: Path, *, train: bool = False) -> dict[str, Reci
         return study.variants
     shipped = study.base.shipped
     if shipped is None or train:
-        config: Base = next(iter(study.variants.values())).method.base  # type: ignore[attr-defined]
+        config: Base = next(iter(study.variants.values())).method.base
         weights = _trained(study.base, config, out / "base.safetensors")
     else:
         weights = Path(crossview.methods.__path__[0]) / shipped
