@@ -31,15 +31,26 @@ class ClipEncoder(nn.Module):
         self._baseline = next(iter(baselines.values())) if weights == "input" else None
         if weights == "input":
             method.requires_grad_(False)
-        with torch.no_grad():
-            self.width = int(self(method.clip_input()).shape[1])
-            """Channels of a vector (D)."""
+        with torch.enable_grad():
+            vector = self(method.clip_input())
+        self.width = int(vector.shape[1])
+        """Channels of a vector (D)."""
+        self._leave_out_unused(vector)
 
     def forward(self, clips: Tensor) -> Tensor:
         """uint8 (B, T, 3, H, W) or features (B, T, N, D) -> float32 (B, D)."""
         if self._baseline is not None:
             return self._baseline(clips).mean(1).float()
         return self.method.embed_clip(clips).float()
+
+    def _leave_out_unused(self, vector: Tensor) -> None:
+        """Freeze parameters that no vector depends on, such as a loss's scale: DDP waits for all gradients."""
+        trained = [p for p in self.parameters() if p.requires_grad]
+        if not trained or not vector.requires_grad:
+            return
+        found = torch.autograd.grad(vector.sum(), trained, allow_unused=True)
+        for parameter, gradient in zip(trained, found, strict=True):
+            parameter.requires_grad_(gradient is not None)
 
     def freeze(self) -> ClipEncoder:
         """Keep all of it as it is: its parameters, and in training its dropout and running statistics."""

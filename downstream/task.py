@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from crossview.errors import UserError
@@ -207,6 +207,9 @@ class PredictionPart(Part):
     """Names by kind, where the catalog has them."""
     left_out: int
     """Samples of recordings that could not be read."""
+    undrawn: Mapping[str, int] = field(default_factory=dict)
+    """Recordings or segments of each camera that no sample shows, such as segments that begin too early to be
+    anticipated; only cameras with some."""
     encoder_seen: frozenset[str] | None
     """Cameras that the encoder was trained on; None where there is none, or where it was not restricted to some."""
     encoded: bool

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -54,6 +56,8 @@ class FeaturePlan:
     """Steps of a sample, at most."""
     frames_per_step = 1
     views: int
+    undrawn: dict[str, int]
+    """Units of each camera that no sample shows, such as segments that begin too early; only cameras with some."""
 
     def __init__(
         self, catalog: Catalog, spec: Sequences | Past, seed: int, labels: Labels | None = None, *, test: bool = False
@@ -79,6 +83,11 @@ class FeaturePlan:
     def _seed_of(self, i: int) -> int:
         state = np.random.SeedSequence((self.seed, i, _SEED)).generate_state(1, np.uint64)
         return int(state[0] >> np.uint64(1))
+
+    def _without(self, kept: Iterable[int]) -> dict[str, int]:
+        """`undrawn` where samples show the units `kept`."""
+        views = [recording.view for recording in self.units.catalog.recordings]
+        return dict(sorted((Counter(views) - Counter(views[i] for i in kept)).items()))
 
     def _place(self, i: int) -> int:
         """Which of the epoch's samples row i is."""
@@ -131,6 +140,7 @@ class SequencePlan(FeaturePlan):
         part = Catalog(catalog.root, tuple(self.units.catalog.recordings[i] for i in kept), folder=catalog.folder)
         cameras = (Singles if len(views) == 1 else Pairs)(part, sampling)
         self._kept, self._cameras = np.array(kept), cameras
+        self.undrawn = self._without(kept)
         self._samples = self._evaluated() if test or len(views) == 1 else None
         self.rows_per_epoch = cameras.rows if self._samples is None else len(self._samples)
         self._pairs_epoch, self._pairs = -1, np.empty((0, 2), np.int64)
@@ -281,15 +291,32 @@ class PastPlan(FeaturePlan):
         super().__init__(catalog, spec, seed, labels, test=test)
         self.labels = labels or Labels(catalog, spec.labels, spec.label_options)
         self._turns = self._counted()
-        rates = {r.fps for r in catalog.recordings}
-        self.steps = max(round(spec.past_s * fps) for fps in rates) + 1
+        self._back = {fps: self._distances(fps) for fps in {r.fps for r in catalog.recordings}}
+        self._least = {fps: int(_nearest(round(spec.least_s * (spec.fps or fps)), fps, spec.fps)) for fps in self._back}
+        self.steps = max(len(back) for back in self._back.values())
         self._kept = [i for i in range(len(self.units.recordings)) if self._observed(i) >= 0]
+        self.undrawn = self._without(self._kept)
         self.rows_per_epoch = len(self._kept)
         if not self._kept:
             raise UserError(
                 f"catalog {catalog.place}: none of its {len(self.units.recordings)} segments of kind {spec.unit!r} "
                 f"begins {spec.least_s + spec.horizon_s:g} s after its recording or later (least_s + horizon_s)"
             )
+
+    def _distances(self, fps: float) -> np.ndarray:
+        """Of each observed frame from the segment's first, in frames of a recording of this rate: int64 (T,).
+
+        In order of time. At another rate than the recording's, each instant is that of the nearest frame, the earlier
+        of two.
+        """
+        seen = self.spec.fps or fps
+        back = np.arange(round(self.spec.past_s * seen), -1, -1, dtype=np.int64) + round(self.spec.horizon_s * seen)
+        return np.asarray(_nearest(back, fps, seen))
+
+    @property
+    def drawn(self) -> frozenset[int]:
+        """Indices of the recordings that samples come from."""
+        return frozenset(int(i) for i in self.units.recordings[self._kept])
 
     def _counted(self) -> list[int]:
         """Of each unit, how many before it have the same span: they share its labels, each has one of them."""
@@ -302,24 +329,30 @@ class PastPlan(FeaturePlan):
         return turns
 
     def _observed(self, unit: int) -> int:
-        """The last observed frame of the recording; negative where too little is before it."""
+        """The last observed frame of the recording; negative where too little is before it, or it ends before it."""
         base = self.catalog.recordings[int(self.units.recordings[unit])]
-        last = int(self.units.first_frames[unit]) - round(self.spec.horizon_s * base.fps)
-        return last if last >= round(self.spec.least_s * base.fps) else -1
+        assert self.units.segments is not None
+        if self.units.segments[unit][0] > base.end_s - base.start_offset_s + _ROUNDING_S:
+            return -1  # the recording ends before the segment begins, whose first frame is not there
+        last = int(self.units.first_frames[unit]) - int(self._back[base.fps][-1])
+        return last if last >= self._least[base.fps] else -1
+
+    def _target(self, kind: str, unit: int) -> np.ndarray:
+        """The unit's own label, or of another kind one of those that its span has."""
+        assert self.labels is not None
+        assert self.units.segments is not None
+        if kind == self.spec.unit:
+            label = self.units.catalog.recordings[unit].action
+            return np.asarray(self.labels.classes[kind].index(label), np.int64)
+        base = self.catalog.recordings[int(self.units.recordings[unit])]
+        return nth_class(self.labels.of(base, kind, 0.0, 0.0, self.units.segments[unit]), self._turns[unit])
 
     def row(self, i: int) -> SequenceRow:
         """Sample `i`, counted from 0 over all epochs."""
         unit = self._kept[self._place(i)]
         base = int(self.units.recordings[unit])
-        recording, last = self.catalog.recordings[base], self._observed(unit)
-        steps = round(self.spec.past_s * recording.fps) + 1
-        frames = last - np.arange(steps, dtype=np.int64)[::-1]
-        assert self.labels is not None
-        assert self.units.segments is not None
-        targets = {
-            kind: nth_class(self.labels.of(recording, kind, 0.0, 0.0, self.units.segments[unit]), self._turns[unit])
-            for kind in self.spec.labels
-        }
+        back = self._back[self.catalog.recordings[base].fps]
+        frames = int(self.units.first_frames[unit]) - back
         return SequenceRow(
             sample=i,
             seed=self._seed_of(i),
@@ -327,8 +360,8 @@ class PastPlan(FeaturePlan):
             unit=unit,
             frames=np.maximum(frames, 0)[None, :, None],
             count=(frames >= 0).astype(np.int64),
-            targets=targets,
-            span=(max(0, int(frames[0])), last + 1),
+            targets={kind: self._target(kind, unit) for kind in self.spec.labels},
+            span=(max(0, int(frames[0])), int(frames[-1]) + 1),
         )
 
 
@@ -374,6 +407,16 @@ class StepTargets:
 
     def _times_s(self, recording: Recording, first: int, stop: int) -> np.ndarray:
         return self.catalog.instants(recording, np.arange(first, stop)) - recording.start_offset_s
+
+
+def _nearest(frames: np.ndarray | int, fps: float, seen: float | None) -> np.ndarray | int:
+    """Numbers of frames at the rate `seen` as whole numbers of frames at the rate `fps`, a half rounded up.
+
+    Without `seen` they are the same. Rates are ratios of whole numbers, such as 30000/1001 for 29.97, so that no
+    rounding error moves a frame.
+    """
+    ratio = Fraction(fps).limit_denominator(1001) / Fraction(seen or fps).limit_denominator(1001)
+    return (2 * frames * ratio.numerator + ratio.denominator) // (2 * ratio.denominator)
 
 
 def majority(labels: np.ndarray, chunk: int, classes: int) -> np.ndarray:

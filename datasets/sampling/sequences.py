@@ -87,6 +87,7 @@ class Past:
     """The frames up to some time before each segment of a kind: what is known when its label is anticipated.
 
     Distances are whole frames: at 30 Hz, the last observed frame is exactly 30 before the segment's first at 1 s.
+    Frames before the recording begins are masked.
     """
 
     labels: dict[str, int]
@@ -101,8 +102,12 @@ class Past:
     """From the last observed frame to the segment's first."""
     least_s: float = 2.0
     """Segments with less than this before the last observed frame are left out."""
+    fps: float | None = None
+    """Rate at which every recording is seen, so that all samples have as many steps; None is each one's own."""
 
     def __post_init__(self) -> None:
+        if self.fps is not None and self.fps <= 0:
+            raise UserError(f"fps is {self.fps}; it must be above 0, or None for each recording's own rate")
         for name in ("past_s", "horizon_s", "least_s"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be 0 s or more")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -10,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossview.downstream.anticipation.frames import Range, recent_ranges, spanning_ranges
-from crossview.downstream.anticipation.options import Network, Past
-from crossview.errors import UserError
+from crossview.downstream.anticipation.config import Network, Observed
+from crossview.downstream.anticipation.snippets import SnippetMax
 
 
 class Anticipated(NamedTuple):
@@ -22,62 +20,6 @@ class Anticipated(NamedTuple):
     """Sums over the aggregate blocks, (B, classes)."""
     per_tab: dict[str, Tensor]
     """Of each aggregate block, (R, B, classes), which the loss compares with the labels one by one."""
-
-
-class SnippetMax(nn.Module):
-    """Maximum over the frames of each snippet, with every frame read once.
-
-    The T frames are cut at all ends of snippets; each piece is reduced once, and a snippet is the maximum of pieces.
-    """
-
-    def __init__(self, past: Past) -> None:
-        super().__init__()
-        self.frames = past.frames
-        sets = [*spanning_ranges(past), *recent_ranges(past)]
-        ends = sorted({frame for snippets in sets for snippet in snippets for frame in snippet})
-        cuts = sorted({cut for frame in ends for cut in (frame, frame + 1)})
-        self.pieces = list(itertools.pairwise(cuts))
-        """Begin and end of each piece in the frames, the end excluded."""
-        self.sets = [[_between(cuts, snippet) for snippet in snippets] for snippets in sets]
-        """Begin and end of each snippet in the pieces, the end excluded."""
-
-    def forward(self, frames: Tensor, mask: Tensor) -> list[Tensor]:
-        """(B, T, D) and bool (B, T) -> the snippets (B, K, D) of each scale of the spanning past and recent window.
-
-        A snippet without a frame repeats the nearest one of its set that has some, of two equally near ones the
-        later. A set without any repeats the last piece that has frames; where there is none at all, all is 0.
-        """
-        if frames.shape[1] != self.frames or mask.shape != frames.shape[:2]:
-            raise ValueError(
-                f"frames {tuple(frames.shape)} and mask {tuple(mask.shape)} must be (B, {self.frames}, D) and "
-                f"(B, {self.frames})"
-            )
-        hidden = frames.masked_fill(~mask[..., None], -torch.inf)
-        pieces = torch.stack([hidden[:, a:b].amax(1) for a, b in self.pieces], 1)  # (B, pieces, D)
-        shown = torch.stack([mask[:, a:b].any(1) for a, b in self.pieces], 1)  # (B, pieces)
-        last = (shown * torch.arange(1, 1 + shown.shape[1], device=shown.device)).argmax(1)
-        spare = pieces[torch.arange(len(pieces), device=pieces.device), last]  # (B, D)
-        spare = spare.masked_fill(~shown.any(1)[:, None], 0)
-        out = []
-        for snippets in self.sets:
-            values = torch.stack([pieces[:, a:b].amax(1) for a, b in snippets], 1)  # (B, K, D)
-            out.append(_filled(values, torch.stack([shown[:, a:b].any(1) for a, b in snippets], 1), spare))
-        return out
-
-
-def _between(cuts: list[int], snippet: Range) -> tuple[int, int]:
-    first, last = snippet
-    return cuts.index(first), cuts.index(last + 1)
-
-
-def _filled(values: Tensor, shown: Tensor, spare: Tensor) -> Tensor:
-    """Snippets (B, K, D) with those that are not shown (B, K) replaced by the nearest; `spare` (B, D) without any."""
-    K = values.shape[1]
-    at = torch.arange(K, device=values.device)
-    away = 2 * (at[:, None] - at).abs() - (at > at[:, None]).long()  # (K, K), from row to column
-    nearest = away.expand(len(values), K, K).masked_fill(~shown[:, None], 2 * K).argmin(2)  # (B, K)
-    values = values.gather(1, nearest[..., None].expand_as(values))
-    return torch.where(shown.any(1)[:, None, None], values, spare[:, None])
 
 
 class NonLocal(nn.Module):
@@ -147,11 +89,11 @@ def _two_layers(features: int, network: Network) -> nn.Sequential:
 class AggregateBlock(nn.Module):
     """TAB: a recent window related to all scales of the spanning past, and its classifier."""
 
-    def __init__(self, past: Past, features: int, classes: int, network: Network) -> None:
+    def __init__(self, observed: Observed, features: int, classes: int, network: Network) -> None:
         super().__init__()
-        scales = past.spanning_snippets
+        scales = observed.spanning_snippets
         self.couplings = nn.ModuleList(
-            CouplingBlock(past.recent_snippets, count, features, network) for count in scales
+            CouplingBlock(observed.recent_snippets, count, features, network) for count in scales
         )
         self.recent = nn.Linear(len(scales) * network.width, network.width)
         self.classify = nn.Linear(2 * network.width, classes)
@@ -170,26 +112,18 @@ class TempAgg(nn.Module):
     `heads` has the number of classes by name, such as verb 17, noun 90 and action 1064. A batch may be of any size.
     """
 
-    def __init__(
-        self, features: int, heads: Mapping[str, int], past: Past | None = None, network: Network | None = None
-    ) -> None:
+    def __init__(self, features: int, heads: Mapping[str, int], observed: Observed, network: Network) -> None:
         super().__init__()
-        if not heads or "loss" in heads or min(heads.values()) < 1:
-            raise UserError(
-                f"the classes to anticipate are {dict(heads)}; name at least one kind, none of them loss, each with at "
-                "least 1 class"
-            )
-        past, network = past or Past(), network or Network()
         self.heads = dict(heads)
-        self.snippets = SnippetMax(past)
-        self.scales = len(past.spanning_snippets)
+        self.snippets = SnippetMax(observed)
+        self.scales = len(observed.spanning_snippets)
         classes = sum(heads.values())
-        self.tabs = nn.ModuleList(AggregateBlock(past, features, classes, network) for _ in past.recent_frames)
+        self.tabs = nn.ModuleList(AggregateBlock(observed, features, classes, network) for _ in observed.recent_s)
 
     def forward(self, frames: Tensor, mask: Tensor) -> Anticipated:
         """Observed frames (B, T, D) in order of time, and which of them the recording has, bool (B, T).
 
-        T is `Past.frames`; `observed_frames` tells which frames they are.
+        T is `Observed.steps`.
         """
         dtype = next(self.parameters()).dtype
         sets = [snippets.to(dtype) for snippets in self.snippets(frames, mask)]
@@ -203,10 +137,12 @@ class TempAgg(nn.Module):
 def losses(per_tab: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Cross-entropy summed over aggregate blocks for each kind of class, and "loss", their sum.
 
-    per_tab (R, B, classes) and labels int64 (B,) by the same names. Every term has weight 1.
+    per_tab (R, B, classes) and labels int64 (B,) by the same names, -100 where there is none: that adds 0 to the mean
+    over the batch. Every term has weight 1.
     """
     parts = {
-        name: torch.stack([F.cross_entropy(tab, labels[name]) for tab in logits]).sum()
+        name: torch.stack([F.cross_entropy(tab, labels[name], reduction="sum") for tab in logits]).sum()
+        / len(labels[name])
         for name, logits in per_tab.items()
     }
     return {"loss": torch.stack(list(parts.values())).sum(), **parts}

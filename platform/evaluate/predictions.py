@@ -58,6 +58,7 @@ def predictions(
         samples=tuple(samples),
         classes=_names(plan.labels),
         left_out=sum(found is None for found in outputs),
+        undrawn=plan.undrawn,
         encoder_seen=run.experiment.encoder.seen,
         encoded=run.experiment.encoder.run is not None,
     )
