@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from crossview.datasets.sampling.sequences import Past
@@ -135,8 +135,8 @@ class Config:
     network: Network = field(default_factory=Network)
     window: int = 20
     """With an encoder: consecutive frames that it makes one vector of, which stands for each of them."""
-    encoder_lr: float | None = 0.1
-    """Learning rate of the encoder, relative to the model's; None keeps the encoder as it is."""
+    encoder_lr: float | None = None
+    """Rate of the encoder as a share of the model's; None keeps it frozen."""
 
     def __post_init__(self) -> None:
         for name in ("verbs", "nouns", "actions", "feature_width", "window"):
@@ -154,8 +154,9 @@ class Config:
         counts = zip(KINDS, (self.verbs, self.nouns, self.actions), strict=True)
         return {kind: count for kind, count in counts if count is not None}
 
-    def sampling(self) -> Past:
-        """What is observed before each segment."""
+    def sampling(self, *, encoded: bool = False) -> Past:
+        """What is observed before each segment, with an encoder too."""
+        del encoded
         return Past(
             labels=self.classes,
             label_options={kind: f"method.{kind}s" for kind in self.classes},
@@ -168,12 +169,10 @@ class Config:
 
     def controls(self, weights: str | None) -> Mapping[str, Control]:
         """For a trained encoder, the same network before its training, and the features without any."""
-        if weights != "trained":
+        if weights is None:
             return {}
-        return {
-            "random init": Control(config=self, weights="random"),
-            "input features": Control(config=self, weights=None),
-        }
+        alone = Control(config=replace(self, encoder_lr=None), weights=None)
+        return {"input features": alone, "random init": Control(config=self, weights="random")}
 
 
 def presets() -> dict[str, Callable[[], Recipe]]:

@@ -135,7 +135,7 @@ class Task(task.Task[Options, PredictionPart]):
         for kind, of in predictions.items():
             if missing := len(test.samples) - len(of.labels):
                 said.append(f"{missing:,} samples have no {kind} and are left out of its scores.")
-        return said + test.held_out()
+        return said
 
     def details(self, predictions: dict[str, Kind], test: PredictionPart) -> dict[str, list[dict[str, object]]]:
         """The recall of each camera."""
