@@ -56,8 +56,13 @@ def given_options(parsed: Any) -> dict[str, TaskOptions]:
 
 def options_from(name: str, values: Mapping[str, Any]) -> TaskOptions:
     """A task's options from plain values; raises ValueError for one that is unknown or of another type."""
+    cls = options_class(name)
+    for field in dataclasses.fields(cls):
+        value = values.get(field.name)
+        if isinstance(value, str) and "tuple" in str(field.type):  # else its letters would be the list
+            raise UserError(f"options of task {name}: {field.name} is {value!r}; it must be a list")
     try:
-        return dacite.from_dict(options_class(name), dict(values), dacite.Config(strict=True, cast=[tuple]))
+        return dacite.from_dict(cls, dict(values), dacite.Config(strict=True, cast=[tuple]))
     except dacite.DaciteError as error:
         raise UserError(f"options of task {name}: {error}") from error
 
