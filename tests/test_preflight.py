@@ -16,7 +16,7 @@ from crossview.datasets.catalog import Catalog, Recording, Segment
 from crossview.downstream.task import Facts
 from crossview.errors import UserError
 from crossview.methods.recipe import Optim
-from crossview.platform.config import Cadence, Compute, Data, Experiment, preset
+from crossview.platform.config import Cadence, Compute, Data, Experiment, is_trainer, preset
 from crossview.platform.evaluate.preflight import modes, preflight
 from crossview.platform.evaluate.tasks import make, task_names
 from crossview.platform.train import launcher
@@ -115,7 +115,7 @@ def test_the_problems_of_all_tasks_are_listed_at_once(labelled: Catalog) -> None
     kept = without(replace(labelled, frame_labels={}), lambda r, split: r.action == "nod" or r.scene.endswith("1"))
     exo = without(kept, lambda r, split: split == "val" and r.view == "ego")
     with pytest.raises(UserError) as refused:
-        checked(labelled, *task_names(), kept=exo)
+        checked(labelled, *(name for name in task_names() if not is_trainer(name)), kept=exo)
     lines = str(refused.value).splitlines()
     assert lines[0] == f"{len(lines) - 1} things are missing for this evaluation:"
     said = [
