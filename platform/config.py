@@ -285,7 +285,7 @@ def _module(name: str) -> Any:
     if is_trainer(name):
         return importlib.import_module(f"crossview.downstream.{name}.config")
     raise UserError(
-        f"{name!r} is neither a method nor a downstream trainer; choose from {', '.join(method_names())}, or "
+        f"method {name!r} is unknown; choose from {', '.join(method_names())}, or of downstream trainers from "
         f"{', '.join(trainer_names())}"
     )
 

@@ -38,9 +38,12 @@ from crossview.platform.config import Cadence, Data, Encoder, Experiment, Traine
 from crossview.platform.evaluate.result_store import read_results, read_texts
 from crossview.platform.train import launcher
 from crossview.platform.train.lr_schedule import learning_rate
+from crossview.platform.train.settings import Validation
 from crossview.platform.tune import space
 from crossview.platform.tune.overrides import known_paths, paths_of, with_options
 
+SCORED = Validation(tasks=("anticipation",))
+"""As `crossview train anticipation` scores a run."""
 HEADS = {"verb": 17, "noun": 90, "action": 1064}
 SHORT = Observed(fps=10, horizon_s=0.2, least_s=0.2, spanning_s=1.5, spanning_snippets=(4, 2), recent_s=(1.0, 0.5, 0.2))
 SMALL = Network(latent=3, width=5)
@@ -463,7 +466,7 @@ def test_it_learns_what_begins_next(tmp_path: Path) -> None:
         optim=Optim(optimizer="adam", lr=5e-3, weight_decay=0.0, schedule="constant", batch=16, steps=60),
         every=Cadence(log=20, checkpoint=60),
     )
-    run = launcher.start(tmp_path / "run", "anticipation", made, in_process=True)
+    run = launcher.start(tmp_path / "run", "anticipation", made, in_process=True, validation=SCORED)
     table = read_results(run)
     assert table is not None
     scores = results.scores(table)
@@ -513,7 +516,7 @@ def test_an_encoder_and_its_controls(catalog: Path, tmp_path: Path) -> None:
     made = Experiment(data=Data(catalog=catalog), method=small, optim=Optim(steps=1, batch=1), every=Cadence(log=1))
     method = launcher.start(tmp_path / "evgap", "evgap", made, in_process=True)
     wanted = experiment(catalog, 2, Encoder(run=method), window=6, encoder_lr=None)
-    run = launcher.start(tmp_path / "run", "anticipation", wanted, in_process=True, controls=True)
+    run = launcher.start(tmp_path / "run", "anticipation", wanted, in_process=True, validation=SCORED, controls=True)
     table = read_results(run)
     assert table is not None
     scores = results.scores(table)
@@ -529,4 +532,4 @@ def test_another_number_of_classes_is_refused_by_its_option(catalog: Path, tmp_p
     made = experiment(catalog, 1)
     made = replace(made, method=replace(made.method, actions=9))
     with pytest.raises(UserError, match=r"kind 'action' have 8 classes .*pass --method.actions 8"):
-        launcher.start(tmp_path / "run", "anticipation", made, in_process=True)
+        launcher.start(tmp_path / "run", "anticipation", made, in_process=True, validation=SCORED)

@@ -66,7 +66,7 @@ def small(features: Path, tmp_path: Path, *options: object) -> tuple[object, ...
     [
         ("frobnicate", "command 'frobnicate' is unknown; choose from prepare, train,"),
         ("prepare dvds", "dataset 'dvds' is unknown; choose from ae2, "),
-        ("train dreams --data.catalog x", "'dreams' is neither a method nor a downstream trainer; choose from byov"),
+        ("train dreams --data.catalog x", "method 'dreams' is unknown; choose from byov"),
         ("train byov --preset huge --data.catalog x", "--preset huge: byov has no such preset; choose from break_eggs"),
         ("train byov --preset debug", "--data.catalog PATH"),
         ("train byov --from nowhere", "nowhere: no saved configuration here; pass a run folder"),

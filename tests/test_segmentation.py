@@ -25,7 +25,10 @@ from crossview.platform.evaluate.result_store import read_results
 from crossview.platform.evaluate.runner import evaluate
 from crossview.platform.evaluate.tasks import options_from
 from crossview.platform.train import launcher
+from crossview.platform.train.settings import Validation
 
+SCORED = Validation(tasks=("segmentation",))
+"""As `crossview train segmentation` scores a run."""
 WIDTH, CLASSES, FPS = 24, 4, 30.0
 
 
@@ -92,7 +95,7 @@ def scores_of(run: Path) -> dict[str, dict[str, float]]:
 @pytest.mark.parametrize(("model", "steps"), [("c2f-tcn", 12), ("asformer", 40), ("ltcontext", 40)])
 def test_each_architecture_learns(toys: Path, tmp_path: Path, model: Any, steps: int) -> None:
     made = experiment(toys, model=model, steps=steps)
-    run = launcher.start(tmp_path / "run", "segmentation", made, in_process=True)
+    run = launcher.start(tmp_path / "run", "segmentation", made, in_process=True, validation=SCORED)
     scores = scores_of(run)
     metrics = ("accuracy", "edit", "f1@10", "f1@25", "f1@50", "mean")
     expected = {f"segmentation/{part}{name}" for part in ("", "per_video/") for name in metrics}
@@ -104,14 +107,14 @@ def test_each_architecture_learns(toys: Path, tmp_path: Path, model: Any, steps:
 
 def test_two_cameras_are_read_together_and_a_novel_view_alone(toys: Path, tmp_path: Path) -> None:
     both = experiment(toys, steps=2, views=("ego", "exo"), test_views=("e1", "v1"))
-    run = launcher.start(tmp_path / "both", "segmentation", both, in_process=True)
+    run = launcher.start(tmp_path / "both", "segmentation", both, in_process=True, validation=SCORED)
     table = read_results(run)
     assert table is not None
     assert set(table["n"].to_pylist()) == {3}  # a pair per scene
     assert "segmentation/consistency" not in scores_of(run)["trained"]
     single = experiment(toys, steps=2)
     single = replace(single, data=replace(single.data, views=("v1",)))
-    run = launcher.start(tmp_path / "single", "segmentation", single, in_process=True)
+    run = launcher.start(tmp_path / "single", "segmentation", single, in_process=True, validation=SCORED)
     drawn = checkpoint.read_weights(checkpoint.resolve(run))
     assert drawn
     evaluate(run, options={"segmentation": options_from("segmentation", {"views": ["e1"]})}, in_process=True)
@@ -129,7 +132,7 @@ def evgap(toys: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_frozen_encoder_stays_as_it_is_and_its_controls_are_rows(toys: Path, evgap: Path, tmp_path: Path) -> None:
     made = experiment(toys, steps=3, encoder=Encoder(run=evgap))
-    run = launcher.start(tmp_path / "run", "segmentation", made, in_process=True, controls=True)
+    run = launcher.start(tmp_path / "run", "segmentation", made, in_process=True, validation=SCORED, controls=True)
     assert set(scores_of(run)) == {"trained", "input features", "random init", "majority"}
     before = checkpoint.read_weights(checkpoint.resolve(evgap))
     after = checkpoint.read_weights(checkpoint.resolve(run))
@@ -139,7 +142,7 @@ def test_a_frozen_encoder_stays_as_it_is_and_its_controls_are_rows(toys: Path, e
 
 def test_a_tuned_encoder_changes_at_its_own_rate(toys: Path, evgap: Path, tmp_path: Path) -> None:
     made = experiment(toys, steps=2, encoder=Encoder(run=evgap), encoder_lr=0.1, beside=True)
-    run = launcher.start(tmp_path / "run", "segmentation", made, in_process=True)
+    run = launcher.start(tmp_path / "run", "segmentation", made, in_process=True, validation=SCORED)
     before = checkpoint.read_weights(checkpoint.resolve(evgap))
     after = checkpoint.read_weights(checkpoint.resolve(run))
     moved = [n for n, value in before.items() if not torch.equal(after[f"encoder.method.{n}"], value)]
@@ -175,7 +178,7 @@ def test_the_encoder_embeds_the_frames_of_each_step_alone() -> None:
 def test_bad_input_is_told_with_its_fix(toys: Path, tmp_path: Path) -> None:
     def fails(made: Any, match: str) -> None:
         with pytest.raises(UserError, match=match):
-            launcher.start(tmp_path / "no", "segmentation", made, in_process=True)
+            launcher.start(tmp_path / "no", "segmentation", made, in_process=True, validation=SCORED)
         assert not (tmp_path / "no").exists()
 
     fails(experiment(toys, kind="fine"), "no labels of kind 'fine'")
@@ -191,7 +194,11 @@ def test_features_of_another_width_name_the_option(toys: Path, tmp_path: Path) -
     made = experiment(toys)
     with pytest.raises(UserError, match=r"pass --method\.width 24"):
         launcher.start(
-            tmp_path / "run", "segmentation", replace(made, method=replace(made.method, width=32)), in_process=True
+            tmp_path / "run",
+            "segmentation",
+            replace(made, method=replace(made.method, width=32)),
+            in_process=True,
+            validation=SCORED,
         )
 
 

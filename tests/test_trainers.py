@@ -15,11 +15,13 @@ import crossview.downstream
 from crossview.downstream import results
 from crossview.errors import UserError
 from crossview.platform import checkpoint
+from crossview.platform.cli.options import parse_train
 from crossview.platform.config import Cadence, Data, Encoder, TrainerExperiment, preset, read, trainer_names
 from crossview.platform.evaluate.result_store import read_results
 from crossview.platform.evaluate.runner import evaluate
 from crossview.platform.train import launcher
 from crossview.platform.train.metrics import read_metrics
+from crossview.platform.train.settings import Validation
 
 FOLDER = str(Path(__file__).parent / "trainers")
 
@@ -47,12 +49,19 @@ def experiment(catalog: Path, name: str = "debug", **changes: Any) -> TrainerExp
     )
 
 
+def scored() -> Validation:
+    """As `crossview train step_probe` scores a run."""
+    return parse_train(["step_probe", "--data.catalog", "any"])[1].validation
+
+
 def test_a_trainer_is_found_by_its_folder() -> None:
     assert "step_probe" in trainer_names()
+    assert scored().tasks == ("step_probe",)
+    assert parse_train(["evgap", "--data.catalog", "any"])[1].validation.tasks is None
 
 
 def test_it_learns_and_is_scored_by_its_own_task(catalog: Path, tmp_path: Path) -> None:
-    run = launcher.start(tmp_path / "run", "step_probe", experiment(catalog), in_process=True)
+    run = launcher.start(tmp_path / "run", "step_probe", experiment(catalog), in_process=True, validation=scored())
     table = read_results(run)
     assert table is not None
     scores = results.scores(table)
@@ -62,8 +71,10 @@ def test_it_learns_and_is_scored_by_its_own_task(catalog: Path, tmp_path: Path) 
 
 
 def test_it_resumes_exactly(catalog: Path, tmp_path: Path) -> None:
-    whole = launcher.start(tmp_path / "whole", "step_probe", experiment(catalog), in_process=True)
-    parts = launcher.start(tmp_path / "parts", "step_probe", experiment(catalog), in_process=True, until=13)
+    whole = launcher.start(tmp_path / "whole", "step_probe", experiment(catalog), in_process=True, validation=scored())
+    parts = launcher.start(
+        tmp_path / "parts", "step_probe", experiment(catalog), in_process=True, validation=scored(), until=13
+    )
     launcher.resume(parts, in_process=True)
     a, b = (checkpoint.read_weights(checkpoint.resolve(run)) for run in (whole, parts))
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -102,7 +113,7 @@ def test_an_encoder_is_kept_in_the_run_and_its_control_is_trained(
     catalog: Path, method_run: Path, tmp_path: Path
 ) -> None:
     made = experiment(catalog, "clips", encoder=Encoder(run=method_run))
-    run = launcher.start(tmp_path / "run", "step_probe", made, in_process=True, controls=True)
+    run = launcher.start(tmp_path / "run", "step_probe", made, in_process=True, validation=scored(), controls=True)
     name, saved = read(run)
     assert (name, saved.encoder.saved["name"]) == ("step_probe", "evgap")
     table = read_results(run)
@@ -122,7 +133,9 @@ def test_a_method_refuses_the_task_of_a_trainer(method_run: Path) -> None:
 
 
 def test_a_trainer_refuses_tasks_of_embeddings(catalog: Path, tmp_path: Path) -> None:
-    run = launcher.start(tmp_path / "run", "step_probe", experiment(catalog), in_process=True, until=1)
+    run = launcher.start(
+        tmp_path / "run", "step_probe", experiment(catalog), in_process=True, validation=scored(), until=1
+    )
     with pytest.raises(UserError, match="scores embeddings of a method"):
         evaluate(run, tasks=["phases"], in_process=True)
 
@@ -133,7 +146,7 @@ def test_held_out_cameras_are_scored_alone_and_said_to_be_held_out(catalog: Path
 
     made = experiment(catalog)
     made = replace(made, data=replace(made.data, views=("exo",)))
-    run = launcher.start(tmp_path / "run", "step_probe", made, in_process=True)
+    run = launcher.start(tmp_path / "run", "step_probe", made, in_process=True, validation=scored())
     lines = evaluate(
         run,
         tasks=["step_probe"],

@@ -9,7 +9,7 @@ import inspect
 import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -30,6 +30,7 @@ from crossview.platform.config import (
     saved,
     trainer_names,
 )
+from crossview.platform.evaluate.tasks import default_tasks
 from crossview.platform.train.settings import Validation
 from crossview.platform.train.settings import with_task_options as scored_by_tasks
 from crossview.platform.tune.settings import Settings, with_task_options
@@ -127,6 +128,8 @@ def _parse(kinds: tuple[Any, Any], command: str, args: Sequence[str], **defaults
         if "validation" in defaults:
             defaults["validation"] = scored_by_tasks(found.info.get("validation"))
     else:
+        if "validation" in defaults and is_trainer(method):
+            defaults["validation"] = replace(defaults["validation"], tasks=default_tasks(method))
         recipe = preset(method, chosen.preset)
         begun = experiment_class(method)
         default = begun(data=Data(catalog=tyro.MISSING), method=recipe.method, optim=recipe.optim)

@@ -63,7 +63,6 @@ def train_and_score(one: Planned) -> None:
             in_process=in_process,
             planned=not in_process,
             command=command,
-            scored=False,
         )
     if one.tasks and not has_scores(run, one.split, tuple(one.tasks)):
         options = {name: options_from(name, values) for name, values in one.tasks.items()}

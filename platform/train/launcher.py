@@ -35,32 +35,29 @@ def start(
     planned: bool = False,
     command: str | None = None,
     controls: bool = False,
-    scored: bool = True,
 ) -> Path:
     """Train a new run in `folder`; what can be refused is refused before the folder exists.
 
     `validation` names the tasks that score it while it trains. `until` ends it after that step, for `resume` to
     continue; for `planned` see `driver.fit`, for `command` `run_folder.create`. With `controls` what a trainer's result
-    is compared with is trained after it, in `controls/` of its folder. Without `scored` a trainer is not scored by its
-    own task unless that is named. SIGTERM ends training with a checkpoint
+    is compared with is trained after it, in `controls/` of its folder. SIGTERM ends training with a checkpoint
     of the current step, and then the process (SystemExit).
     """
     run = check_new(method, experiment, console.print)
-    chosen = validation or Validation()
-    named = chosen.tasks is not None or bool(experiment.every.evaluate)
-    saved_validation = chosen.saved(method, experiment.every.evaluate) if scored or named else None
-    check(run, saved_validation)
+    scored = (validation or Validation()).saved(method, experiment.every.evaluate)
+    check(run, scored)
     more = {"controls": sorted(controls_of(method, run.experiment))} if controls else {}
-    info = run_folder.create(folder, method, run.experiment, saved_validation, command, more)
+    info = run_folder.create(folder, method, run.experiment, scored, command, more)
+    run = replace(run, folder=folder.resolve(), info=info)
     try:
-        _train(replace(run, folder=folder.resolve(), info=info), in_process, until, planned)
+        _train(run, in_process, until, planned)
     except Exception:
         with contextlib.suppress(Exception):  # what went wrong first is what counts
             run_folder.discard_bare(folder)  # a model that cannot be built must not use the name up
         raise
     if until is None:
-        _train_controls(folder.resolve(), in_process)
-    return folder.resolve()
+        _train_controls(run, in_process)
+    return run.folder
 
 
 def resume(folder: Path, *, in_process: bool, until: int | None = None, planned: bool = False) -> Path:
@@ -69,7 +66,7 @@ def resume(folder: Path, *, in_process: bool, until: int | None = None, planned:
     check(run, run.info.get("validation"))
     _train(run, in_process, until, planned)
     if until is None:
-        _train_controls(run.folder, in_process)
+        _train_controls(run, in_process)
     return run.folder
 
 
@@ -94,44 +91,30 @@ def controls_of(method: str, experiment: Experiment[Any]) -> dict[str, Experimen
     }
 
 
-def _train_controls(run: Path, in_process: bool) -> None:
-    """Train the controls that run.json names and are not trained, and score the run beside them."""
-    found = saved(run)
-    names = found.info.get("controls", [])
-    if not names:
-        return
-    wanted = controls_of(found.method, found.experiment)
-    trained = False
-    for name in names:
-        folder = control_folder(run, name)
-        if not (folder / "run.json").exists():
-            experiment = replace(
-                wanted[name], every=replace(wanted[name].every, evaluate=None, best=None), init_from=None
-            )
-            command = run_folder.training_command(folder, found.method)
-            start(folder, found.method, experiment, in_process=in_process, command=command, scored=False)
-            trained = True
-        elif not is_trained(folder):
+def _train_controls(run: ResolvedRun, in_process: bool) -> None:
+    """Train the controls that run.json names to their end, and score the run beside those that are new."""
+    before = {name: checkpoint.latest(control_folder(run.folder, name)) for name in run.info.get("controls", ())}
+    wanted = controls_of(run.method, run.experiment)
+    for name in before:
+        folder = control_folder(run.folder, name)
+        if (folder / "run.json").exists():
             resume(folder, in_process=in_process)
-            trained = True
-    if trained and "validation" in found.info:
-        validation = found.info["validation"]
-        options = {name: options_from(name, of) for name, of in validation["options"].items()}
+        else:
+            every = replace(wanted[name].every, evaluate=None, best=None)
+            experiment = replace(wanted[name], every=every, init_from=None)
+            command = run_folder.training_command(folder, run.method)
+            start(folder, run.method, experiment, in_process=in_process, command=command)
+    trained = {name: checkpoint.latest(control_folder(run.folder, name)) for name in before} != before
+    if trained and "validation" in run.info:
+        scored = run.info["validation"]
         evaluate(
-            run,
-            split=validation["split"],
-            fit_split=validation["fit_split"],
-            tasks=validation["tasks"],
-            options=options,
+            run.folder,
+            split=scored["split"],
+            fit_split=scored["fit_split"],
+            tasks=scored["tasks"],
+            options={name: options_from(name, of) for name, of in scored["options"].items()},
             in_process=True,
         )
-
-
-def is_trained(run: Path) -> bool:
-    """Whether a run has reached its last step."""
-    found = saved(run)
-    last = checkpoint.latest(run)
-    return last is not None and int(last.name.removeprefix("step-")) >= found.total_steps
 
 
 def _train(run: ResolvedRun, in_process: bool, until: int | None, planned: bool) -> Path:

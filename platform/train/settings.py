@@ -8,7 +8,6 @@ from dataclasses import dataclass, make_dataclass
 from typing import Any
 
 from crossview.errors import UserError
-from crossview.platform.config import is_trainer
 from crossview.platform.evaluate.tasks import (
     check_names,
     default_tasks,
@@ -43,11 +42,8 @@ class Validation:
             )
 
     def saved(self, method: str, every: int | None) -> dict[str, Any] | None:
-        """What run.json holds; None if no task scores the run. Tasks that are not named are the default ones.
-
-        A downstream trainer is always scored by its own task.
-        """
-        if self.tasks is None and not every and not is_trainer(method):
+        """What run.json holds; None if no task scores the run. Tasks that are not named are the default ones."""
+        if self.tasks is None and not every:
             return None
         names = default_tasks(method) if self.tasks is None else self.tasks
         options = {name: dataclasses.asdict(of) for name, of in given_options(self).items() if name in names}
