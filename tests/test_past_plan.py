@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from crossview.datasets.catalog import Catalog, Recording, Segment
-from crossview.datasets.sampling.sequence_plan import PastPlan, SequencePlan
+from crossview.datasets.sampling.past_plan import PastPlan
+from crossview.datasets.sampling.sequence_plan import SequencePlan
 from crossview.datasets.sampling.sequences import UNLABELLED, Past, Sequences
 from crossview.errors import UserError
 from crossview.platform.config import Data

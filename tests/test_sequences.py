@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from crossview.datasets.catalog import Catalog, Recording, Segment
-from crossview.datasets.sampling.sequence_plan import PastPlan, SequencePlan, majority
+from crossview.datasets.sampling.past_plan import PastPlan
+from crossview.datasets.sampling.sequence_plan import SequencePlan
 from crossview.datasets.sampling.sequences import Past, Sequences
+from crossview.datasets.sampling.step_targets import majority
 from crossview.errors import UserError
 
 FPS = 30.0

@@ -7,10 +7,10 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from crossview.datasets.catalog import Recording
+from crossview.datasets.sampling.feature_plan import FeaturePlan
 from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.pairing import clock_error, fits
 from crossview.datasets.sampling.plan import Plan
-from crossview.datasets.sampling.sequence_plan import FeaturePlan
 from crossview.datasets.sampling.spec import Sampling
 from crossview.datasets.sampling.units import RECORDING
 from crossview.datasets.sampling.windows import overlap, run_together

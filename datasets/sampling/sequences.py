@@ -72,11 +72,6 @@ class Sequences:
         return {self.kind: self.option} if self.option else {}
 
     @property
-    def steps(self) -> int:
-        """Steps that a sample has room for."""
-        return self.max_steps
-
-    @property
     def frames_per_step(self) -> int:
         """Frames that a step has room for where they are not pooled."""
         return max(self.chunk, *(self.chunk_range or (1,)), *(self.test_chunks or (1,)))

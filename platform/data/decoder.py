@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from crossview.datasets.sampling.feature_plan import FeaturePlan
 from crossview.datasets.sampling.mixture import Mixture
 from crossview.datasets.sampling.plan import Plan
-from crossview.datasets.sampling.sequence_plan import FeaturePlan
 from crossview.datasets.video.conversion import Pixels
 from crossview.datasets.video.frames import UnreadableVideo
 from crossview.errors import UserError

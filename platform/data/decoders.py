@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crossview.datasets.sampling.sequence_plan import FeaturePlan
+from crossview.datasets.sampling.feature_plan import FeaturePlan
 from crossview.platform.config import Data
 from crossview.platform.data.decoder import AnyPlan, Decoder, Shard
 from crossview.platform.data.row_decoder import RowDecoder

@@ -11,9 +11,11 @@ import numpy as np
 
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.catalog.labels import Labels
+from crossview.datasets.sampling.feature_plan import FeaturePlan
 from crossview.datasets.sampling.mixture import Mixture
+from crossview.datasets.sampling.past_plan import PastPlan
 from crossview.datasets.sampling.plan import Plan
-from crossview.datasets.sampling.sequence_plan import FeaturePlan, plan_of
+from crossview.datasets.sampling.sequence_plan import SequencePlan
 from crossview.datasets.sampling.sequences import Past, Sequences
 from crossview.datasets.sampling.spec import Sampling
 from crossview.errors import UserError
@@ -64,9 +66,12 @@ def feature_plan(
     """The plan of a trainer that reads features; classes are numbered as in `labelled`, which `part` is a part of."""
     if data.mix:
         raise UserError("data.mix: a downstream trainer draws from one catalog; leave it out")
-    by_frame = isinstance(spec, Sequences) and spec.kind in labelled.frame_labels
-    labels = None if by_frame else Labels(labelled, spec.labels, spec.label_options)
-    return plan_of(part, spec, seed, labels, test=test)
+    if isinstance(spec, Sequences) and spec.kind in labelled.frame_labels:  # whose classes have numbers and no names
+        return SequencePlan(part, spec, seed, test=test)
+    labels = Labels(labelled, spec.labels, spec.label_options)
+    if isinstance(spec, Past):
+        return PastPlan(part, spec, seed, labels, test=test)
+    return SequencePlan(part, spec, seed, labels, test=test)
 
 
 def _by_choice(error: UserError, catalog: Catalog, data: Data, sampling: Sampling) -> UserError:

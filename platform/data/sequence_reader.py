@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from crossview.datasets.sampling.sequence_plan import FeaturePlan, SequenceRow
+from crossview.datasets.sampling.feature_plan import FeaturePlan, SequenceRow
 from crossview.datasets.sampling.sequences import UNLABELLED, Sequences
 from crossview.datasets.video.frames import UnreadableVideo
 from crossview.errors import UserError

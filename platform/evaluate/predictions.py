@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from crossview.datasets.catalog.labels import Labels
-from crossview.datasets.sampling.sequence_plan import FeaturePlan, SequencePlan, SequenceRow
+from crossview.datasets.sampling.feature_plan import FeaturePlan, SequenceRow
+from crossview.datasets.sampling.sequence_plan import SequencePlan
 from crossview.downstream.task import Predicted, PredictionPart, Recorded
 from crossview.downstream.trainer import Trainer
 from crossview.errors import UserError

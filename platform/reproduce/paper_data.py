@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from crossview.datasets.sampling.sequence_plan import FeaturePlan
+from crossview.datasets.sampling.feature_plan import FeaturePlan
 from crossview.datasets.sampling.spec import Sampling
 from crossview.datasets.synthetic.stand_ins import random_teachers, stand_in
 from crossview.datasets.teachers.store import FOLDER, check_store

@@ -15,7 +15,7 @@ from torch import Tensor
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.catalog.tables import ADDED
 from crossview.datasets.sampling.coverage import plan_warnings
-from crossview.datasets.sampling.sequence_plan import FeaturePlan
+from crossview.datasets.sampling.feature_plan import FeaturePlan
 from crossview.datasets.teachers.store import FOLDER, check_store
 from crossview.datasets.video.decode import check_decoder
 from crossview.downstream.encoder import ClipEncoder
