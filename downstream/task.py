@@ -185,7 +185,6 @@ class Predicted:
     """Of its dataset; a segment's event, which all cameras that show it share."""
     views: tuple[str, ...]
     perspectives: tuple[str, ...]
-    subject: str
     span: tuple[int, int]
     """First frame of the first recording that it covers, and one after the last."""
     chunk: int

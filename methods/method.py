@@ -41,13 +41,6 @@ class Method(Trained):
         view = next(iter(self.config.sampling().views.values()))
         return torch.zeros(1, view.frames, 3, view.size_px, view.size_px, dtype=torch.uint8)
 
-    def layers(self) -> list[list[str]]:
-        """Prefixes of the names of parameters that `embed_clip` goes through, from the input on: for layer-wise rates.
-
-        By default all are one layer.
-        """
-        return [[""]]
-
     def measures(self, batch: Batch) -> dict[str, Tensor]:
         """Scalars by name that measure on held-out samples whether the loss's objective is learnt; higher is better."""
         del batch

@@ -320,11 +320,10 @@ def from_dict(values: dict[str, Any]) -> tuple[str, Experiment[Any]]:
     method = values["name"]
     if unknown := values.keys() - (required | optional).keys():
         raise UserError(f"configuration of {method}: unknown option {', '.join(sorted(unknown))}")
-    options = _OPTIONS
     try:
         config = _method_config(method, values["method"])
-        parts: dict[str, Any] = {name: dacite.from_dict(kind, values[name], options) for name, kind in PARTS.items()}
-        encoder = dacite.from_dict(Encoder, values.get("encoder", {}), options)
+        parts: dict[str, Any] = {name: dacite.from_dict(kind, values[name], _OPTIONS) for name, kind in PARTS.items()}
+        encoder = dacite.from_dict(Encoder, values.get("encoder", {}), _OPTIONS)
     except dacite.DaciteError as error:
         raise UserError(f"configuration of {method}: {error}; correct that option") from error
     except TypeError as error:  # a value that cannot be made a tuple

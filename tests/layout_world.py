@@ -11,19 +11,14 @@ from crossview.datasets.catalog import Catalog
 from crossview.datasets.catalog.probing import Prober
 from crossview.datasets.synthetic import layouts
 from crossview.datasets.synthetic.ae2_layout import export_ae2
-from crossview.datasets.synthetic.config import WorldConfig
+from crossview.datasets.synthetic.stand_ins import WORLD
 from crossview.datasets.synthetic.world import write
-
-CONFIG = WorldConfig(
-    actions=("pour_milk", "strike_peg"), train_takes=3, val_takes=2, test_takes=2, ego_cameras=4, exo_cameras=8,
-    size_px=32, min_frames=24, max_frames=40, cut="whole",
-)  # fmt: skip
 
 
 @cache
 def world(folder: Path) -> Catalog:
     """The world, filmed once per process."""
-    return write(CONFIG, folder)
+    return write(WORLD, folder)
 
 
 @cache
@@ -31,7 +26,7 @@ def exported(name: str, films: Path) -> tuple[Any, Any]:
     """The dataset's module, and its options for the world in its layout, in `films`/NAME/root once per process."""
     module, root = importlib.import_module(f"crossview.datasets.{name}"), films / name / "root"
     if name == "ae2":
-        return module, module.Options(root=export_ae2(CONFIG, root, CONFIG.actions[0]), set=CONFIG.actions[0])
+        return module, module.Options(root=export_ae2(WORLD, root, WORLD.actions[0]), set=WORLD.actions[0])
     if name == "folder":
         made = world(films / "world")
         return module, module.Options(root=made.root, csv=_listed(made, root))

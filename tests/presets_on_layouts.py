@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import layout_world
-import numpy as np
 
-from crossview.datasets import ae2
-from crossview.datasets.catalog import Catalog
-from crossview.datasets.sampling.spec import Sampling
-from crossview.datasets.synthetic.ae2_layout import export_ae2
-from crossview.datasets.synthetic.config import WorldConfig
-from crossview.datasets.teachers.store import FOLDER, Detections, write_detections, write_scores
+from crossview.datasets.synthetic.stand_ins import SETS, stand_in
 from crossview.methods.byov.config import Config as Byov
 from crossview.methods.byov.config import Decoder
 from crossview.methods.byov.config import Encoder as ByovEncoder
@@ -40,13 +33,6 @@ CATALOGS: dict[str, tuple[str, dict[str, Any]]] = {
     "assembly101-tsm": ("assembly101", {"root": None}),
 }
 """Name of a catalog: its dataset, and what its options are beside those of the layout."""
-SETS = {
-    "break_eggs": ("crack_egg", "csv"),
-    "pour_milk": ("pour_milk", "folders"),
-    "pour_liquid": ("stir_and_serve", "folders"),
-    "tennis_forehand": ("strike_peg", "csv"),
-}
-"""AE2's sets: the action of the world that is in the place of theirs, and how its files lie."""
 PLACES: dict[str, dict[str, tuple[str, str | None]]] = {
     "mv2mae": {
         "ntu60": ("ntu60", "xview60"),
@@ -99,7 +85,7 @@ PLACES: dict[str, dict[str, tuple[str, str | None]]] = {
 def catalog_of(name: str, films: Path) -> Path:
     """The folder of a catalog, made once per process."""
     if name in SETS:
-        return _ae2(name, films)
+        return stand_in("ae2", {"set": name}, films)
     dataset, changes = CATALOGS[name]
     module, options = layout_world.exported(dataset, films)
     if name == "assembly101-tsm":
@@ -107,33 +93,6 @@ def catalog_of(name: str, films: Path) -> Path:
     folder = films / dataset / name
     layout_world.saved(module, replace(options, **changes), folder)
     return folder
-
-
-@cache
-def _ae2(name: str, films: Path) -> Path:
-    action, layout = SETS[name]
-    config = WorldConfig(
-        actions=(action,), train_takes=3, val_takes=1, test_takes=1, size_px=32, min_frames=24, max_frames=40
-    )
-    root = export_ae2(config, films / f"ae2-{name}", layout=layout)  # type: ignore[arg-type]
-    (root / action).rename(root / name)
-    layout_world.saved(ae2, ae2.Options(root=root, set=name), root / "catalog")
-    return root / "catalog"
-
-
-def teach(folder: Path, sampling: Sampling) -> None:
-    """Put what a sampling asks of teachers beside a catalog, for every recording: random scores, two boxes a frame."""
-    recordings, rng = Catalog.load(folder).recordings, np.random.default_rng(0)
-    for task, count in sampling.scores.items():
-        scores = {r.id: rng.normal(size=count).astype(np.float32) for r in recordings}
-        write_scores(folder / FOLDER, task, scores, classes=count)
-    if sampling.boxes:
-        found = {}
-        for r in recordings:
-            frame, kind = np.divmod(np.arange(2 * r.num_frames), 2)
-            corner = 0.2 + 0.3 * rng.random((len(frame), 2))
-            found[r.id] = Detections(frame, 1 + kind, np.hstack([corner, corner + 0.3]), np.full(len(frame), 0.9))
-        write_detections(folder / FOLDER, found)
 
 
 def small(config: Any) -> Any:

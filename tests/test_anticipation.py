@@ -314,7 +314,6 @@ def sample(
         scene=scene,
         views=(view,),
         perspectives=("ego" if view.startswith("e") else "exo",),
-        subject=subject,
         span=(0, 1),
         chunk=1,
         labels=np.empty(0, np.int64),
@@ -327,8 +326,8 @@ def part(*samples: Predicted, **facts: Any) -> PredictionPart:
     ids = {s.recordings[0]: s for s in samples}
     recordings = tuple(
         Recorded(
-            id=name, dataset="d", scene="s", view=s.views[0], perspective=s.perspectives[0], subject=s.subject,
-            action=f"toy of {s.subject}", start_s=0.0, end_s=1.0, frame_labels={},
+            id=name, dataset="d", scene="s", view=s.views[0], perspective=s.perspectives[0],
+            subject=name.partition("/")[0], action=f"toy of {name.partition('/')[0]}", start_s=0.0, end_s=1.0, frame_labels={},
         )
         for name, s in ids.items()
     )  # fmt: skip

@@ -31,8 +31,6 @@ INWARD = {
     "tune_spaces": {"tune_spaces"},
 }
 """Packages that a package may import from, beside `crossview.errors`."""
-SHARED = {"downstream": {"crossview.methods.noise"}}
-"""Modules of other packages that a package may import too."""
 
 
 def files(package: str) -> list[Path]:
@@ -71,9 +69,7 @@ def test_packages_import_inwards_only(package: str) -> None:
         f"{file.relative_to(ROOT)}: {module}"
         for file in files(package)
         for module in imported(file)
-        if module.startswith("crossview.")
-        and module.split(".")[1] not in {"errors", *INWARD[package]}
-        and module not in SHARED.get(package, ())
+        if module.startswith("crossview.") and module.split(".")[1] not in {"errors", *INWARD[package]}
     }
     assert not found
 

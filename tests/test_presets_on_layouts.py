@@ -16,6 +16,7 @@ import torch
 
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.sampling.plan import Clip
+from crossview.datasets.synthetic.stand_ins import random_teachers
 from crossview.errors import UserError
 from crossview.methods.method import Batch
 from crossview.methods.recipe import Optim
@@ -35,7 +36,8 @@ def resolved(method: str, preset: str, place: Place, films: Path, rows: int, **o
     recipe = config.preset(method, preset)
     asked = dataclasses.replace(recipe.method, **own)
     folder = published.catalog_of(place[0], films)
-    published.teach(folder, asked.sampling())
+    sampling = asked.sampling()
+    random_teachers(folder, sampling.scores, boxes=sampling.boxes > 0)
     small = published.small(asked)
     assert small.sampling() == recipe.method.sampling()
     optim: Optim = dataclasses.replace(recipe.optim, batch=rows, steps=1, epochs=None)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from crossview.downstream.segmentation.asformer import ASFormer
@@ -56,10 +56,9 @@ class Model(Trainer):
         return self.segmenter.loss(self.segmenter(steps, mask), target, mask)
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
-        """Probabilities of each step, (B, T, C); 0 for padding."""
+        """Probabilities of each step up to the longest video's last, (B, T, C); 0 for padding."""
         steps, mask = self._steps(batch)
-        found = self.segmenter.probabilities(self.segmenter(steps, mask), mask)
-        return {"probabilities": nn.functional.pad(found, (0, 0, 0, batch["features/mask"].shape[1] - mask.shape[1]))}
+        return {"probabilities": self.segmenter.probabilities(self.segmenter(steps, mask), mask)}
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """The encoder's parameters have a rate of their own."""

@@ -38,7 +38,7 @@ class Task(task.Task[Options, PredictionPart]):
     def predict(self, fitted: object, test: PredictionPart) -> list[Video]:
         """Of each video, whose parts are joined, averaged over the frames per step."""
         del fitted
-        return [_video(samples, self._labels) for samples in _videos(test.samples)]
+        return [_video(samples, self._scores) for samples in _videos(test.samples)]
 
     def score(self, predictions: list[Video], test: PredictionPart) -> dict[str, float]:
         """In percent, and the agreement of cameras where several show one video."""
@@ -91,7 +91,7 @@ class Task(task.Task[Options, PredictionPart]):
     def _counts(self, videos: Sequence[Video]) -> list[metrics.Counts]:
         return [metrics.count(video.truth, video.prediction) for video in videos]
 
-    def _labels(self, sample: Predicted) -> np.ndarray:
+    def _scores(self, sample: Predicted) -> np.ndarray:
         """Scores of each frame of a sample, (L, C)."""
         found = sample.outputs["probabilities"]
         if not np.isfinite(found).all():

@@ -138,7 +138,7 @@ def reproduce(
         raise UserError("name a table or study, such as byov:ae2; `crossview reproduce --list` lists the tables")
     if out is not None:
         _on_a_disk(out)
-    if what in tables():
+    if (table := tables().get(what)) is not None:
         from crossview.platform.reproduce.paper_runs import Request, run_table
 
         if train_base:
@@ -146,7 +146,7 @@ def reproduce(
         folder = out or Path("runs") / f"{what.replace(':', '-')}{'-synthetic' if synthetic else ''}"
         run_table(
             what,
-            tables()[what],
+            table,
             Request(
                 out=folder.resolve(),
                 synthetic=synthetic,

@@ -101,7 +101,7 @@ def _batches(reader: SequenceReader, rows: list[SequenceRow], quarantine: Quaran
 
 
 def _stacked(rows: list[Arrays], device: torch.device) -> dict[str, Tensor]:
-    """A batch as `Stream` yields it, cut to its longest sample."""
+    """A batch as `Stream` yields it."""
     joined = {name: np.concatenate([row[name] for row in rows])[:, 0] for name in rows[0]}
     tensors = {name: torch.from_numpy(array).to(device) for name, array in joined.items()}
     return tensors | {"features/mask": tensors["features/mask"].bool()}
@@ -117,7 +117,6 @@ def _sample(plan: FeaturePlan, row: SequenceRow, outputs: Mapping[str, np.ndarra
         scene=f"{event.dataset}/{event.scene}",
         views=tuple(r.view for r in recordings),
         perspectives=tuple(r.perspective for r in recordings),
-        subject=recordings[0].subject,
         span=row.span,
         chunk=row.frames.shape[2],
         labels=labels,

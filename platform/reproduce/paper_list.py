@@ -40,8 +40,8 @@ def listing() -> Group:
         shown.add_row(spec, Text(what), Text(data), f"{table.cost.hours:,.0f}")
     below = [
         "",
-        "GPU hours are estimates for all rows and seeds on one data-centre GPU; `crossview reproduce PAPER:TABLE` says "
-        "how they are counted. `--synthetic` runs a table scaled down, in about a minute and without any data.",
+        "GPU hours are estimates for all rows and seeds on one data-centre GPU; methods/PAPER/tables.py says how they "
+        "are counted. `--synthetic` runs a table scaled down, in about a minute and without any data.",
         "",
         "Catalogs:",
         *(f"  {command}" for command in commands),
