@@ -8,6 +8,7 @@ folder, which reads "predictions", scores it.
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any
 
 from torch import Tensor
 
@@ -26,6 +27,18 @@ class Trainer(Trained):
     """
 
     encoder: ClipEncoder | None
+    encoder_lr: float | None = None
+    """Rate of an encoder that is trained, as a share of the trainer's."""
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Trainable parameters with the same weight decay; the encoder's have a rate of their own."""
+        tuned = [] if self.encoder is None else [p for p in self.encoder.parameters() if p.requires_grad]
+        theirs = {id(p) for p in tuned}
+        own = [p for p in self.parameters() if p.requires_grad and id(p) not in theirs]
+        groups: list[dict[str, Any]] = [{"params": own, "weight_decay": weight_decay}]
+        if tuned:
+            groups.append({"params": tuned, "weight_decay": weight_decay, "lr_scale": self.encoder_lr})
+        return groups
 
     @abstractmethod
     def predict(self, batch: Batch) -> dict[str, Tensor]:

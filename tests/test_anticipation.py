@@ -323,14 +323,22 @@ def sample(
 
 
 def part(*samples: Predicted, **facts: Any) -> PredictionPart:
-    ids = {s.recordings[0]: s for s in samples}
     recordings = tuple(
         Recorded(
-            id=name, dataset="d", scene="s", view=s.views[0], perspective=s.perspectives[0],
-            subject=name.partition("/")[0], action=f"toy of {name.partition('/')[0]}", start_s=0.0, end_s=1.0, frame_labels={},
+            id=name,
+            dataset="d",
+            scene="s",
+            view=s.views[0],
+            perspective=s.perspectives[0],
+            subject=subject,
+            action=f"toy of {subject}",
+            start_s=0.0,
+            end_s=1.0,
+            frame_labels={},
         )
-        for name, s in ids.items()
-    )  # fmt: skip
+        for name, s in {s.recordings[0]: s for s in samples}.items()
+        for subject in [name.partition("/")[0]]
+    )
     given = {"left_out": 0, "encoder_seen": None, "encoded": False, "seen": frozenset(s.views[0] for s in samples)}
     classes = {"action": NAMES, "verb": NAMES}
     return PredictionPart(split="val", recordings=recordings, samples=samples, classes=classes, **given | facts)

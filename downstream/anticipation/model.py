@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -24,7 +22,7 @@ class Model(Trainer):
         super().__init__()
         if encoder is not None and config.encoder_lr is None:
             encoder.freeze()
-        self.config, self.encoder = config, encoder
+        self.config, self.encoder, self.encoder_lr = config, encoder, config.encoder_lr
         width = config.feature_width if encoder is None else encoder.width
         self.tempagg = TempAgg(width, config.classes, config.observed, config.network)
 
@@ -36,15 +34,6 @@ class Model(Trainer):
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Scores by kind, the sum of all aggregate blocks' logits: (B, classes)."""
         return dict(self.tempagg(*self._frames(batch)).logits)
-
-    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """The encoder's parameters have a rate of their own."""
-        own = [p for p in self.tempagg.parameters() if p.requires_grad]
-        groups: list[dict[str, Any]] = [{"params": own, "weight_decay": weight_decay}]
-        tuned = [] if self.encoder is None else [p for p in self.encoder.parameters() if p.requires_grad]
-        if tuned:
-            groups.append({"params": tuned, "weight_decay": weight_decay, "lr_scale": self.config.encoder_lr})
-        return groups
 
     def _frames(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What TempAgg takes: (B, T, D) and bool (B, T)."""

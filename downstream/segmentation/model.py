@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,8 +35,7 @@ class Model(Trainer):
 
     def __init__(self, config: Config, encoder: ClipEncoder | None) -> None:
         super().__init__()
-        self.config = config
-        self.encoder = encoder
+        self.config, self.encoder, self.encoder_lr = config, encoder, config.encoder_lr
         self.tuned = encoder is not None and config.encoder_lr is not None and encoder.weights != "input"
         if encoder is None and (config.beside or config.encoder_lr is not None):
             raise UserError(
@@ -59,14 +57,6 @@ class Model(Trainer):
         """Probabilities of each step up to the longest video's last, (B, T, C); 0 for padding."""
         steps, mask = self._steps(batch)
         return {"probabilities": self.segmenter.probabilities(self.segmenter(steps, mask), mask)}
-
-    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """The encoder's parameters have a rate of their own."""
-        groups = [{"params": list(self.segmenter.parameters()), "weight_decay": weight_decay}]
-        if self.tuned and self.encoder is not None:
-            tuned = [p for p in self.encoder.parameters() if p.requires_grad]
-            groups.append({"params": tuned, "weight_decay": weight_decay, "lr_scale": self.config.encoder_lr or 0.0})
-        return groups
 
     def _steps(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What the architecture reads (B, T, V * D) and its mask (B, T), both cut to the batch's longest video."""

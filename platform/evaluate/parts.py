@@ -146,7 +146,7 @@ class Reader:
 
         def part(of: OpenRun, name: str, model: Trained | None) -> PredictionPart:
             chosen = views if name == split else None
-            return predictions(of, name, model, self._recordings(name), self.facts.seen, chosen)
+            return predictions(of, run.catalog, name, model, self._recordings(name), self.facts.seen, chosen)
 
         def parts(of: OpenRun) -> Parts:
             nonlocal train

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crossview.datasets.catalog import Catalog
 from crossview.datasets.catalog.labels import Labels
 from crossview.datasets.sampling.feature_plan import FeaturePlan, SequenceRow
 from crossview.datasets.sampling.sequence_plan import SequencePlan
@@ -30,6 +31,7 @@ BATCH = 4
 
 def predictions(
     run: OpenRun,
+    catalog: Catalog,
     split: str,
     model: Trained | None,
     recordings: tuple[Recorded, ...],
@@ -38,12 +40,12 @@ def predictions(
 ) -> PredictionPart:
     """The samples of a split with what `model` predicts of them, or with None their targets alone.
 
-    `views` are the cameras that are predicted, all by default. Samples of recordings that cannot be read are left out
-    and counted; raises ValueError if too many are.
+    `catalog` has all splits of the run's protocol; `views` are the cameras that are predicted, all by default. Samples
+    of recordings that cannot be read are left out and counted; raises ValueError if too many are.
     """
     spec, data = run.experiment.sampling(), run.experiment.data
-    catalog = of_views(ordered(run.catalog.select(split)), views)
-    plan = feature_plan(catalog, spec, 0, run.catalog, data, test=True)
+    part = of_views(ordered(catalog.select(split)), views)
+    plan = feature_plan(part, spec, 0, catalog, data, test=True)
     rows = [plan.row(i) for i in range(plan.rows_per_epoch)]
     outputs: list[Mapping[str, np.ndarray] | None] = [{} for _ in rows]
     if model is not None:
