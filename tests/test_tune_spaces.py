@@ -143,7 +143,7 @@ def test_a_bad_space_is_refused_by_name(tmp_path: Path, body: str, said: str) ->
         ({"metric": "loss"}, r"metric 'loss': no task of phases reports it"),
         ({"tasks": ("retrieval",)}, r"metric 'phase_f1/ego2exo': no task of retrieval reports it.*retrieval/R@1/seen"),
         ({"tasks": ("retrieval",), "metric": "retrieval/R@1/held_out"}, r"has no held-out camera"),
-        ({"space": "nowhere"}, r"--space nowhere: neither a name in tune_spaces/ \(byov, egoexo"),
+        ({"space": "nowhere"}, r"--space nowhere: neither a name in tune_spaces/ \(anticipation, byov, egoexo"),
         ({"split": "dev"}, r"split 'dev' holds no recording"),
         ({"scheduler": "pbt", "search": "optuna"}, r"--scheduler pbt with --search optuna"),
         ({"scheduler": "pbt", "evaluations": 1}, r"--evaluations is 1 with --scheduler pbt"),
