@@ -1,4 +1,7 @@
-"""A claim of a method and what is needed to check it; `studies()` in `methods/<name>/studies.py` maps a name to one."""
+"""Claims of methods and what is needed to check them.
+
+`studies()` in `methods/<name>/studies.py` maps a name to one of that method, and in `methods/bench.py` to one of all.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +82,12 @@ class Study:
     teachers: TeacherTraining | None = None
     """None writes no teacher store beside the catalog."""
     variants: dict[str, Recipe]
-    """The first is the method; the others are its ablations and baselines."""
+    """The first is the method; the others are its ablations and baselines, or other methods."""
+    controlled: tuple[str, ...] = ()
+    """Variants that are scored beside baselines of their own; () is the first alone."""
+    trainers: dict[str, Recipe] = field(default_factory=dict)
+    """Downstream trainers by name, trained on frozen embeddings of every frame: of each variant that starts no other,
+    and of the baselines of those that are controlled. The width and the number of classes are set by what they read."""
     starts: dict[str, str] = field(default_factory=dict)
     """Variant to the variant whose weights, of the same seed, it starts from."""
     seeds: int
@@ -101,9 +109,9 @@ class Study:
                 f"study: teachers with world seed {self.teachers.world.seed} (the study's is {self.world.seed}) and "
                 f"layout {self.layout!r}; they take another seed and layout 'synchronized'"
             )
-        bases = {getattr(recipe.method, "base", None) for recipe in self.variants.values()}
-        if self.base is not None and (len(bases) != 1 or None in bases):
-            raise UserError("study: it trains a base, so every variant's method must have the same option `base`")
+        bases = {getattr(recipe.method, "base", None) for recipe in self.variants.values()} - {None}
+        if self.base is not None and len(bases) != 1:
+            raise UserError("study: it trains a base, so all of its methods that have an option `base` must share it")
         if self.seeds < 1 or not self.variants:
             raise UserError(f"study: {self.seeds} seeds of {len(self.variants)} variants; it takes one or more of each")
         order = list(self.variants)
@@ -113,6 +121,9 @@ class Study:
                     f"study: {variant!r} starts from {start!r}; both must be variants ({', '.join(order)}), and "
                     "the second one must start from nothing"
                 )
-        unknown = {claim.variant for claim in self.claims} - {None, *order}
-        if unknown:
-            raise UserError(f"study: a claim is about {unknown}; the variants are {', '.join(order)}")
+        for what, named in (
+            ("a claim is", {claim.variant for claim in self.claims}),
+            ("controlled is", self.controlled),
+        ):
+            if unknown := set(named) - {None, *order}:
+                raise UserError(f"study: {what} about {unknown}; the variants are {', '.join(order)}")

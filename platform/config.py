@@ -241,6 +241,11 @@ def config_class(method: str) -> type[MethodConfig]:
     return _module(method).Config
 
 
+def name_of(config: Any) -> str:
+    """The method or trainer whose `Config` it is."""
+    return type(config).__module__.split(".")[-2]
+
+
 def experiment_class(method: str) -> type[Experiment[Any]]:
     """What configures a run of a method, or of a trainer, which has an encoder."""
     return TrainerExperiment if is_trainer(method) else Experiment

@@ -49,7 +49,7 @@ def _quickstart() -> Study:
             WORLD, train_takes=16, train_subjects=16, val_takes=1, val_subjects=1, test_takes=8, test_subjects=8
         ),
         base=replace(_base(steps=1200), shipped="byov/quickstart_base.safetensors"),
-        variants={"byov": _recipe(Weights(), steps=800)},
+        variants={"byov": recipe(Weights(), steps=800)},
         seeds=2,
         claims=CLAIMS,
     )
@@ -62,9 +62,9 @@ def _synthetic() -> Study:
         world=WORLD,
         base=_base(steps=2000),
         variants={
-            "both losses": _recipe(Weights(), steps),
-            "MSM alone": _recipe(Weights(mcm_ego=0, mcm_exo=0), steps),
-            "MCM alone": _recipe(Weights(msm_ego=0, msm_exo=0), steps),
+            "both losses": recipe(Weights(), steps),
+            "MSM alone": recipe(Weights(mcm_ego=0, mcm_exo=0), steps),
+            "MCM alone": recipe(Weights(msm_ego=0, msm_exo=0), steps),
         },
         seeds=3,
         claims=CLAIMS,
@@ -76,6 +76,7 @@ def _base(steps: int) -> BaseTraining:
     return BaseTraining(world=replace(WORLD, seed=1000, train_takes=110, train_subjects=110), every=8, steps=steps)
 
 
-def _recipe(weights: Weights, steps: int) -> Recipe:
+def recipe(weights: Weights, steps: int, method: Config = METHOD) -> Recipe:
+    """Batches of 8 pairs of recordings."""
     optim = Optim(lr=2e-3, weight_decay=0.1, warmup_steps=50, clip_norm=1.0, batch=8, steps=steps)
-    return Recipe(method=replace(METHOD, weights=weights), optim=optim)
+    return Recipe(method=replace(method, weights=weights), optim=optim)

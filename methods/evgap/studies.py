@@ -12,6 +12,7 @@ from crossview.methods.study import CLIPS, BaseTraining, Claim, Study
 FIRST, SECOND, LONGER = "step 1", "step 1+2", "step 1 longer"
 EARLY, BARE = "step 1 early", "step 1 early, no auxiliary losses"
 STEPS_1, STEPS_2 = 250, 300
+BASE = Base(model="vit_tiny_patch16_224", weights="random", size_px=96, width=96, depth=3, heads=3, patch_px=12)
 METRICS = ("retrieval/R@1/seen", "retrieval/R@1/held_out")
 
 
@@ -31,11 +32,11 @@ def _synthetic() -> Study:
         train_views=("head", "exo1", "exo3", "exo4"),
         base=BaseTraining(world=replace(CLIPS, seed=1000, train_takes=28, train_subjects=28), every=8, steps=2500),
         variants={
-            SECOND: _second(STEPS_2),
-            FIRST: _first(STEPS_1),
-            LONGER: _first(STEPS_2, lr=1e-3),
-            EARLY: _first(STEPS_1 // 4),
-            BARE: _first(STEPS_1 // 4, auxiliary=0.0),
+            SECOND: groups(STEPS_2),
+            FIRST: pairs(STEPS_1),
+            LONGER: pairs(STEPS_2, lr=1e-3),
+            EARLY: pairs(STEPS_1 // 4),
+            BARE: pairs(STEPS_1 // 4, auxiliary=0.0),
         },
         starts={SECOND: FIRST, LONGER: FIRST},
         seeds=3,
@@ -50,10 +51,9 @@ def _synthetic() -> Study:
 
 def _method() -> Config:
     """A small encoder on a small base; windows of about 20 frames at the world's 15 fps, every third one used."""
-    base = Base(model="vit_tiny_patch16_224", weights="random", size_px=96, width=96, depth=3, heads=3, patch_px=12)
     return Config(
         input="video",
-        base=base,
+        base=BASE,
         base_grid=4,
         encoder=Encoder(width=96, depth=4, heads=4, hidden=192, norm="pre"),
         ego_views=1,
@@ -65,14 +65,14 @@ def _method() -> Config:
     )
 
 
-def _first(steps: int, *, lr: float = 2e-3, auxiliary: float = 0.2) -> Recipe:
-    """96 pairs: 24 recordings x 4 windows, a quarter of a recording apart."""
+def pairs(steps: int, *, lr: float = 2e-3, auxiliary: float = 0.2) -> Recipe:
+    """Step 1 on 96 pairs: 24 recordings x 4 windows, a quarter of a recording apart."""
     optim = Optim(optimizer="adam", lr=lr, weight_decay=0.0, warmup_share=0.05, clip_norm=1.0, batch=24, steps=steps)
     return Recipe(method=replace(_method(), auxiliary=auxiliary), optim=optim)
 
 
-def _second(steps: int) -> Recipe:
-    """48 groups; the boundary between positives and negatives starts at a cosine of 0.8, where step 1 ends."""
+def groups(steps: int) -> Recipe:
+    """Step 2 on 48 groups; the boundary of positives and negatives starts at a cosine of 0.8, where step 1 ends."""
     method = replace(_method(), step="groups", scale_init=20.0, bias_init=-16.0, logits_lr=20.0)
     optim = Optim(lr=2e-3, weight_decay=0.05, warmup_share=0.05, clip_norm=1.0, batch=12, steps=steps)
     return Recipe(method=method, optim=optim)

@@ -116,10 +116,12 @@ def reproduce(
     What was interrupted is resumed.
 
     Args:
-        what: PAPER:TABLE, e.g. byov:ae2, or METHOD:STUDY, e.g. byov:synthetic.
+        what: PAPER:TABLE, e.g. byov:ae2, or METHOD:STUDY, e.g. byov:synthetic; bench:synthetic is all methods side by
+            side.
         list_: List the tables, what data each takes and how long.
         synthetic: Run a table scaled down, on synthetic exports in its datasets' layouts.
-        catalog: Catalogs that a table reads: CATALOG, or NAME=CATALOG for each where it reads several datasets.
+        catalog: Catalogs that a table reads: CATALOG, or NAME=CATALOG for each where it reads several datasets. Of
+            the bench: a catalog of videos in place of its synthetic world.
         protocol: Their protocols in place of the table's, given likewise.
         seeds: Seeds of a table; by default 3, or 1 with --synthetic.
         out: Folder of its runs, runs/METHOD-NAME by default.
@@ -158,12 +160,24 @@ def reproduce(
             ),
         )
         return
-    given = {"--synthetic": synthetic, "--catalog": catalog, "--data.protocol": protocol, "--seeds": seeds}
-    if wrong := [option for option, value in given.items() if value]:
-        raise UserError(f"{wrong[0]}: only tables take it, and {what} is none (see --list); leave it out")
+    from crossview.platform.reproduce.runner import BENCH
     from crossview.platform.reproduce.runner import reproduce as run_study
 
-    run_study(what, out, jobs, train_base=train_base)
+    given: dict[str, object] = {"--synthetic": synthetic, "--seeds": seeds}
+    if not what.startswith(f"{BENCH}:"):
+        given |= {"--catalog": catalog, "--data.protocol": protocol}
+    if wrong := [option for option, value in given.items() if value]:
+        raise UserError(f"{wrong[0]}: only tables take it, and {what} is none (see --list); leave it out")
+    if len(catalog) > 1 or len(protocol) > 1:
+        raise UserError(f"{what} reads one catalog; pass --catalog CATALOG and --data.protocol NAME once")
+    run_study(
+        what,
+        out,
+        jobs,
+        train_base=train_base,
+        catalog=Path(catalog[0]) if catalog else None,
+        protocol=protocol[0] if protocol else None,
+    )
 
 
 def info() -> None:

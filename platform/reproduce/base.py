@@ -26,13 +26,18 @@ def with_base(study: Study, out: Path, *, train: bool = False) -> dict[str, Reci
         return study.variants
     shipped = study.base.shipped
     if shipped is None or train:
-        config: Base = next(iter(study.variants.values())).method.base
+        config: Base = next(r.method.base for r in study.variants.values() if has_base(r))
         weights = _trained(study.base, config, out / "base.safetensors")
     else:
         weights = Path(crossview.methods.__path__[0]) / shipped
         if not weights.is_file():
             raise UserError(f"{weights}: the study's base is missing; restore the file, or pass --train-base")
-    return {variant: _on(recipe, weights) for variant, recipe in study.variants.items()}
+    return {variant: _on(recipe, weights) if has_base(recipe) else recipe for variant, recipe in study.variants.items()}
+
+
+def has_base(recipe: Recipe) -> bool:
+    """Whether its method reads a frozen base."""
+    return hasattr(recipe.method, "base")
 
 
 def _on(recipe: Recipe, weights: Path) -> Recipe:

@@ -1,10 +1,11 @@
-"""Studies: variants and seeds of a method on the synthetic world beside their baselines, resumable at any point."""
+"""Studies: variants of a method, or of all, with several seeds beside their baselines, resumable at any point."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,67 +15,85 @@ from crossview.datasets.catalog.probing import Prober
 from crossview.datasets.synthetic.ae2_layout import export_ae2, exported_catalog
 from crossview.datasets.synthetic.world import write
 from crossview.errors import UserError
+from crossview.methods.method import Method
 from crossview.methods.recipe import Recipe
 from crossview.methods.study import Study
 from crossview.platform import run_folder
-from crossview.platform.config import Cadence, Compute, Data, Experiment, method_names
-from crossview.platform.evaluate.opened import TRAINED
+from crossview.platform.config import Cadence, Compute, Data, Experiment, experiment_class, method_names, name_of
+from crossview.platform.evaluate.opened import RANDOM_INIT, TRAINED
 from crossview.platform.evaluate.result_store import latest_scores
+from crossview.platform.evaluate.tasks import make
+from crossview.platform.models import build_model
 from crossview.platform.progress import console, ticking
-from crossview.platform.reproduce.base import with_base
+from crossview.platform.reproduce.base import has_base, with_base
+from crossview.platform.reproduce.own_catalog import fit_to
 from crossview.platform.reproduce.paper_list import tables
-from crossview.platform.reproduce.runs import Planned, cache_features, folder_of, side_by_side
+from crossview.platform.reproduce.runs import Embeddings, Planned, cache_features, folder_of, side_by_side
 from crossview.platform.reproduce.synthetic_teachers import teach
 from crossview.platform.reproduce.tables import Scores, publish
 
+BENCH = "bench"
 
-def reproduce(spec: str, out: Path | None, jobs: int | None, *, train_base: bool = False) -> Path:
-    """Run the study METHOD:STUDY in folder `out` and print its table; returns the table's file.
 
-    `train_base` trains the base even if the study ships its weights.
+def reproduce(
+    spec: str,
+    out: Path | None,
+    jobs: int | None,
+    *,
+    train_base: bool = False,
+    catalog: Path | None = None,
+    protocol: str | None = None,
+) -> Path:
+    """Run the study METHOD:STUDY or the bench in folder `out` and print its table; returns the table's file.
+
+    `train_base` trains the base even if the study ships its weights. The bench takes a `catalog` of the user's, under a
+    `protocol`, in place of its world.
     """
-    method, name, study = find(spec)
+    study = find(spec)
     if jobs is not None and jobs < 1:
         raise UserError(f"--jobs is {jobs}; it must be at least 1")
-    out = (out or Path("runs") / f"{method}-{name}").resolve()
-    _claim_folder(out, study)
-    catalog = _data(study, out)
-    if study.teachers is not None:
-        teach(study.teachers, method, catalog, out)
+    out = (out or Path("runs") / spec.replace(":", "-")).resolve()
+    notes: list[str] = []
+    if catalog is not None:
+        study, notes = fit_to(study, catalog, protocol)
+    _claim_folder(out, study, catalog, protocol)
     recipes = with_base(study, out, train=train_base)
-    planned = [
-        _planned(study, method, variant, seed, recipe, catalog, out)
-        for seed in range(study.seeds)
-        for variant, recipe in recipes.items()
-    ]
-    if study.cache == "features":
-        cache_features(planned[0])
+    if catalog is None:
+        catalog = _data(study, out)
+        if study.teachers is not None:
+            teach(study.teachers, catalog, out)
+    planned = plan(study, recipes, Data(catalog=catalog, protocol=protocol), out)
+    for one in planned:
+        if one.experiment.data.cache_features and one.experiment.seed == 0:
+            cache_features(one)
     side_by_side(planned, jobs, f"crossview reproduce {spec} --out {out}")
-    table = publish(spec, study, _collect(study, planned), out)
+    table = publish(spec, study, _collect(study, planned), out, notes)
     _page(planned[0].run, study.split)
     return table
 
 
-def find(spec: str) -> tuple[str, str, Study]:
-    """The study that METHOD:STUDY names; raises ValueError with the known ones."""
-    known = {f"{m}:{name}": study for m in method_names() for name, study in _studies(m).items()}
+def find(spec: str) -> Study:
+    """The study that METHOD:STUDY names, or the bench; raises ValueError with the known ones."""
+    known = {f"{of}:{name}": study for of in (*method_names(), BENCH) for name, study in _studies(of).items()}
     if spec not in known:
         raise UserError(f"study {spec!r} is unknown; choose from {', '.join((*known, *tables()))}")
-    method, name = spec.split(":")
-    return method, name, known[spec]
+    return known[spec]
 
 
-def _studies(method: str) -> dict[str, Study]:
-    if importlib.util.find_spec(f"crossview.methods.{method}.studies") is None:
+def _studies(of: str) -> dict[str, Study]:
+    """By name, of a method or of the bench."""
+    module = f"crossview.methods.{of}" + ("" if of == BENCH else ".studies")
+    if importlib.util.find_spec(module) is None:
         return {}
-    return importlib.import_module(f"crossview.methods.{method}.studies").studies()
+    return importlib.import_module(module).studies()
 
 
-def _claim_folder(out: Path, study: Study) -> None:
-    """A folder belongs to one study: resuming another study's runs would mix two results."""
+def _claim_folder(out: Path, study: Study, catalog: Path | None = None, protocol: str | None = None) -> None:
+    """A folder belongs to one study on the same data: resuming another's runs would mix two results."""
     out.mkdir(parents=True, exist_ok=True)
     file = out / "study.json"
-    content = json.loads(json.dumps(dataclasses.asdict(study), default=str))
+    own = {} if catalog is None else {"catalog": catalog, "protocol": protocol}
+    content = json.loads(json.dumps(dataclasses.asdict(study) | own, default=str))
     if file.exists() and storage.read_json(file, "choose another folder, or delete this one") != content:
         raise UserError(f"--out {out}: it holds another version of this study; choose another folder or delete it")
     run_folder.write_json(file, content)
@@ -94,17 +113,30 @@ def _data(study: Study, out: Path) -> Path:
     return folder
 
 
-def _planned(study: Study, method: str, variant: str, seed: int, recipe: Recipe, catalog: Path, out: Path) -> Planned:
-    """A run; those of the first variant are scored beside their baselines."""
+def plan(study: Study, recipes: Mapping[str, Recipe], data: Data, out: Path) -> list[Planned]:
+    """The runs of a study on the catalog of `data`, seed by seed, each after the one that it needs."""
+    planned: list[Planned] = []
+    for seed in range(study.seeds):
+        runs = {name: _planned(study, name, seed, recipe, data, out) for name, recipe in recipes.items()}
+        planned += runs.values()
+        for name, one in runs.items():
+            if name not in study.starts.values():
+                planned += _on_embeddings(study, one, out)
+    return planned
+
+
+def _planned(study: Study, variant: str, seed: int, recipe: Recipe, data: Data, out: Path) -> Planned:
+    """A run of a variant, scored beside its baselines where it is controlled."""
     start = study.starts.get(variant)
     before = folder_of(out, start, seed) if start else None
+    features = study.cache == "features" and has_base(recipe)
     experiment: Experiment[Any] = Experiment(
-        data=Data(
-            catalog=catalog,
+        data=dataclasses.replace(
+            data,
             views=study.train_views,
             actions=study.train_actions,
-            cache_features=study.cache == "features",
-            cache_frames=study.cache == "frames",
+            cache_features=features,
+            cache_frames=not features,
         ),
         method=recipe.method,
         optim=recipe.optim,
@@ -116,13 +148,50 @@ def _planned(study: Study, method: str, variant: str, seed: int, recipe: Recipe,
     return Planned(
         variant,
         folder_of(out, variant, seed),
-        method,
+        name_of(recipe.method),
         experiment,
         tasks={task: {} for task in study.tasks},
         split=study.split,
-        baselines=variant == next(iter(study.variants)),
+        baselines=variant in _controlled(study),
         after=before,
     )
+
+
+def _controlled(study: Study) -> tuple[str, ...]:
+    return study.controlled or (next(iter(study.variants)),)
+
+
+def _on_embeddings(study: Study, one: Planned, out: Path) -> Iterator[Planned]:
+    """Downstream trainers on a run's embeddings, and on those of its random init and its first baseline."""
+    rows = [TRAINED]
+    if study.trainers and one.name in _controlled(study):
+        model = build_model(one.method, one.experiment)
+        assert isinstance(model, Method)
+        rows += [RANDOM_INIT, *list(model.baselines())[:1]]
+    for trainer, recipe in study.trainers.items():
+        for row in rows:
+            label = _label(study, one.name, row)
+            seed = one.experiment.seed
+            run = folder_of(out, f"{trainer}-{label}", seed)
+            experiment: Experiment[Any] = experiment_class(trainer)(
+                data=Data(catalog=run / "catalog", protocol=one.experiment.data.protocol, views=study.train_views),
+                method=recipe.method,
+                optim=recipe.optim,
+                compute=one.experiment.compute,
+                every=one.experiment.every,
+                seed=seed,
+            )
+            yield Planned(
+                label,
+                run,
+                trainer,
+                experiment,
+                tasks={trainer: {}},
+                split=study.split,
+                baselines=True,
+                after=one.run,
+                reads=Embeddings(one.run, row, study.split, folder_of(out / "embedded", label, seed)),
+            )
 
 
 def _page(run: Path, split: str) -> None:
@@ -136,19 +205,38 @@ def _page(run: Path, split: str) -> None:
 
 
 def _collect(study: Study, planned: list[Planned]) -> Scores:
-    """Scores by row over seeds: the variants' trained rows, then the first variant's baselines."""
+    """Scores by row over seeds: the variants' trained rows, then baselines."""
     scores: Scores = {variant: {} for variant in study.variants}
-    method_variant = next(iter(study.variants))
     baselines: Scores = {}
+    shared = _shared(study)
     for one in planned:
         for row, values in latest_scores(one.run, split=study.split).items():
-            if row == TRAINED:
-                _append(scores, one.name, values)
-            elif one.name == method_variant:
-                _append(baselines, row, values)
+            if row in shared:
+                _append(baselines, row, values, one.experiment.seed)
+            elif one.reads is not None:
+                _append(scores if one.name in scores else baselines, one.name, values, one.experiment.seed)
+            elif row == TRAINED or one.name in _controlled(study):
+                label = _label(study, one.name, row)
+                _append(scores if row == TRAINED else baselines, label, values, one.experiment.seed)
     return scores | baselines
 
 
-def _append(scores: Scores, row: str, values: dict[str, float]) -> None:
+def _shared(study: Study) -> set[str]:
+    """Baselines of the tasks that no run changes: with several controlled variants they are one row for all."""
+    tasks = make((*study.tasks, *study.trainers)).values() if study.controlled else ()
+    return {row for task in tasks for row, of in task.baselines().items() if of.fixed}
+
+
+def _label(study: Study, variant: str, row: str) -> str:
+    """What a row of a variant's result is called."""
+    if row == TRAINED:
+        return variant
+    return f"{variant}: {row}" if study.controlled else row
+
+
+def _append(scores: Scores, row: str, values: dict[str, float], seed: int) -> None:
+    """One value per metric and seed: what several runs of a seed share is taken once."""
     for metric, value in values.items():
-        scores.setdefault(row, {}).setdefault(metric, []).append(value)
+        of = scores.setdefault(row, {}).setdefault(metric, [])
+        if len(of) == seed:
+            of.append(value)

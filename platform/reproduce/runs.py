@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,29 @@ from crossview.platform.cluster.connect import connect
 from crossview.platform.cluster.resources import capacity
 from crossview.platform.cluster.run_queue import Job, run_side_by_side
 from crossview.platform.config import Experiment
+from crossview.platform.data.feature_files import feature_shape
+from crossview.platform.evaluate.embedded_catalog import embedded_catalog
+from crossview.platform.evaluate.frame_embeddings import embed
+from crossview.platform.evaluate.opened import TRAINED, Baselines, open_run
 from crossview.platform.evaluate.result_store import has_scores
 from crossview.platform.evaluate.runner import evaluate
 from crossview.platform.evaluate.tasks import options_from
 from crossview.platform.progress import Progress
 from crossview.platform.train import launcher
 from crossview.platform.tune.capacity import SPARE_CPUS
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What a downstream trainer reads in place of the videos: a run's frame embeddings of two splits."""
+
+    run: Path
+    row: str
+    """"trained", or one of its baselines."""
+    split: str
+    """Beside "train"."""
+    folder: Path
+    """Where they are written as a catalog of features."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +57,8 @@ class Planned:
     baselines: bool = False
     after: Path | None = None
     """The run that must have ended before."""
+    reads: Embeddings | None = None
+    """In place of the catalog that the experiment names, with the number of classes and the width set by them."""
 
 
 def folder_of(out: Path, name: str, seed: int) -> Path:
@@ -59,7 +78,7 @@ def train_and_score(one: Planned) -> None:
         launcher.start(
             run,
             one.method,
-            one.experiment,
+            one.experiment if one.reads is None else _on_embeddings(one.experiment, one.reads),
             in_process=in_process,
             planned=not in_process,
             command=command,
@@ -69,6 +88,17 @@ def train_and_score(one: Planned) -> None:
         evaluate(
             run, split=one.split, tasks=tuple(one.tasks), options=options, baselines=one.baselines, in_process=True
         )
+
+
+def _on_embeddings(experiment: Experiment[Any], reads: Embeddings) -> Experiment[Any]:
+    run = open_run(reads.run, in_process=True)
+    wanted: Baselines = "none" if reads.row == TRAINED else "all"
+    tables = [embed(run, split=split, baselines=wanted)[reads.row] for split in ("train", reads.split)]
+    catalog = embedded_catalog(tables, run.catalog, reads.folder)
+    method, first = experiment.method, catalog.recordings[0]
+    width = feature_shape(reads.folder / first.path, first)[-1]
+    method = replace(method, width=width, classes=len(catalog.classes[method.kind]))
+    return replace(experiment, method=method, data=replace(experiment.data, catalog=reads.folder))
 
 
 def side_by_side(planned: Sequence[Planned], at_a_time: int | None, resume: str) -> None:

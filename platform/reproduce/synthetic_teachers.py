@@ -11,7 +11,7 @@ from crossview.datasets.synthetic.world import write
 from crossview.datasets.teachers.store import FOLDER, Teachers, write_scores
 from crossview.methods.study import TeacherTraining
 from crossview.platform import run_folder
-from crossview.platform.config import Cadence, Compute, Data, Experiment
+from crossview.platform.config import Cadence, Compute, Data, Experiment, name_of
 from crossview.platform.evaluate.teacher_scores import scores_of_run
 from crossview.platform.progress import ticking
 from crossview.platform.train import launcher
@@ -19,7 +19,7 @@ from crossview.platform.train import launcher
 EGO = "ego"
 
 
-def teach(teachers: TeacherTraining, method: str, catalog: Path, out: Path) -> None:
+def teach(teachers: TeacherTraining, catalog: Path, out: Path) -> None:
     """Write detections and scores "object" from the truth in `out`/data, and "ego" by a classifier trained here.
 
     What is there already is kept, so that an interrupted study can be resumed.
@@ -30,11 +30,11 @@ def teach(teachers: TeacherTraining, method: str, catalog: Path, out: Path) -> N
     if Teachers.load(folder).classes(EGO) is not None:
         return
     run = out / "ego-teacher"
-    _train(teachers, method, run, out)
+    _train(teachers, run, out)
     write_scores(folder, EGO, scores_of_run(run, known, folder, clips=teachers.clips, in_process=True))
 
 
-def _train(teachers: TeacherTraining, method: str, run: Path, out: Path) -> None:
+def _train(teachers: TeacherTraining, run: Path, out: Path) -> None:
     if (run / "run.json").exists():
         launcher.resume(run, in_process=True)
         return
@@ -49,4 +49,5 @@ def _train(teachers: TeacherTraining, method: str, run: Path, out: Path) -> None
         compute=Compute(device="auto"),
         every=Cadence(log=20, checkpoint=500, keep=1),
     )
+    method = name_of(teachers.recipe.method)
     launcher.start(run, method, experiment, in_process=True, command=run_folder.training_command(run, method))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,19 +40,21 @@ def verdicts(study: Study, scores: Scores) -> list[Verdict]:
     found = []
     for claim in study.claims:
         metric, variant = claim.metric, claim.variant or next(iter(study.variants))
+        if not any(metric in values for values in scores.values()):
+            continue  # nothing on this catalog has it
         own = scores[variant][metric]
         if claim.at_least is not None:
             over = margin({variant: {metric: own}, "": {metric: [claim.at_least] * len(own)}}, trained=variant)[metric]
             found.append(Verdict(metric, variant, f"at least {claim.at_least:g}", over.mean, over.spread, over.holds))
         everyone = () if claim.at_least is not None else tuple(row for row in scores if row != variant)
-        for rival in (row for row in claim.over or everyone if metric in scores[row]):
+        for rival in (row for row in claim.over or everyone if metric in scores.get(row, {})):
             m = margin({variant: {metric: own}, rival: {metric: scores[rival][metric]}}, trained=variant)[metric]
             found.append(Verdict(metric, variant, rival, m.mean, m.spread, m.holds))
     return found
 
 
-def publish(spec: str, study: Study, scores: Scores, out: Path) -> Path:
-    """Print and save the scores of every row, and whether each claim holds."""
+def publish(spec: str, study: Study, scores: Scores, out: Path, notes: Sequence[str] = ()) -> Path:
+    """Print and save the scores of every row, whether each claim holds, and `notes` on the data."""
     file = out / "table.md"
     seeds = f"{study.seeds} seed{'s' if study.seeds > 1 else ''}"
     title = f"`crossview reproduce {spec}`: {study.split} split, mean ± standard deviation over {seeds}."
@@ -65,6 +68,7 @@ def publish(spec: str, study: Study, scores: Scores, out: Path) -> Path:
             f"{'yes' if v.holds else '**no**'} |"
             for v in found
         ]
+    text += [f"- {note}" for note in notes]
     file.write_text("\n".join(text) + "\n")
     pq.write_table(to_arrow(scores), out / "table.parquet")
     if found:
@@ -75,6 +79,8 @@ def publish(spec: str, study: Study, scores: Scores, out: Path) -> Path:
             if not v.holds:
                 line = f"  not shown: {v.metric} of {v.variant} against {v.rival}: {v.mean:+.3f}, spread {v.spread:.3f}"
                 console.print(line, highlight=False)
+    for note in notes:
+        console.print(f"- {note}", highlight=False, markup=False)
     console.print(f"The table is saved to {file}", highlight=False)
     return file
 
