@@ -160,6 +160,19 @@ def test_times_that_are_some_milliseconds_off_are_a_rate_that_varies(tmp_path: P
     assert not index_of(file, tmp_path / "index", 60.0).constant_rate
 
 
+@pytest.mark.parametrize("dropped", [[], [40], [10, 40, 70]])
+def test_a_frame_that_is_dropped_is_a_rate_that_varies_however_long_a_tick_is(
+    tmp_path: Path, dropped: list[int]
+) -> None:
+    """AVI counts time in frames."""
+    times_s = np.delete(np.arange(90), dropped) / 30
+    file = clock.write(tmp_path / "a.avi", times_s, codec="mpeg4", options={"g": "12", "q:v": "2"}, ticks=30)
+    info, index = indexing.scan(file, time_limit_s=60.0)
+    assert float(index.time_base) == pytest.approx(1 / 30)
+    np.testing.assert_allclose(index.times_s, times_s, atol=1e-6)
+    assert info.constant_rate == (not dropped)
+
+
 def test_time_stamps_that_do_not_rise_are_not_used() -> None:
     assert indexing._stamps([0, 1, 2]) is not None
     assert indexing._stamps([0, 1, 1, 2]) is None

@@ -196,6 +196,18 @@ def test_a_consumer_that_stops_early_frees_the_actors(root: Path, ray_cluster: N
         assert waits < 300, "the actors' CPUs are still taken"
 
 
+@pytest.mark.ray
+def test_decoded_rows_take_a_share_of_the_object_store(root: Path, ray_cluster: None) -> None:
+    import ray
+
+    plan = Plan(catalog_of(root), PAIR, seed=1)
+    shard = Shard(start_step=0, stop_step=4, batch=4, micro_batch=2, rank=1, world=2)
+    context = stream(plan, shard, in_process=False, store_share=0.25)._dataset(0, 8, 2).context
+    store = ray.cluster_resources()["object_store_memory"]
+    assert context.execution_options.resource_limits.object_store_memory == pytest.approx(store * 0.25 / 2)
+    assert context.execution_options.preserve_order
+
+
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_a_later_start_gives_the_tail(root: Path, prefetch: int) -> None:
     plan = Plan(catalog_of(root), PAIR, seed=5)
