@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from crossview.platform.cluster import resources
 from crossview.platform.cluster.resources import DECODE_CPUS, check_room, fitting, planned_decoders
-from crossview.platform.config import Compute
+from crossview.platform.config import Compute, Data, Experiment, preset
+from crossview.platform.train.resolve import ResolvedRun
 
 
 def test_what_the_cluster_cannot_place_is_refused() -> None:
@@ -64,3 +66,34 @@ def test_decoders_are_planned_from_what_training_leaves() -> None:
     assert planned_decoders(1, {"CPU": 64.0, "GPU": 1.0}, gpu=True) == 8
     assert planned_decoders(8, {"CPU": 4.0, "GPU": 8.0}, gpu=True) == 1
     assert planned_decoders(4, {"CPU": 80.0, "GPU": 4.0, "decode CPU": 12.0}, gpu=True) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "cluster", "actors", "said"),
+    [
+        (None, {"CPU": 32.0, "GPU": 4.0}, 7, "decoding: 7 Ray actors per worker, on the cluster's nodes\n"),
+        (None, {"CPU": 80.0, "GPU": 4.0, DECODE_CPUS: 4.0}, 1,
+         "decoding: 1 Ray actor per worker, on nodes with the resource 'decode'\n"),
+        (2, {"CPU": 32.0, "GPU": 4.0}, 2, "decoding: 2 Ray actors per worker, on the cluster's nodes\n"),
+    ],
+)  # fmt: skip
+def test_the_number_of_decoders_is_printed_and_taken(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    given: int | None,
+    cluster: dict[str, float],
+    actors: int,
+    said: str,
+) -> None:
+    from crossview.platform.train import driver
+
+    monkeypatch.setattr(resources, "capacity", lambda: cluster)
+    recipe = preset("byov", "debug")
+    data = Data(catalog=Path("unused"), decode_actors=given)
+    asked: Experiment[Any] = Experiment(data=data, method=recipe.method, optim=recipe.optim, compute=Compute(workers=4))
+    run = ResolvedRun(Path("unused"), "byov", asked, (), None, {})  # type: ignore[arg-type]
+    found, count = driver._with_decoders(run, gpu=True, planned=False)
+    assert found.experiment.data.actors == count == actors
+    assert capsys.readouterr().out == said
+    assert driver._with_decoders(run, gpu=True, planned=True)[1] == (given or 1)  # a search has planned its own
+    assert not capsys.readouterr().out

@@ -13,7 +13,11 @@ import clock_videos as clock
 import numpy as np
 import pytest
 import seek_videos
+from PIL import Image
 
+from crossview.datasets.sampling.geometry import SQUASH
+from crossview.datasets.sampling.plan import Plan
+from crossview.datasets.sampling.spec import Sampling, View
 from crossview.datasets.video import indexing
 from crossview.datasets.video.consecutive import consecutive
 from crossview.datasets.video.conversion import yuv420
@@ -23,6 +27,9 @@ from crossview.datasets.video.frames import TooSlow, UnreadableVideo, sequential
 from crossview.datasets.video.framing import Framing
 from crossview.datasets.video.indexing import index_of
 from crossview.datasets.video.source import Source, Wanted
+from crossview.platform.config import Data
+from crossview.platform.data.decoder import Shard
+from crossview.platform.data.row_decoder import RowDecoder
 
 pytestmark = pytest.mark.usefixtures("reading_in_process")
 
@@ -69,19 +76,75 @@ def test_a_frame_beyond_the_index_is_named_without_reading(tmp_path: Path, monke
         shown(source, 89, 90)
 
 
+def damaged_in_the_middle(root: Path) -> Source:
+    """An indexed transport stream of 180 frames that says of one packet between its ends that it is damaged."""
+    file = clock.write(root / "a.ts", np.arange(180) / 30, show=range(180), options=seek_videos.CLOSED)
+    source = Source(file, index=Path(index_of(file, root / "index", 60.0).index))
+    data = bytearray(file.read_bytes())
+    data[len(data) // 188 // 2 * 188 + 1] |= 0x80  # transport_error_indicator
+    before = fingerprint(file)
+    file.write_bytes(data)
+    assert fingerprint(file) == before
+    return source
+
+
 def test_damage_that_the_container_states_is_noticed_by_a_seek(tmp_path: Path) -> None:
     """In a transport stream: the flag of one packet between the ends, which the index does not know of."""
-    file = clock.write(tmp_path / "a.ts", np.arange(180) / 30, show=range(180), options=seek_videos.CLOSED)
-    source = Source(file, index=Path(index_of(file, tmp_path / "index", 60.0).index))
-    assert source.path.stat().st_size > 40_000
-    data = bytearray(source.path.read_bytes())
-    data[len(data) // 188 // 2 * 188 + 1] |= 0x80  # transport_error_indicator
-    before = fingerprint(source.path)
-    source.path.write_bytes(data)
-    assert fingerprint(source.path) == before
+    source = damaged_in_the_middle(tmp_path)
     assert shown(source, 3, 170) == [3, 170]
     with pytest.warns(UserWarning, match="seeking gives"), pytest.raises(UnreadableVideo, match="damaged in packet"):
         shown(source, *range(60, 120))
+
+
+@pytest.mark.filterwarnings("ignore:.*the file is read from its start")
+def test_rows_that_a_seek_leads_past_the_damage_are_not_replaced(tmp_path: Path) -> None:
+    """Whatever has failed before."""
+    lines = "path,split,scene,view,perspective\na.ts,train,a,left,exo\nb.mp4,train,b,left,exo\n"
+    clock.write(tmp_path / "a.ts", np.arange(180) / 30, show=range(180), options=seek_videos.CLOSED)
+    clock.write(tmp_path / "b.mp4", np.arange(180) / 30, show=range(180), options=seek_videos.CLOSED)
+    catalog = clock.catalog(tmp_path, lines)
+    damaged = damaged_in_the_middle(tmp_path)
+    view = View(perspective="exo", frames=12, fps=15.0, size_px=96, geometry=SQUASH)
+    plan = Plan(catalog, Sampling(views={"x": view}, pairing="single"), 0)
+    rows = [plan.row(i).clips[0][0] for i in range(60)]
+    shard = Shard(start_step=0, stop_step=60, batch=1, micro_batch=1)
+    out = RowDecoder(plan, Data(catalog=tmp_path, max_quarantined=1.0), shard).decode(np.arange(60))
+    failed: list[int] = []
+    later = 0
+    for k, clip in enumerate(rows):
+        assert clip is not None
+        own = out["x/frames"][k, 0].tolist() == clip.frames.tolist()
+        if catalog.recordings[clip.recording].scene == "b":
+            assert own
+            continue
+        try:
+            read_clips(damaged, [Wanted(clip.frames)])
+        except UnreadableVideo:
+            failed.append(int(clip.frames[-1]))
+            assert not own
+        else:
+            later += any(clip.frames[-1] >= last for last in failed)
+            assert own
+    assert failed
+    assert later
+
+
+@pytest.mark.parametrize("way", ["cataloguing", "forward", "seeking", "images"])
+def test_reading_reports_that_it_advances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """Or else a file that takes longer than the limit of one call would be taken for one that hangs."""
+    source = indexed(tmp_path)
+    for k in range(40):
+        Image.new("RGB", (64, 48)).save(tmp_path / f"{k}.png")
+    reports: list[int] = []
+    monkeypatch.setattr("crossview.datasets.video.frames.progressed", lambda: reports.append(1))
+    if way == "cataloguing":
+        indexing.scan(source.path, time_limit_s=60.0)
+    elif way == "images":
+        read_clips(Source(tmp_path / "*.png", "frames"), [Wanted(np.arange(40))])
+    else:
+        source = source if way == "seeking" else dataclasses.replace(source, index=None)
+        read_clips(source, [Wanted(np.arange(50, 90))])
+    assert len(reports) >= 40
 
 
 @pytest.mark.usefixtures("slow")
@@ -158,6 +221,19 @@ def test_key_frames_that_an_edit_list_hides_are_no_entries(tmp_path: Path) -> No
 def test_times_that_are_some_milliseconds_off_are_a_rate_that_varies(tmp_path: Path) -> None:
     file = clock.write(tmp_path / "a.mp4", np.arange(60) / 30 + 0.004 * (np.arange(60) % 2))
     assert not index_of(file, tmp_path / "index", 60.0).constant_rate
+
+
+@pytest.mark.parametrize("dropped", [[], [40], [10, 40, 70]])
+def test_a_frame_that_is_dropped_is_a_rate_that_varies_however_long_a_tick_is(
+    tmp_path: Path, dropped: list[int]
+) -> None:
+    """AVI counts time in frames."""
+    times_s = np.delete(np.arange(90), dropped) / 30
+    file = clock.write(tmp_path / "a.avi", times_s, codec="mpeg4", options={"g": "12", "q:v": "2"}, ticks=30)
+    info, index = indexing.scan(file, time_limit_s=60.0)
+    assert float(index.time_base) == pytest.approx(1 / 30)
+    np.testing.assert_allclose(index.times_s, times_s, atol=1e-6)
+    assert info.constant_rate == (not dropped)
 
 
 def test_time_stamps_that_do_not_rise_are_not_used() -> None:

@@ -196,6 +196,29 @@ def test_a_consumer_that_stops_early_frees_the_actors(root: Path, ray_cluster: N
         assert waits < 300, "the actors' CPUs are still taken"
 
 
+def test_decoded_rows_take_a_share_of_the_object_store(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the dataset is made, and none of it stays for other datasets of this process."""
+    import ray.data
+
+    found: list[Any] = []
+
+    def made(blocks: object) -> None:
+        found.append(ray.data.DataContext.get_current())
+        raise InterruptedError
+
+    monkeypatch.setattr("crossview.platform.cluster.connect.connect", lambda: None)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"object_store_memory": 8e9})
+    monkeypatch.setattr(ray.data, "from_blocks", made)
+    shard = Shard(start_step=0, stop_step=4, batch=4, micro_batch=2, rank=1, world=2)
+    source = stream(Plan(catalog_of(root), PAIR, seed=1), shard, in_process=False, store_share=0.25)
+    with pytest.raises(InterruptedError):
+        source._dataset(0, 8, 2)
+    (context,) = found
+    assert context.execution_options.resource_limits.object_store_memory == 8e9 * 0.25 / 2
+    assert context.execution_options.preserve_order
+    assert not ray.data.DataContext.get_current().execution_options.preserve_order
+
+
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_a_later_start_gives_the_tail(root: Path, prefetch: int) -> None:
     plan = Plan(catalog_of(root), PAIR, seed=5)

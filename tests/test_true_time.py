@@ -51,6 +51,22 @@ def test_synchronized_clips_show_the_same_instants(tmp_path: Path, kind: str) ->
     assert clock.apart_s(clock.clips(found, tmp_path)) <= half_s + 0.011  # pictures show whole hundredths
 
 
+def test_cameras_with_gaps_at_different_times_show_the_instants_that_both_have(tmp_path: Path) -> None:
+    ego_s = np.delete(np.arange(150) / 25, np.arange(25, 50))  # the second from 1 s is missing
+    exo_s = np.delete(np.arange(180) / 30, np.arange(90, 120))  # that from 3 s
+    clock.write(tmp_path / "ego.mp4", ego_s, rate=25)
+    clock.write(tmp_path / "exo.mp4", exo_s)
+    found = clock.catalog(tmp_path, clock.PAIR.format(exo="exo.mp4"))
+    assert not any(recording.constant_rate for recording in found.recordings)
+    pairs = clock.clips(found, tmp_path)
+    assert clock.apart_s(pairs) <= 0.75 * 6 / 150 + 0.011  # pictures show whole hundredths
+    starts = [ego[0] for ego, _ in pairs]
+    assert min(starts) < 100  # both sides of the gaps are drawn
+    assert max(max(ego) for ego, _ in pairs) > 450
+    at_s = common_instants(found, list(found.recordings), 40)
+    assert not np.any((at_s > 1.03) & (at_s < 1.97) | (at_s > 3.03) & (at_s < 3.97))
+
+
 def test_a_catalog_that_was_saved_and_moved_keeps_the_times(tmp_path: Path) -> None:
     found = two_cameras(tmp_path / "a", EXO["30, then 20 per s"][0])
     found.save(tmp_path / "a" / "catalog")

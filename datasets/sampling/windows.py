@@ -10,6 +10,9 @@ import numpy as np
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.sampling.spec import Sampling, View
 
+_GAP = 0.75
+"""Of a recording's mean distance between frames: with no frame so near to an instant, it has a gap there."""
+
 
 class Starts:
     """Where the windows of one row start: each by itself, or at different points of a grid with one jitter."""
@@ -89,13 +92,14 @@ def common_frames(catalog: Catalog, recordings: list[Recording], view: View, cut
 
     Instants are frames of the recording with the fewest (`_anchor`), drawn while all recordings run. The other
     recordings' frames are those shown nearest to them: at the very same instants where rates are multiples and offsets
-    whole frames.
+    whole frames. An instant at which one of them has a gap moves to the nearest at which none has.
     """
     anchor, first, last = _shared(recordings)
     if view.fps is None:
         frames = _shown(catalog, anchor, _even(first, last, view.frames))
     else:
         frames = _window(catalog, anchor, (first, last), view, count, cut)
+    frames = _beside_gaps(catalog, recordings, anchor, frames)
     instants = catalog.instants(anchor, frames)
     return [frames if r is anchor else catalog.frames_at(r, instants) for r in recordings]
 
@@ -103,7 +107,26 @@ def common_frames(catalog: Catalog, recordings: list[Recording], view: View, cut
 def common_instants(catalog: Catalog, recordings: list[Recording], count: int) -> np.ndarray:
     """Instants in s, evenly over the span that all recordings show, at frames of their anchor: float (count,)."""
     anchor, first, last = _shared(recordings)
-    return catalog.instants(anchor, _shown(catalog, anchor, _even(first, last, count)))
+    frames = _shown(catalog, anchor, _even(first, last, count))
+    return catalog.instants(anchor, _beside_gaps(catalog, recordings, anchor, frames))
+
+
+def _beside_gaps(catalog: Catalog, recordings: list[Recording], anchor: Recording, frames: np.ndarray) -> np.ndarray:
+    """The anchor's frames int64 (T,), or those nearest to them at whose instants the others have frames too."""
+    others = [r for r in recordings if r is not anchor and not r.constant_rate]
+
+    def seen(frames: np.ndarray) -> np.ndarray:
+        instants, there = catalog.instants(anchor, frames), np.ones(len(frames), bool)
+        for other in others:
+            apart_s = catalog.instants(other, catalog.frames_at(other, instants)) - instants
+            there &= np.abs(apart_s) <= _GAP / other.fps
+        return there
+
+    if seen(frames).all() or not len(good := np.flatnonzero(seen(np.arange(anchor.num_frames)))):
+        return frames
+    place = np.searchsorted(good, frames)
+    after, before = good[np.minimum(place, len(good) - 1)], good[np.maximum(place - 1, 0)]
+    return np.where(np.abs(after - frames) <= np.abs(before - frames), after, before)
 
 
 def _shown(catalog: Catalog, recording: Recording, frames: np.ndarray) -> np.ndarray:

@@ -183,7 +183,10 @@ def _rate(path: Path, stamps: np.ndarray | None, time_base: Fraction, stated: fl
         nearby = float(Fraction(measured).limit_denominator(1001))
         precision_s = max(float(time_base), 1e-3)
         for rate in (stated, nearby, measured):
-            if rate > 0 and np.abs(times_s - np.arange(len(stamps)) / rate).max() <= precision_s:
+            if rate <= 0:
+                continue
+            most_s = min(precision_s, 0.25 / rate)  # a tick may be as long as a frame, as in AVI, and drop one
+            if np.abs(times_s - np.arange(len(stamps)) / rate).max() <= most_s:
                 fps = rate
                 break
         else:
