@@ -85,7 +85,7 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
 
     Raises UserError for a root without such videos, and for two videos of one name.
     """
-    here = _samples(options)
+    here, said = _samples(options)
     version = options.version or (60 if all(sample.in_60 for sample in here.values()) else 120)
     samples = {path: sample for path, sample in here.items() if version == 120 or sample.in_60}
     if not samples:
@@ -108,13 +108,14 @@ def catalog(options: Options, *, prober: Prober | None = None) -> Catalog:
             f"NTU-60: {of_60:,} of 56,880 videos are here; NTU-120: {len(here):,} of 114,480",
             f"the catalog is of NTU-{version}, with {len(samples):,} videos; --version chooses",
             f"groups of three cameras: {whole:,} of the {len(groups):,} that are here in part",
+            *said,
         ),
     )
 
 
-def _samples(options: Options) -> dict[str, Sample]:
-    """By path, in order of names; samples that are left out are not there."""
-    left_out = {line.strip().removesuffix(".skeleton") for _, line in text_lines(options.leave_out)} \
+def _samples(options: Options) -> tuple[dict[str, Sample], list[str]]:
+    """By path, in order of names, without those that are left out; and how many these are."""
+    listed = {line.strip().removesuffix(".skeleton") for _, line in text_lines(options.leave_out)} \
         if options.leave_out else set()  # fmt: skip
     found = named_files(options.root, NAME, "NTU RGB+D's RGB videos are, such as S001C001P001R001A001_rgb.avi")
     problems = Problems()
@@ -126,10 +127,11 @@ def _samples(options: Options) -> dict[str, Sample]:
             )
     problems.refuse()
     first = one_each(options.root, samples.items(), "sample")
-    kept = {path: sample for sample, path in first.items() if sample.stem not in left_out}
+    kept = {path: sample for sample, path in first.items() if sample.stem not in listed}
     if not kept:
         raise UserError(f"{options.leave_out}: it leaves out every video under {options.root}; correct the list")
-    return kept
+    said = f"left out: {len(first) - len(kept):,} videos, of {len(listed):,} that {options.leave_out} lists"
+    return kept, [said] if options.leave_out else []
 
 
 def _scene(sample: Sample) -> str:

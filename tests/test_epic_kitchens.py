@@ -16,7 +16,7 @@ from crossview.datasets.catalog import Catalog
 from crossview.datasets.catalog.probing import Prober
 from crossview.datasets.epic_kitchens import Options, catalog, read_annotations
 from crossview.datasets.synthetic.layouts import files
-from crossview.errors import UserError
+from crossview.errors import DataWarning, UserError
 
 NTSC = 60_000 / 1001
 LABELLED = (
@@ -280,6 +280,20 @@ def test_lists_as_editors_leave_them(root: Path) -> None:
     test.write_text("\n".join([f"uid,{head}", *(f"{k},{row}" for k, row in enumerate(rows))]))
     after = read(root)
     assert (after.segments, after.protocols, after.classes) == (before.segments, before.protocols, before.classes)
+
+
+def test_further_columns_of_a_published_table_are_told_and_passed_over(root: Path) -> None:
+    before = read(root)
+    file = root / "epic-kitchens-100-annotations" / "EPIC_100_train.csv"
+    head, *rows = file.read_text().splitlines()
+    file.write_text("\n".join([f"{head},mood", *(f"{row},fine" for row in rows)]))
+    with pytest.warns(DataWarning, match=r"EPIC_100_train\.csv, line 1: columns that are not read: 'mood'$"):
+        after = read(root)
+    assert (after.segments, after.protocols) == (before.segments, before.protocols)
+    file.write_text("\n".join([head.replace("verb_class", "verb_clas"), *rows]))
+    with pytest.raises(UserError, match=r"'verb_clas' is unknown; did you mean 'verb_class'\?") as refused:
+        read(root)
+    assert "column 'verb_class' is missing" in str(refused.value)
 
 
 def test_classes_are_numbered_by_their_ids(root: Path) -> None:

@@ -132,6 +132,7 @@ def test_samples_are_left_out_by_a_list(tmp_path: Path) -> None:
     bad.write_bytes(b"\xef\xbb\xbf" + name(1, 2, 1, 1).encode() + b".skeleton\r\n\r\n" + name(9, 1, 1, 1).encode())
     made = ntu.catalog(ntu.Options(root=tmp_path, leave_out=bad))
     assert [r.view for r in made.recordings] == ["C001"]
+    assert made.notes[-1] == f"left out: 1 videos, of 2 that {bad} lists"
     bad.write_text(f"{name(1, 1, 1, 1)}\n{name(1, 2, 1, 1)}\n")
     with pytest.raises(UserError, match=r"missing\.txt: it leaves out every video under .*; correct the list"):
         ntu.catalog(ntu.Options(root=tmp_path, leave_out=bad))

@@ -18,7 +18,8 @@ NAMED = 3
 def files_under(root: Path) -> Iterator[str]:
     """Paths of all files under `root`, relative to it, in the order of their names; hidden ones are left out.
 
-    Links are followed, but not into a folder that is being read already. Raises UserError if the root is no folder.
+    Links are followed, but not into a folder that is being read already, nor where they lead nowhere. Raises UserError
+    if the root is no folder.
     """
     if not root.is_dir():
         raise UserError(f"{root}: the folder is missing; pass the folder that holds the dataset's files as --root")
@@ -29,11 +30,15 @@ def _under(folder: str, prefix: str, within: tuple[str, ...]) -> Iterator[str]:
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        except OSError:  # a link that leads to itself
+            continue
+        if is_folder:
             real = os.path.realpath(entry.path) if entry.is_symlink() else f"{within[-1]}/{entry.name}"
             if real not in within:
                 yield from _under(entry.path, f"{prefix}{entry.name}/", (*within, real))
-        elif entry.is_file():
+        elif is_file:
             yield prefix + entry.name
 
 

@@ -9,11 +9,12 @@ import codecs
 import difflib
 import re
 import shlex
+import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from crossview.errors import UserError
+from crossview.errors import DataWarning, UserError
 
 SEPARATORS = (",", ";", "\t")
 """What spreadsheets write between values, depending on the language that they are set to."""
@@ -127,7 +128,8 @@ def table(
 ) -> Iterator[Row]:
     """Rows of a table whose first line names its columns, in any order and case.
 
-    Columns of the names `ignored` are passed over; None where the user has no way to name any.
+    Columns of the names `ignored` are passed over, and others refused. None is for tables that were published, whose
+    further columns are passed over with a warning, unless they look like a missing one that is misspelt.
 
     Values are separated by comma, semicolon or tab, whichever the first line uses. Rows that do not fit the header are
     added to `problems` in their turn; raises UserError for a file or a header that cannot be read. Lines of separators
@@ -176,13 +178,17 @@ def _check_header(
         problems.add(f"{place}: column {name!r} is needed; take it out of --ignore-columns")
     for name in sorted(passed_over - {*names}):
         problems.add(f"{place}: there is no column {name!r}, which --ignore-columns names; take it out of that")
+    further = []
     for name in dict.fromkeys(names):
         if name in passed_over:
             continue
         if name in known and names.count(name) > 1:
             problems.add(f"{place}: column {name!r} is there {names.count(name)} times; keep one of them")
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
+            near = difflib.get_close_matches(name, [k for k in known if ignored is not None or k not in names], 1)
+            if ignored is None and not near:
+                further.append(name)
+                continue
             meant = f"did you mean {near[0]!r}? " if near else ""
             over = "" if ignored is None else f", or pass over it with --ignore-columns {shlex.quote(name)}"
             problems.add(f"{place}: column {name!r} is unknown; {meant}choose from {', '.join(known)}{over}")
@@ -190,6 +196,9 @@ def _check_header(
         if name not in names:
             problems.add(f"{place}: column {name!r} is missing; needed: {', '.join(required)}")
     problems.refuse()
+    if further:
+        text = f"{place}: columns that are not read: {', '.join(map(_short, further))}"
+        warnings.warn(text, DataWarning, stacklevel=2)
 
 
 def relative_path(root: Path, text: str, *, folders: Callable[[Path], bool] = lambda _: False) -> Path:
