@@ -331,3 +331,21 @@ def test_warnings_about_files_are_lines_that_are_printed_once(
         "its start"
         for name in ("head.mp4", "left.mp4")
     ]
+
+
+@pytest.mark.parametrize("kind", [Exception, RuntimeError])
+def test_a_ray_that_does_not_start_is_said_in_a_sentence(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    from crossview.platform.cluster.connect import connect
+
+    def late(**_: object) -> None:
+        raise kind("The current node timed out during startup.\nMore of it.")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", late)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(OSError, match=r"Ray did not start .*timed out during startup\.\); .*--debug"):
+        connect()

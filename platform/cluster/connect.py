@@ -34,13 +34,21 @@ def connect() -> None:
     if "RAY_ADDRESS" in os.environ:
         ray.init(logging_level=logging.WARNING, log_to_driver=False)
         return
-    ray.init(
-        address="local",  # else Ray joins whatever cluster was last started on this machine
-        include_dashboard=False,
-        logging_level=logging.WARNING,
-        log_to_driver=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-    )
+    try:
+        ray.init(
+            address="local",  # else Ray joins whatever cluster was last started on this machine
+            include_dashboard=False,
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+        )
+    except Exception as error:
+        if type(error) not in (Exception, RuntimeError):  # what Ray raises where its processes start too late
+            raise
+        raise OSError(
+            f"Ray did not start on this machine ({str(error).strip().splitlines()[0]}); if it is overloaded, end other "
+            "processes and try again, or pass --debug to work without Ray where the command has it"
+        ) from error
 
 
 def _quieten() -> None:
