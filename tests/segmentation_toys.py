@@ -74,8 +74,8 @@ def evgap_config() -> Any:
     return replace(recipe.method, input="features", feature_width=WIDTH, step="pairs")
 
 
-def train_evgap(toys: Path, run: Path) -> Path:
+def train_evgap(toys: Path, run: Path, steps: int = 3) -> Path:
     """A short run of EVGAP on the same features."""
-    data, optim = Data(catalog=toys), Optim(steps=3, batch=8)
-    made = Experiment(data=data, method=evgap_config(), optim=optim, every=Cadence(log=3))
+    data, optim = Data(catalog=toys), Optim(steps=steps, batch=8)
+    made = Experiment(data=data, method=evgap_config(), optim=optim, every=Cadence(log=steps))
     return launcher.start(run, "evgap", made, in_process=True)
