@@ -15,6 +15,7 @@ from segmentation_toys import CLASSES, WIDTH, experiment, train_evgap, write_toy
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.sampling.sequence_plan import SequencePlan, Stretch
 from crossview.datasets.sampling.sequences import Sequences
+from crossview.datasets.video.frames import UnreadableVideo
 from crossview.downstream.segmentation import model
 from crossview.downstream.segmentation.model import Model
 from crossview.downstream.segmentation.segmenter import SegmentationModel
@@ -174,6 +175,8 @@ def test_a_step_that_was_not_embedded_is_an_error_and_its_recording_named(toys: 
             read_steps(tmp_path, one, wrong, np.array([5, 5]))
     with pytest.raises(UserError, match=r"\(4, 2\) of 4 steps up to frame 19; this run reads \(4, 3\)"):
         holds_steps(tmp_path, one, steps, 3)
+    with pytest.raises(UnreadableVideo, match=r"toys__toy0__v1.steps.npy: the recording could not be read"):
+        read_steps(tmp_path, other, frames, np.array([5, 5]))
     (tmp_path / "toys__toy0__e1.npy").write_bytes(b"cut")
     with pytest.raises(UserError, match=r"not a readable array .* remove that folder"):
         read_steps(tmp_path, one, frames, np.array([5, 5]))

@@ -48,8 +48,6 @@ def read_steps(folder: Path, recording: Recording, frames: np.ndarray, count: np
     Raises UnreadableVideo where the recording has none, and UserError where a step is not among them.
     """
     files = _files(folder, recording)
-    if not storage.is_file(files[0]):
-        raise UnreadableVideo(f"{files[0]}: {recording.id} could not be read when its steps were embedded")
     steps, vectors = (_loaded(file) for file in files)
     wanted = _key(frames[:, 0], count)
     keys = _key(steps[:, 0], steps[:, 1])
@@ -86,6 +84,8 @@ def _save(file: Path, array: np.ndarray) -> None:
 def _loaded(file: Path) -> np.ndarray:
     try:
         array: np.ndarray[Any, Any] = np.load(on_this_node(file), mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, UnreadableVideo) as error:
+    except FileNotFoundError as error:
+        raise UnreadableVideo(f"{file}: the recording could not be read when its steps were embedded") from error
+    except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{file}: not a readable array ({error}); {_FIX}") from error
     return array
