@@ -203,7 +203,8 @@ def test_a_recording_that_cannot_be_read_is_quarantined(evgap: Path, tmp_path: P
     with pytest.raises(UserError, match=r"toy1-e1\.npy"):
         launcher.start(tmp_path / "none", "segmentation", made, in_process=True)
     made = replace(made, data=replace(made.data, max_quarantined=0.2))
-    run = launcher.start(tmp_path / "some", "segmentation", made, in_process=True)
+    run = launcher.start(tmp_path / "some", "segmentation", made, in_process=True, until=3)
+    assert not (run / step_embeddings.FOLDER).exists()  # that step is the last
     assert "quarantine.parquet" in {file.name for file in run.iterdir()}
     assert len(losses(run)) == 3
 

@@ -142,7 +142,7 @@ def _train(run: ResolvedRun, in_process: bool, until: int | None, planned: bool)
             f"`crossview resume {run.folder}`"
         )
         raise SystemExit(TERMINATED)
-    if until is None:
+    if until is None or until >= total:
         discard_embeddings(run)
     if "validation" in run.info and until is None:
         validation = run.info["validation"]
