@@ -30,6 +30,20 @@ class Trainer(Trained):
     encoder_lr: float | None = None
     """Rate of an encoder that is trained, as a share of the trainer's."""
 
+    @property
+    def embeds_once(self) -> bool:
+        """Whether a step's embedding depends on its frames alone and never changes.
+
+        The platform may then compute all before training, by `embed_steps`: `features` are float32 (B, V, T, D') in
+        place of (B, V, T, n, D).
+        """
+        return False
+
+    def embed_steps(self, frames: Tensor) -> Tensor:
+        """The encoder's embeddings of steps of n frames each: (m, n, D) -> (m, D')."""
+        assert self.encoder is not None
+        return self.encoder(frames[:, :, None])
+
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Trainable parameters with the same weight decay; the encoder's have a rate of their own."""
         tuned = [] if self.encoder is None else [p for p in self.encoder.parameters() if p.requires_grad]

@@ -26,7 +26,8 @@ With pairing "group" there is one NAME, "video": (B, V, T, ...), and "video/mask
 missing. With `Sampling.windows` W, W consecutive entries belong to one row of the plan.
 
 Of `Sequences` and `Past`, whose recordings hold features, instead:
-features: float16 (B, V, T, D), or (B, V, T, n, D) with `pooled` False. features/mask: bool (B, T), the steps there are.
+features: float16 (B, V, T, D), or (B, V, T, n, D) with `pooled` False, or float32 (B, V, T, D) embeddings of the steps,
+see `Trainer.embeds_once`. features/mask: bool (B, T), the steps there are.
 features/count: int64 (B, T), frames of each step; the rest of its n repeat the last of them.
 target/KIND: int64, for KIND of `labels`, (B, T) of steps or (B,) of segments; -100 where there is no label.
 """

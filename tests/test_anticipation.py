@@ -372,6 +372,7 @@ def test_each_view_counts_by_itself_and_all_of_a_segment_at_once() -> None:
         "fused/action/ego": (1 + 0) / 2,
         "fused/action/exo": (0 + 1 + 1) / 3,
         "fused/action/all": 1.0,  # a single vote of 99 is a mean of 33 or more
+        "consistency/action": 1 / 4,  # of s0, v1 and v2 agree on 6; of s1 nobody, and s2 has one camera
     }
     assert found == pytest.approx({f"anticipation/{name}": value for name, value in expected.items()})
     assert set(found) <= set(Options().metrics())
@@ -422,7 +423,11 @@ def test_samples_without_a_label_are_left_out_and_counted() -> None:
     assert "v1 2, v3 4" in notes[1]
     assert notes[2:] == [
         "2 samples have no verb and are left out of its scores.",
+        "All that is scored is of one verb class, c5: always predicting it is right.",
+        "1 of 1 scored verb classes never occur in training (c5), and have 100.0% of the labels: these cannot be "
+        "right but by chance.",
         "1 samples have no action and are left out of its scores.",
+        "All that is scored is of one action class, c0: always predicting it is right.",
     ]
     lines = [line for line in task.details(predictions, test)["cameras"] if line.pop("kind") == "action"]
     assert [tuple(line.values()) for line in lines] == [

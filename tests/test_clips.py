@@ -231,10 +231,11 @@ def test_evaluate_joins_the_tasks_and_leaves_cells_empty_where_a_row_has_no_scor
         "chance",
         "majority",
     }
-    assert set(rows["trained"]) == set(rows["random init"]) == {*shown, *probed}
+    agreed = [f"action_probe/{p}/consistency" for p in ("linear", "knn")]
+    assert set(rows["trained"]) == set(rows["random init"]) == {*shown, *probed, *agreed}
     assert set(rows["chance"]) == set(shown)
     assert rows["chance"]["retrieval/R@1/held_out"] == [pytest.approx(1 / 8)]
-    assert rows["majority"] == {name: [0.5] for name in probed}
+    assert rows["majority"] == {name: [0.5] for name in probed} | {name: [1.0] for name in agreed}
     folder = run / "evaluations"
     text = (folder / "val.md").read_text()
     line = next(x for x in text.splitlines() if x.startswith("| action_probe/knn/seen |"))

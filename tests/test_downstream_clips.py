@@ -205,6 +205,16 @@ def test_both_probes_read_the_action_of_new_people_and_fail_on_a_camera_that_sho
     }
 
 
+def test_agreement_is_between_cameras_of_one_instant_of_one_scene():
+    test = clips(np.ones((12, 2)), ("ego", "exo1", "exo2"), per_scene=2)  # two scenes of two instants
+    order = sorted(zip(test.scene.tolist(), test.instant.tolist(), test.view.tolist(), range(12), strict=True))
+    predicted = np.empty(12, "U1")
+    predicted[[row for *_, row in order]] = list("aabbbbabcaaa")  # by instant
+    found = probes.agreement({"knn": predicted}, test)
+    assert found == {"action_probe/knn/consistency": pytest.approx((1 + 3 + 0 + 3) / 12)}
+    assert probes.agreement({"knn": predicted[:4]}, clips(np.ones((4, 2)), ("ego",), per_scene=2)) == {}
+
+
 def test_balanced_accuracy_is_scikit_learns():
     rng = np.random.default_rng(0)
     truth, predicted = rng.choice(["a", "b", "c"], 50, p=[0.7, 0.2, 0.1]), rng.choice(["a", "b", "c", "d"], 50)

@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
+from crossview.downstream.cameras import by_camera_set, consistency, consistency_of_pairs
 from crossview.downstream.recognition import metrics
-from crossview.downstream.recognition.cameras import by_camera_set, consistency, consistency_of_pairs
 from crossview.downstream.recognition.epic_metrics import best_actions, epic_accuracies
 from crossview.downstream.recognition.metrics import fuse, hits, log_scores
 

@@ -9,18 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from segmentation_toys import CLASSES, WIDTH, evgap_config, experiment, train_evgap, write_toys
 
-from crossview.datasets.catalog import Catalog, Recording, Segment, one_protocol
 from crossview.downstream import results
 from crossview.downstream.encoder import ClipEncoder
-from crossview.downstream.segmentation.config import Config
+from crossview.downstream.segmentation.config import Config, Options
 from crossview.downstream.segmentation.model import Model
-from crossview.downstream.segmentation.task import Video, consistency
+from crossview.downstream.segmentation.task import Task, Video, consistency
+from crossview.downstream.task import Predicted, PredictionPart
 from crossview.errors import UserError
 from crossview.methods.method import build
 from crossview.methods.recipe import Optim
 from crossview.platform import checkpoint
-from crossview.platform.config import Cadence, Data, Encoder, Experiment, TrainerExperiment, preset, presets
+from crossview.platform.config import Encoder, presets
 from crossview.platform.evaluate.result_store import read_results
 from crossview.platform.evaluate.runner import evaluate
 from crossview.platform.evaluate.tasks import options_from
@@ -29,61 +30,11 @@ from crossview.platform.train.settings import Validation
 
 SCORED = Validation(tasks=("segmentation",))
 """As `crossview train segmentation` scores a run."""
-WIDTH, CLASSES, FPS = 24, 4, 30.0
 
 
 @pytest.fixture(scope="module")
 def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten scenes of an ego and an exo camera, whose features show which of four coarse actions is on."""
-    folder, rng = tmp_path_factory.mktemp("toys"), np.random.default_rng(0)
-    shown = rng.normal(size=(CLASSES, WIDTH))
-    recordings, segments, members = [], [], []
-    for k in range(10):
-        labels, lengths = rng.permutation(CLASSES), rng.integers(14, 30, CLASSES)
-        frames, ends = int(lengths.sum()), np.cumsum(lengths)
-        for view in ("e1", "v1"):
-            noise = rng.normal(size=(frames, WIDTH))
-            features = shown[np.repeat(labels, lengths)] + noise * (0.5 if view == "v1" else 1.0)
-            np.save(folder / f"toy{k}-{view}.npy", features.astype(np.float16))
-            recordings.append(
-                Recording(
-                    dataset="toys",
-                    scene=f"toy{k}",
-                    view=view,
-                    perspective="ego" if view == "e1" else "exo",
-                    subject=str(k),
-                    action="assemble",
-                    path=f"toy{k}-{view}.npy",
-                    kind="features",
-                    fps=FPS,
-                    num_frames=frames,
-                    height_px=1,
-                    width_px=1,
-                )
-            )
-            members.append((recordings[-1], "train" if k < 7 else "val"))
-            starts = [0, *ends[:-1]]
-            segments += [
-                Segment(recordings[-1].id, a / FPS, b / FPS, "coarse", "abcd"[label])
-                for a, b, label in zip(starts, ends, labels, strict=True)
-            ]
-    classes = {"coarse": tuple("abcd")}
-    made = Catalog(folder, tuple(recordings), tuple(segments), protocols=one_protocol(members), classes=classes)
-    made.save(folder / "catalog")
-    return folder / "catalog"
-
-
-def experiment(catalog: Path, *, steps: int = 40, encoder: Encoder | None = None, **changes: Any) -> Any:
-    """The debug preset on the toys."""
-    recipe = preset("segmentation", "debug")
-    config = replace(recipe.method, width=WIDTH, classes=CLASSES, chunk=2, **changes)
-    return TrainerExperiment(
-        data=Data(catalog=catalog),
-        method=config,
-        optim=replace(recipe.optim, steps=steps, lr=3e-3, batch=7),
-        every=Cadence(log=20),
-        encoder=encoder or Encoder(),
-    )
+    return write_toys(tmp_path_factory.mktemp("toys"))
 
 
 def scores_of(run: Path) -> dict[str, dict[str, float]]:
@@ -123,11 +74,7 @@ def test_two_cameras_are_read_together_and_a_novel_view_alone(toys: Path, tmp_pa
 
 @pytest.fixture(scope="module")
 def evgap(toys: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A short run of EVGAP on the same features."""
-    recipe = preset("evgap", "debug")
-    method = replace(recipe.method, input="features", feature_width=WIDTH, step="pairs")
-    made = Experiment(data=Data(catalog=toys), method=method, optim=Optim(steps=3, batch=8), every=Cadence(log=3))
-    return launcher.start(tmp_path_factory.mktemp("evgap") / "run", "evgap", made, in_process=True)
+    return train_evgap(toys, tmp_path_factory.mktemp("evgap") / "run")
 
 
 def test_a_frozen_encoder_stays_as_it_is_and_its_controls_are_rows(toys: Path, evgap: Path, tmp_path: Path) -> None:
@@ -147,20 +94,15 @@ def test_a_tuned_encoder_changes_at_its_own_rate(toys: Path, evgap: Path, tmp_pa
     after = checkpoint.read_weights(checkpoint.resolve(run))
     moved = [n for n, value in before.items() if not torch.equal(after[f"encoder.method.{n}"], value)]
     assert any(name.startswith("encoder.") for name in moved)
-    model = Model(made.method, ClipEncoder(build("evgap", _evgap_config())))
+    model = Model(made.method, ClipEncoder(build("evgap", evgap_config())))
     rates = [group.get("lr_scale", 1.0) for group in model.parameter_groups(0.1)]
     assert rates == [1.0, 0.1]
-
-
-def _evgap_config() -> Any:
-    recipe = preset("evgap", "debug")
-    return replace(recipe.method, input="features", feature_width=WIDTH, step="pairs")
 
 
 def test_the_encoder_embeds_the_frames_of_each_step_alone() -> None:
     torch.manual_seed(0)
     config = Config(width=WIDTH, classes=CLASSES, chunk=4)
-    model = Model(config, ClipEncoder(build("evgap", _evgap_config()))).eval()
+    model = Model(config, ClipEncoder(build("evgap", evgap_config()))).eval()
     features = torch.randn(2, 1, 3, 4, WIDTH)
     count = torch.tensor([[4, 4, 2], [4, 3, 0]])
     features[0, 0, 2, 2:], features[1, 0, 1, 3:] = features[0, 0, 2, 1], features[1, 0, 1, 2]
@@ -200,6 +142,46 @@ def test_features_of_another_width_name_the_option(toys: Path, tmp_path: Path) -
             in_process=True,
             validation=SCORED,
         )
+
+
+def split_of(labels: list[int], probability: float = 0.5, split: str = "val") -> PredictionPart:
+    """A sequence of one camera in steps of one frame, which is taken for class 1."""
+    outputs = {"probabilities": np.tile([1 - probability, probability], (len(labels), 1))}
+    sample = Predicted(
+        unit=0, recordings=("d/toy/v1",), scene="d/toy", views=("v1",), perspectives=("exo",), span=(0, len(labels)),
+        chunk=1, labels=np.array(labels), targets={"coarse": np.array(labels)}, outputs=outputs,
+    )  # fmt: skip
+    return PredictionPart(
+        split=split, recordings=(), seen=frozenset({"v1"}), samples=(sample,), classes={"coarse": ("a", "b", "c")},
+        left_out=0, encoder_seen=None, encoded=False,
+    )  # fmt: skip
+
+
+def test_what_cannot_be_scored_is_an_error_that_says_why() -> None:
+    task = Task(Options())
+    with pytest.raises(UserError, match=r"d/toy/v1, frames 0 to 3: the predicted probabilities are not finite"):
+        task.predict(None, split_of([0, 0, 1], float("nan")))
+    silent = split_of([-100, -100], 0.9, "test")
+    with pytest.raises(UserError, match="split 'test': none of the frames of its 1 videos has a label"):
+        task.score(task.predict(None, silent), silent)
+    with pytest.raises(UserError, match="split 'test': none of the frames of its 1 sequences has a label"):
+        task.baselines()["majority"].fit(silent)
+
+
+def test_one_class_and_a_class_that_training_lacks_have_scores_and_are_said() -> None:
+    task, train, test = Task(Options()), split_of([1, 1]), split_of([2, 2, 2, 1], 0.9)
+    notes = task.notes(task.predict(None, test), train, test)[1:]
+    assert notes == [
+        "All that is fitted on is of one coarse class, b: there is nothing to tell apart.",
+        "1 of 2 scored coarse classes never occur in training (c), and have 75.0% of the labels: these cannot be right "
+        "but by chance.",
+    ]
+    single = split_of([1, 1, -100], 0.9)
+    found = task.score(task.predict(None, single), single)
+    assert found["segmentation/mean"] == found["segmentation/per_video/edit"] == 100
+    assert task.notes(task.predict(None, single), test, single)[1:] == [
+        "All that is scored is of one coarse class, b: always predicting it is right."
+    ]
 
 
 def test_agreement_of_cameras_is_over_frames_of_one_event() -> None:

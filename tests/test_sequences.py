@@ -143,6 +143,19 @@ def test_frame_labels_are_checked_against_the_number_of_classes() -> None:
         SequencePlan(made, spec(kind="phase", classes=4, option="method.classes"), seed=0)
 
 
+def test_background_of_minus_one_is_no_label() -> None:
+    labels = np.repeat(np.int32([-1, 0, -1, 1, -1]), 20)
+    made = Catalog(Path("files"), (recording(),), frame_labels={"phase": {"d/toy/v1": labels}})
+    plan = SequencePlan(made, spec(kind="phase", classes=2), seed=0, test=True)
+    row = plan.row(0)
+    assert row.span == (20, 80)
+    assert row.targets["phase"].tolist() == [0, 0, -100, -100, 1, 1]
+    assert set(plan.frame_labels(row).tolist()) == {0, 1, -100}
+    silent = Catalog(Path("files"), (recording(),), frame_labels={"phase": {"d/toy/v1": np.full(100, -1, np.int32)}})
+    with pytest.raises(UserError, match="none of its 1 recordings here has labels of kind 'phase'"):
+        SequencePlan(silent, spec(kind="phase", classes=2), seed=0)
+
+
 def test_videos_and_unlabelled_splits_are_refused() -> None:
     with pytest.raises(UserError, match="is a video; this trainer reads features"):
         SequencePlan(catalog([recording(kind="video")], SPANS), spec(), seed=0)

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -53,6 +54,8 @@ class FeaturePlan(ABC):
     """Steps of a sample, at most."""
     frames_per_step = 1
     views: int
+    embedded: Path | None = None
+    """Folder of embeddings of all its steps, which are read in place of features."""
     undrawn: dict[str, int]
     """Units of each camera that no sample shows, such as segments that begin too early; only cameras with some."""
 

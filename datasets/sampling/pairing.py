@@ -93,6 +93,17 @@ class Pairs:
         """int64 (rows, 2), columns in the order of the sampling's views."""
         return np.concatenate([self._pairs(rng, *group) for group in self._groups])
 
+    def possible(self) -> np.ndarray:
+        """Every pair that some epoch may have: int64 (pairs, 2), columns as in `epoch`."""
+        found = [
+            (j, i) if swapped else (i, j)
+            for longer, shorter, swapped in self._groups
+            for i in longer.tolist()
+            for j in shorter.tolist()
+            if self._files[i] != self._files[j]
+        ]
+        return np.array(found, np.int64)
+
     def _pairs(self, rng: np.random.Generator, longer: np.ndarray, shorter: np.ndarray, swapped: bool) -> np.ndarray:
         deals = -(-len(longer) // len(shorter))
         dealt = np.concatenate([rng.permutation(shorter) for _ in range(deals)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from crossview.datasets.catalog import Catalog
@@ -16,6 +18,22 @@ from crossview.datasets.sampling.windows import overlap
 from crossview.errors import UserError
 
 _DRAW = 1  # keeps the stream of random numbers apart from those of the base
+
+
+@dataclass(frozen=True, order=True)
+class Stretch:
+    """Consecutive frames of a recording that are cut into steps."""
+
+    first: int
+    stop: int
+    """One after the last."""
+    chunk: int
+    """Frames per step; the last may have fewer."""
+
+    def steps(self) -> np.ndarray:
+        """First frame and number of frames of each: int64 (T, 2)."""
+        starts = np.arange(self.first, self.stop, self.chunk, dtype=np.int64)
+        return np.stack([starts, np.minimum(self.stop - starts, self.chunk)], 1)
 
 
 class SequencePlan(FeaturePlan):
@@ -75,6 +93,34 @@ class SequencePlan(FeaturePlan):
         if not self.test:
             chunk = self._drawn_chunk(stop - first, chunk, rng)
         return self._row(i, units, first, stop, chunk)
+
+    def stretches(self) -> dict[int, list[Stretch]] | None:
+        """By recording, everything that rows of any epoch cut into steps; two cameras' steps are each one's own.
+
+        None where a camera's steps are not of consecutive frames, as those of a second one of another rate.
+        """
+        samples = self._samples
+        if samples is None:
+            assert isinstance(self._cameras, Pairs)
+            pairs = [tuple(pair) for pair in self._kept[self._cameras.possible()].tolist()]
+            samples = [(pair, self.spec.chunk, k) for pair in pairs for k in range(self._pieces(pair, self.spec.chunk))]
+        found: dict[int, set[Stretch]] = {}
+        for units, chunk, piece in samples:
+            first, stop = self._piece(units, chunk, piece)
+            frames = self._frames(units, np.arange(first, stop))  # (V, L)
+            if (np.diff(frames) != 1).any():
+                return None
+            for unit, own in zip(units, frames, strict=True):
+                of = found.setdefault(int(self.units.recordings[unit]), set())
+                of |= {Stretch(int(own[0]), int(own[-1]) + 1, size) for size in self._sizes(stop - first, chunk)}
+        return {recording: sorted(of) for recording, of in found.items()}
+
+    def _sizes(self, frames: int, chunk: int) -> list[int]:
+        """Every number of frames per step that a row of so many frames may have."""
+        if self.test or self.spec.chunk_range is None:
+            return [chunk]
+        low, high = self._chunk_range(frames, self.spec.chunk_range)
+        return sorted({*range(low, high + 1), *([chunk] if self.spec.chunk_drawn < 1 else [])})
 
     def _evaluated(self) -> list[tuple[tuple[int, ...], int, int]]:
         """Units of each camera, frames per step and which of the span's sequences: all of them, in order."""
@@ -154,20 +200,18 @@ class SequencePlan(FeaturePlan):
     def _drawn_chunk(self, frames: int, chunk: int, rng: np.random.Generator) -> int:
         if self.spec.chunk_range is None or rng.random() >= self.spec.chunk_drawn:
             return chunk
-        low, high = self.spec.chunk_range
-        low = max(low, -(-frames // self.spec.max_steps))
-        return max(low, min(high, int(np.exp(rng.uniform(np.log(low), np.log(max(low, high) + 1))))))
+        low, high = self._chunk_range(frames, self.spec.chunk_range)
+        return max(low, min(high, int(np.exp(rng.uniform(np.log(low), np.log(high + 1))))))
+
+    def _chunk_range(self, frames: int, chunks: tuple[int, int]) -> tuple[int, int]:
+        """The part of the range in which so many frames are not more steps than there may be."""
+        low = max(chunks[0], -(-frames // self.spec.max_steps))
+        return low, max(low, chunks[1])
 
     def _row(self, i: int, units: tuple[int, ...], first: int, stop: int, chunk: int) -> SequenceRow:
         steps = -(-(stop - first) // chunk)
         whole = first + np.arange(steps * chunk, dtype=np.int64).reshape(steps, chunk)  # (T, n)
-        shown = np.minimum(whole, stop - 1)
-        catalog, recordings = self.units.catalog, self.units.catalog.recordings
-        instants = catalog.instants(recordings[units[0]], shown.ravel()) if len(units) > 1 else None
-        frames = []
-        for k, unit in enumerate(units):
-            own = shown if k == 0 else catalog.frames_at(recordings[unit], instants).reshape(shown.shape)  # type: ignore[arg-type]
-            frames.append(own + self.units.first_frames[unit])
+        frames = self._frames(units, np.minimum(whole, stop - 1))
         base = int(self.units.recordings[units[0]])
         begin = int(self.units.first_frames[units[0]])
         labels = self._targets.frames(base, begin + first, begin + stop)
@@ -176,11 +220,21 @@ class SequencePlan(FeaturePlan):
             seed=self._seed_of(i),
             recordings=tuple(int(self.units.recordings[unit]) for unit in units),
             unit=units[0],
-            frames=np.stack(frames),
+            frames=frames,
             count=np.minimum(stop - whole[:, 0], chunk),
             targets={self.spec.kind: majority(labels, chunk, self.spec.classes)},
             span=(begin + first, begin + stop),
         )
+
+    def _frames(self, units: tuple[int, ...], shown: np.ndarray) -> np.ndarray:
+        """Frames of each camera's recording at frames of the first one's unit: int64 (...) -> (V, ...)."""
+        catalog, recordings = self.units.catalog, self.units.catalog.recordings
+        instants = catalog.instants(recordings[units[0]], shown.ravel()) if len(units) > 1 else None
+        frames = []
+        for k, unit in enumerate(units):
+            own = shown if k == 0 else catalog.frames_at(recordings[unit], instants).reshape(shown.shape)  # type: ignore[arg-type]
+            frames.append(own + self.units.first_frames[unit])
+        return np.stack(frames)
 
     def frame_labels(self, row: SequenceRow) -> np.ndarray:
         """The label of each frame of a row's span, -100 where there is none: int64 (stop - first,)."""

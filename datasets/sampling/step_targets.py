@@ -46,7 +46,9 @@ class StepTargets:
         stop = recording.num_frames if stop is None else stop
         if self._by_frame is not None:
             of = self._by_frame.get(recording.id)
-            return np.full(stop - first, UNLABELLED, np.int64) if of is None else of[first:stop].astype(np.int64)
+            if of is None:
+                return np.full(stop - first, UNLABELLED, np.int64)
+            return np.where(of[first:stop] < 0, UNLABELLED, of[first:stop]).astype(np.int64)  # background is none
         out = np.full(stop - first, UNLABELLED, np.int64)
         times_s = self._times_s(recording, first, stop)
         for start_s, end_s, label in self._spans.get(recording.id, ()):

@@ -16,6 +16,6 @@ class Options(ClipOptions):
     fitted: ClassVar[bool] = True
 
     def metrics(self) -> dict[str, Mode]:
-        """Balanced accuracies, of cameras that were trained on and of those that were not."""
-        parts = [(probe, cameras) for probe in ("linear", "knn") for cameras in ("seen", "held_out")]
-        return {f"action_probe/{probe}/{cameras}": "max" for probe, cameras in parts}
+        """Balanced accuracies, of cameras that were trained on and of those that were not; agreement of cameras."""
+        parts = [(probe, part) for probe in ("linear", "knn") for part in ("seen", "held_out", "consistency")]
+        return {f"action_probe/{probe}/{part}": "max" for probe, part in parts}

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
+from crossview.downstream.cameras import consistency
 from crossview.downstream.clip_table import ClipTable
 from crossview.downstream.neighbours import CHUNK_ENTRIES, DECIMALS, unit_length
 from crossview.errors import UserError
@@ -74,6 +75,17 @@ def accuracies(predictions: dict[str, np.ndarray], test: ClipTable, seen: Collec
         for probe, predicted in predictions.items()
         for name, part in _parts(test, seen).items()
     }
+
+
+def agreement(predictions: dict[str, np.ndarray], test: ClipTable) -> dict[str, float]:
+    """Of every probe, "action_probe/PROBE/consistency": share of pairs of cameras that show an instant, given the same.
+
+    Left out where no instant is shown by two cameras.
+    """
+    scenes = np.unique(test.scene, return_inverse=True)[1]
+    instants = np.unique(np.stack([scenes, test.instant]), axis=1, return_inverse=True)[1].reshape(-1)
+    found = {probe: consistency(predicted, instants, test.view) for probe, predicted in predictions.items()}
+    return {f"action_probe/{probe}/consistency": of["pairs"] for probe, of in found.items() if of}
 
 
 def balanced(actions: np.ndarray, predicted: np.ndarray) -> float:

@@ -44,8 +44,9 @@ class Task(task.Task[Options, TablePart]):
         return fitted.predict(ClipTable.from_table(test.table))
 
     def score(self, predictions: Predictions, test: TablePart) -> dict[str, float]:
-        """Balanced accuracies."""
-        return probes.accuracies(predictions, ClipTable.from_table(test.table), test.seen)
+        """Balanced accuracies, and how often two cameras' clips of one instant are taken for the same action."""
+        clips = ClipTable.from_table(test.table)
+        return probes.accuracies(predictions, clips, test.seen) | probes.agreement(predictions, clips)
 
     def items(self, predictions: Predictions, test: TablePart) -> int:
         """Clips."""

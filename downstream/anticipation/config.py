@@ -36,12 +36,13 @@ class Options(PredictionOptions):
         return {kind: names for kind, names in named if names}
 
     def metrics(self) -> dict[str, Mode]:
-        """By protocol, kind of class and perspective of the cameras."""
+        """By protocol, kind of class and perspective of the cameras; agreement of cameras by kind."""
         names = []
         for protocol in PROTOCOLS:
             for kind in KINDS:
                 parts = ["", *(["/tail"] if kind in self.tails else []), *(["/unseen"] if self.unseen else [])]
                 names += [f"anticipation/{protocol}/{kind}/{views}{part}" for part in parts for views in VIEWS]
+        names += [f"anticipation/consistency/{kind}" for kind in KINDS]
         return dict.fromkeys(names, "max")
 
 

@@ -12,6 +12,8 @@ from crossview.datasets.sampling.sequences import UNLABELLED
 from crossview.downstream import task
 from crossview.downstream.anticipation.config import KINDS, Options
 from crossview.downstream.anticipation.metrics import Recall, fused, overall
+from crossview.downstream.cameras import consistency
+from crossview.downstream.class_notes import class_notes
 from crossview.downstream.task import Predicted, PredictionPart
 from crossview.errors import UserError
 
@@ -52,6 +54,12 @@ class Kind:
             "overall": overall(*own, self.perspectives, samples=samples, classes=classes),
             "fused": fused(*own, self.segments, self.perspectives, samples=samples, classes=classes),
         }
+
+    def agreement(self) -> float | None:
+        """Share of pairs of cameras of one segment whose likeliest class is the same; None where it has one camera."""
+        if not len(self.labels):
+            return None
+        return consistency(self.scores.argmax(1), self.segments, self.cameras).get("pairs")
 
     def of_camera(self, name: str) -> Recall | None:
         """Recall of one camera's samples."""
@@ -99,10 +107,12 @@ class Task(task.Task[Options, PredictionPart]):
         return np.stack([sample.outputs[kind] for sample in samples])
 
     def score(self, predictions: dict[str, Kind], test: PredictionPart) -> dict[str, float]:
-        """Recalls as shares of 1."""
+        """Recalls as shares of 1, and how often two cameras of a segment are given the same class."""
         del test
         out = {}
         for kind, of in predictions.items():
+            if (agreement := of.agreement()) is not None:
+                out[f"anticipation/consistency/{kind}"] = agreement
             parts = ["", *(["/tail"] if of.tail is not None else []), *(["/unseen"] if self.options.unseen else [])]
             for part in parts:
                 for protocol, recalls in of.recalls(part).items():
@@ -120,8 +130,7 @@ class Task(task.Task[Options, PredictionPart]):
         return {"majority": Majority(self.options)}
 
     def notes(self, predictions: dict[str, Kind], train: PredictionPart | None, test: PredictionPart) -> list[str]:
-        """How much was scored, and what was not."""
-        del train
+        """How much was scored, what was not, and which classes training lacks."""
         segments = len({sample.scene for sample in test.samples})
         total = len(test.samples) + test.left_out + sum(test.undrawn.values())
         said = [
@@ -135,6 +144,8 @@ class Task(task.Task[Options, PredictionPart]):
         for kind, of in predictions.items():
             if missing := len(test.samples) - len(of.labels):
                 said.append(f"{missing:,} samples have no {kind} and are left out of its scores.")
+            if train is not None:
+                said += class_notes(kind, _labels(train.samples, kind), of.labels, test.classes[kind])
         return said
 
     def details(self, predictions: dict[str, Kind], test: PredictionPart) -> dict[str, list[dict[str, object]]]:

@@ -47,6 +47,11 @@ class Model(Trainer):
         per_view = config.width if encoder is None else encoder.width + (config.width if config.beside else 0)
         self.segmenter = ARCHITECTURES[config.model](per_view * len(config.views), config.classes)
 
+    @property
+    def embeds_once(self) -> bool:
+        """With a frozen encoder, unless the features are wanted beside its embeddings."""
+        return self.encoder is not None and not self.tuned and not self.config.beside
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The architecture's loss and its parts."""
         steps, mask = self._steps(batch)
@@ -62,11 +67,9 @@ class Model(Trainer):
         """What the architecture reads (B, T, V * D) and its mask (B, T), both cut to the batch's longest video."""
         longest = int(batch["features/mask"].sum(1).max())
         features, mask = batch["features"][:, :, :longest].float(), batch["features/mask"][:, :longest]
-        if features.shape[-1] != self.config.width:
-            raise UserError(
-                f"the features have {features.shape[-1]} values per frame, but width is {self.config.width}; pass "
-                f"--method.width {features.shape[-1]}"
-            )
+        if self.embeds_once and features.ndim == 4:
+            return features.transpose(1, 2).flatten(2), mask  # the steps' embeddings (B, V, T, D')
+        self._check_width(features)
         if self.encoder is None:
             steps = features
         else:
@@ -75,12 +78,24 @@ class Model(Trainer):
                 steps = torch.cat([steps, features.amax(3)], -1)
         return steps.transpose(1, 2).flatten(2), mask  # (B, V, T, D) -> (B, T, V * D)
 
+    def embed_steps(self, frames: Tensor) -> Tensor:
+        """Steps of n frames each, as one clip: (m, n, D) -> (m, D')."""
+        self._check_width(frames)
+        return super().embed_steps(frames)
+
+    def _check_width(self, features: Tensor) -> None:
+        if features.shape[-1] != self.config.width:
+            raise UserError(
+                f"the features have {features.shape[-1]} values per frame, but width is {self.config.width}; pass "
+                f"--method.width {features.shape[-1]}"
+            )
+
     def _encoded(self, features: Tensor, count: Tensor) -> Tensor:
         """Frames (B, V, T, n, D) and how many each step has (B, T) -> embeddings (B, V, T, D'); 0 for padding."""
         assert self.encoder is not None
         B, V, T = features.shape[:3]
         frames = count[:, None].expand(B, V, T).flatten()
-        clips = features.flatten(0, 2)[..., None, :]  # (B * V * T, n, 1, D)
+        clips = features.flatten(0, 2)  # (B * V * T, n, D)
         out = features.new_zeros(len(clips), self.encoder.width)
         for size in frames.unique().tolist():
             if size:
@@ -90,8 +105,7 @@ class Model(Trainer):
         return out.unflatten(0, (B, V, T))
 
     def _embedded(self, clips: Tensor) -> Tensor:
-        assert self.encoder is not None
         if self.tuned and torch.is_grad_enabled():
-            return checkpoint(self.encoder, clips, use_reentrant=False)
+            return checkpoint(self.embed_steps, clips, use_reentrant=False)
         with torch.set_grad_enabled(self.tuned and torch.is_grad_enabled()):
-            return self.encoder(clips)
+            return self.embed_steps(clips)

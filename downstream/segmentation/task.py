@@ -9,6 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from crossview.downstream import task
+from crossview.downstream.class_notes import class_notes
 from crossview.downstream.segmentation import metrics
 from crossview.downstream.segmentation.config import Options
 from crossview.downstream.task import Predicted, PredictionPart
@@ -42,7 +43,11 @@ class Task(task.Task[Options, PredictionPart]):
 
     def score(self, predictions: list[Video], test: PredictionPart) -> dict[str, float]:
         """In percent, and the agreement of cameras where several show one video."""
-        del test
+        if not any((video.truth >= 0).any() for video in predictions):
+            raise UserError(
+                f"split {test.split!r}: none of the frames of its {len(predictions)} videos has a label, as where a "
+                "dataset withholds them; score another split with --split"
+            )
         found = metrics.scores(self._counts(predictions))
         agreement = consistency(predictions)
         values = {name: value for name, value in found.items() if name != "coverage"}
@@ -58,8 +63,7 @@ class Task(task.Task[Options, PredictionPart]):
         return {"majority": Majority(self.options)}
 
     def notes(self, predictions: list[Video], train: PredictionPart | None, test: PredictionPart) -> list[str]:
-        """How much was scored."""
-        del train
+        """How much was scored, and which of its classes training lacks."""
         frames = sum(len(video.truth) for video in predictions)
         labelled = sum(int((video.truth >= 0).sum()) for video in predictions)
         views = len({video.views for video in predictions})
@@ -67,8 +71,15 @@ class Task(task.Task[Options, PredictionPart]):
         return [
             f"Segmentation of {len(predictions)} videos of {views} cameras or pairs of them: {labelled} of {frames} "
             f"frames have a label and are scored{lost}. F1 and accuracy are over all videos' segments and frames "
-            "together; per_video is the mean of each video's own."
+            "together; per_video is the mean of each video's own.",
+            *self._class_notes(train, test),
         ]
+
+    def _class_notes(self, train: PredictionPart | None, test: PredictionPart) -> list[str]:
+        if train is None:
+            return []
+        kind = next(iter(test.samples[0].targets))
+        return class_notes(kind, _labels(train), _labels(test), test.classes.get(kind, ()))
 
     def details(self, predictions: list[Video], test: PredictionPart) -> dict[str, list[dict[str, object]]]:
         """Scores of every camera, and of every video."""
@@ -109,7 +120,12 @@ class Majority(Task):
 
     def fit(self, train: PredictionPart) -> int:
         """Its number."""
-        labels = np.concatenate([sample.labels for sample in train.samples])
+        labels = _labels(train)
+        if (labels < 0).all():
+            raise UserError(
+                f"split {train.split!r}: none of the frames of its {len(train.samples)} sequences has a label, so "
+                "there is no commonest class; label them, or fit on another split with --fit-split"
+            )
         return int(np.bincount(labels[labels >= 0]).argmax())
 
     def predict(self, fitted: object, test: PredictionPart) -> list[Video]:
@@ -139,6 +155,11 @@ def consistency(videos: Sequence[Video]) -> dict[str, float]:
         if a.views != b.views and len(a.prediction) and len(b.prediction)
     ]
     return {"consistency": float(np.mean(found))} if found else {}
+
+
+def _labels(part: PredictionPart) -> np.ndarray:
+    """Of all frames of a split: int64 (N,)."""
+    return np.concatenate([sample.labels for sample in part.samples])
 
 
 def _videos(samples: Sequence[Predicted]) -> Iterator[list[Predicted]]:

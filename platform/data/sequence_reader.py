@@ -1,4 +1,4 @@
-"""Rows of feature sequences become arrays: the maximum of each step's frames, or all of them, with its target."""
+"""Rows of feature sequences become arrays: each step's maximum, its frames or its embedding, and its target."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from crossview.errors import UserError
 from crossview.platform.config import Data
 from crossview.platform.data.decoder import Arrays, Decoder, Shard
 from crossview.platform.data.feature_files import feature_shape, read_features
+from crossview.platform.data.step_files import read_steps, width
 
 
 class SequenceReader(Decoder):
@@ -22,14 +23,15 @@ class SequenceReader(Decoder):
 
     def __init__(self, plan: FeaturePlan, data: Data, shard: Shard) -> None:
         super().__init__(plan, data, shard)
-        self.width = feature_width(plan)
+        self.width = feature_width(plan) if plan.embedded is None else width(plan.embedded)
 
     def empty(self, rows: int) -> Arrays:
         """Zeros in the shapes of `rows` rows, with targets of -100."""
         plan, T = self.plan, self.plan.steps
-        steps = (T,) if plan.pooled else (T, plan.frames_per_step)
+        steps = (T,) if plan.pooled or plan.embedded else (T, plan.frames_per_step)
+        kind = np.float32 if plan.embedded else np.float16
         out: Arrays = {"sample": np.zeros((rows, 1), np.int64), "seed": np.zeros((rows, 1), np.int64)}
-        out["features"] = np.zeros((rows, 1, plan.views, *steps, self.width), np.float16)
+        out["features"] = np.zeros((rows, 1, plan.views, *steps, self.width), kind)
         out["features/mask"] = np.zeros((rows, 1, T), np.uint8)
         out["features/count"] = np.zeros((rows, 1, T), np.int64)
         each = (T,) if isinstance(plan.spec, Sequences) else ()
@@ -53,7 +55,7 @@ class SequenceReader(Decoder):
     def _place(self, out: Arrays, k: int, row: SequenceRow, reports: list[dict[str, Any]]) -> None:
         for view, recording in enumerate(row.recordings):
             try:
-                self._read(out["features"][k, 0, view], recording, row.frames[view])
+                self._read(out["features"][k, 0, view], recording, row.frames[view], row.count)
             except UnreadableVideo as error:
                 self._failure(recording, int(row.frames[view].max()), error, reports)
                 raise
@@ -66,10 +68,13 @@ class SequenceReader(Decoder):
             else:
                 out[f"target/{kind}"][k, 0] = target
 
-    def _read(self, place: np.ndarray, recording: int, frames: np.ndarray) -> None:
-        """Frames int64 (T, n) of one recording into their place."""
+    def _read(self, place: np.ndarray, recording: int, frames: np.ndarray, count: np.ndarray) -> None:
+        """Frames int64 (T, n) of one recording into their place, `count` (T,) of each step."""
         catalog = self.plan.catalog
         facts = catalog.recordings[recording]
+        if self.plan.embedded is not None:
+            place[: len(frames)] = read_steps(self.plan.embedded, facts, frames, count)
+            return
         array = read_features(catalog.file(facts), facts)
         if int(np.prod(array.shape[1:])) != self.width:
             raise UnreadableVideo(

@@ -21,6 +21,7 @@ from crossview.platform.train.resolve import ResolvedRun, check_new, saved
 from crossview.platform.train.settings import Validation
 from crossview.platform.train.state import Worker
 from crossview.platform.train.status import Status, shown_on, status_writer
+from crossview.platform.train.step_embeddings import discard_embeddings, on_embeddings
 from crossview.platform.train.validation import check, is_missing
 
 
@@ -127,6 +128,7 @@ def _train(run: ResolvedRun, in_process: bool, until: int | None, planned: bool)
     if done >= min(total, until or total) and not is_missing(run, done):
         console.print(f"{run.folder}: all {min(total, until or total)} steps are done already")
         return run.folder
+    run = on_embeddings(run, in_process=in_process)
     with on_sigterm() as notice, Progress(f"training {run.method}", total, "steps", done) as line:
         if in_process:
             _in_this_process(run, line, until, notice)
@@ -140,6 +142,8 @@ def _train(run: ResolvedRun, in_process: bool, until: int | None, planned: bool)
             f"`crossview resume {run.folder}`"
         )
         raise SystemExit(TERMINATED)
+    if until is None or until >= total:
+        discard_embeddings(run)
     if "validation" in run.info and until is None:
         validation = run.info["validation"]
         show(run.folder, validation["split"], next(iter(run.catalogs[0].protocols)), validation["tasks"])
