@@ -1,0 +1,1 @@
+"""Clip recognition: which classes a recording, or a labelled segment of one, shows."""
