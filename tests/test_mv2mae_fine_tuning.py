@@ -12,8 +12,8 @@ from mv2mae_tiny import TINY, batch_of, labelled, model_of
 from torch import Tensor
 
 from crossview.downstream.recognition.metrics import fuse
-from crossview.downstream.recognition.test_views import clip_frames
-from crossview.downstream.recognition.view_scores import view_scores
+from crossview.downstream.test_views import clip_frames
+from crossview.downstream.view_scores import view_scores
 from crossview.methods.mv2mae.classifier import layer_scale
 from crossview.methods.mv2mae.config import Config, FineTuning, presets
 from crossview.methods.mv2mae.model import Model

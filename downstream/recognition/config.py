@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
-from crossview.downstream.recognition.test_views import Views
-from crossview.downstream.task import Mode, PredictionOptions
+from crossview.downstream.task import Mode
+from crossview.downstream.test_views import ClassifierOptions
 from crossview.errors import UserError
 
 MEASURES = ("top1", "top5", "mean_class", "map")
@@ -16,11 +16,9 @@ PARTS = ("seen", "held_out", "fused")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(PredictionOptions):
+class Options(ClassifierOptions):
     """Accuracies of kinds of which a sample has one class, mean average precision of those of which it has several."""
 
-    test: Views = field(default_factory=Views)
-    """Clips and crops of each recording, or of each labelled segment, that are classified."""
     fusion: Literal["mean", "max"] | None = None
     """How the probabilities of these become one; None takes the maximum of sigmoids and the mean of softmaxes."""
     tail_verbs: tuple[str, ...] = ()
