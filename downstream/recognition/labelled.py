@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,8 +12,6 @@ import numpy as np
 from crossview.downstream.recognition import metrics
 from crossview.downstream.task import Predicted, PredictionPart
 from crossview.errors import UserError
-
-NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,13 +82,11 @@ class Labelled:
         shown = self.labels.any(0) if self.several else np.bincount(self.labels, minlength=len(shares)) > 0
         if new := int((shown & (shares == 0)).sum()):
             said.append(f"{new} of {len(shares)} classes of kind {kind!r} are tested and never occur in training.")
-        if self.several:
-            if absent := int((~shown).sum()):
-                said.append(
-                    f"{absent} of {len(shares)} classes of kind {kind!r} have no sample; the mean leaves them out."
-                )
-        elif shown.sum() == 1:
-            said.append(f"All samples have the same {kind}: accuracy says whether it is predicted, not told apart.")
+        absent = int((~shown).sum())
+        if self.several and absent:
+            said.append(f"{absent} of {len(shares)} classes of kind {kind!r} have no sample and no part in the mean.")
+        if not self.several and shown.sum() == 1:
+            said.append(f"All samples have the same {kind}, so that its accuracy says little.")
         return said
 
 
@@ -128,19 +125,17 @@ def _single(kind: str, samples: tuple[Predicted, ...], targets: np.ndarray) -> n
     Segments of the same span share its labels, so each of them has one of these in turn.
     """
     spans = [(sample.recordings, sample.span) for sample in samples]
-    same = {span: spans.count(span) for span in set(spans)} if len(set(spans)) < len(spans) else {}
-    turns: dict[object, int] = {}
+    same, turns = Counter(spans), Counter[object]()
     labels = np.full(len(samples), -1)
     for i, shown in enumerate(targets):
         classes = np.flatnonzero(shown)
-        turn = turns.get(spans[i], 0)
-        turns[spans[i]] = turn + 1
-        if len(classes) > max(1, same.get(spans[i], 1)):
+        if len(classes) > same[spans[i]]:
             raise UserError(
                 f"{samples[i].recordings[0]}, frames {samples[i].span[0]} to {samples[i].span[1]}: it has "
                 f"{len(classes)} classes of kind {kind!r}, and the classifier tells one from the others: train it with "
                 "a loss for several, or on segments of one class (its option unit)"
             )
         if len(classes):
-            labels[i] = classes[turn % len(classes)]
+            labels[i] = classes[turns[spans[i]] % len(classes)]
+        turns[spans[i]] += 1
     return labels
