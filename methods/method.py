@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from crossview.errors import UserError
 from crossview.methods.recipe import MethodConfig
 from crossview.methods.trained import Batch, Trained
 
@@ -35,6 +36,19 @@ class Method(Trained):
         With gradients, where they are on: fine-tuning adapts what it goes through.
         """
         return self.embed(video).mean(1)
+
+    def fine_tune(self, *, drop_path: float = 0.0) -> None:
+        """Prepare what `embed_clip` goes through for training under a classifier, which has a norm of its own.
+
+        `drop_path` is the probability of dropping a residual branch in the last block, and grows linearly from 0 in the
+        first. Raises ValueError for one above 0 where there are no such blocks.
+        """
+        if drop_path:
+            raise UserError(f"drop_path is {drop_path}, but this method's encoder drops no branches; set it to 0")
+
+    def layers(self) -> Sequence[Sequence[nn.Parameter]]:
+        """Parameters of `embed_clip` by layer, from the lowest, for rates that fall with depth; here all in one."""
+        return [list(self.parameters())]
 
     def clip_input(self) -> Tensor:
         """A clip of zeros as `embed_clip` takes it: (1, T, ...)."""

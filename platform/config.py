@@ -337,6 +337,8 @@ def _method_config(method: str, values: dict[str, Any]) -> Any:
     cls: Any = config_class(method)
     if "geometry" not in values and "geometry" in {part.name for part in dataclasses.fields(cls)}:
         values = values | {"geometry": dataclasses.asdict(SQUASH)}  # written before there was another
+    if hasattr(cls, "upgraded"):
+        values = cls.upgraded(values)
     return dacite.from_dict(cls, values, _OPTIONS)
 
 

@@ -1,1 +1,1 @@
-"""Clip recognition: which classes a recording, or a labelled segment of one, shows."""
+"""Recognition of what clips show: a method's encoder, fine-tuned or frozen, under a classifier per kind of label."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crossview.datasets.catalog import Catalog
+from crossview.downstream.encoder import ClipEncoder
 from crossview.platform import checkpoint, run_folder
 from crossview.platform.config import Encoder, Experiment, is_trainer
 from crossview.platform.evaluate.opened import control_folder
@@ -46,7 +47,7 @@ def start(
     run = check_new(method, experiment, console.print)
     scored = (validation or Validation()).saved(method, experiment.every.evaluate)
     check(run, scored)
-    more = {"controls": sorted(controls_of(method, run.experiment))} if controls else {}
+    more = {"controls": _possible_controls(run)} if controls else {}
     info = run_folder.create(folder, method, run.experiment, scored, command, more)
     run = replace(run, folder=folder.resolve(), info=info)
     try:
@@ -89,6 +90,15 @@ def controls_of(method: str, experiment: Experiment[Any]) -> dict[str, Experimen
         )
         for name, control in found.items()
     }
+
+
+def _possible_controls(run: ResolvedRun) -> list[str]:
+    """Names of the controls of a new run, without those on an input that its encoder cannot embed."""
+    assert run.initial is not None
+    encoder = getattr(run.initial.model, "encoder", None)
+    lacks_input = isinstance(encoder, ClipEncoder) and not encoder.has_input
+    found = controls_of(run.method, run.experiment)
+    return sorted(name for name, made in found.items() if not (lacks_input and made.encoder.weights == "input"))
 
 
 def _train_controls(run: ResolvedRun, in_process: bool) -> None:
