@@ -68,6 +68,14 @@ class Method(Trained):
         del video
         return {}
 
+    def class_scores(self, clips: Tensor) -> dict[str, Tensor]:
+        """Probabilities of test clips by kind of label, uint8 (B, T, 3, H, W) -> (B, C); {} without a classifier.
+
+        A method that has one overrides this, and is scored by tasks that score classifiers.
+        """
+        del clips
+        return {}
+
     def frozen_features(self, video: Tensor) -> Tensor | None:
         """What a frozen part computes: uint8 (B, T, 3, H, W) -> float16 (B, T, N, D); None if there is none.
 

@@ -187,10 +187,10 @@ class Encoder:
         return self.saved["name"], _method_config(self.saved["name"], self.saved["method"])
 
     @property
-    def seen(self) -> frozenset[str] | None:
-        """Cameras that its training was restricted to; None for all."""
-        views = (self.saved or {}).get("views")
-        return None if views is None else frozenset(views)
+    def cameras(self) -> dict[str, list[str]] | None:
+        """What its weights were trained on, by dataset; None where that is not known."""
+        found: dict[str, list[str]] | None = (self.saved or {}).get("cameras")
+        return {} if self.weights == "random" else found
 
 
 @dataclass(frozen=True, kw_only=True)

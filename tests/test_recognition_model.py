@@ -19,8 +19,8 @@ from crossview.downstream.recognition.config import Config
 from crossview.downstream.recognition.heads import shares
 from crossview.downstream.recognition.metrics import fuse
 from crossview.downstream.recognition.model import Model
-from crossview.downstream.recognition.test_views import clip_frames
-from crossview.downstream.recognition.view_scores import view_scores
+from crossview.downstream.test_views import clip_frames
+from crossview.downstream.view_scores import view_scores
 from crossview.methods.method import build
 from crossview.methods.mv2mae.model import Model as Pretrained
 from crossview.platform.config import preset

@@ -9,24 +9,20 @@ from typing import ClassVar, Literal
 from crossview.datasets.sampling.geometry import Geometry
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.downstream.recognition.augment_config import NO_AUGMENTATION, Augmentation
-from crossview.downstream.recognition.test_views import Views
-from crossview.downstream.task import Mode, PredictionOptions
+from crossview.downstream.task import Mode
+from crossview.downstream.test_views import ClassifierOptions
 from crossview.downstream.trainer_config import Control
 from crossview.errors import UserError
 from crossview.methods.recipe import Optim, Recipe
 
-MEASURES = ("top1", "top5", "mean_class", "map")
 KINDS = ("verb", "noun", "action")
 """Kinds of labels whose scores have known names; those of a single kind are named without it."""
-PARTS = ("seen", "held_out", "fused")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(PredictionOptions):
+class Options(ClassifierOptions):
     """Accuracies of kinds of which a sample has one class, mean average precision of those of which it has several."""
 
-    test: Views = field(default_factory=Views)
-    """Clips and crops of each recording, or of each labelled segment, that are classified."""
     fusion: Literal["mean", "max"] | None = None
     """How the probabilities of these become one; None takes the maximum of sigmoids and the mean of softmaxes."""
     tail_verbs: tuple[str, ...] = ()
@@ -50,14 +46,22 @@ class Options(PredictionOptions):
 
     def metrics(self) -> dict[str, Mode]:
         """By measure, kind of label where there are several, and part of the samples."""
-        parts = ["", *(f"/{name}" for name in PARTS), *(["/unseen"] if self.unseen else [])]
-        names = []
-        for kind in ("", *(f"/{kind}" for kind in KINDS)):
-            names += [f"recognition/{measure}{kind}{part}" for measure in MEASURES for part in parts]
-            names.append(f"recognition/consistency{kind}")
-        tails = [*self.tails, *(["action"] if self.tails else [])]  # an action's is its verb's or its noun's
-        names += [f"recognition/top1/{kind}/tail" for kind in tails]
-        return dict.fromkeys(names, "max")
+        unseen = ["/unseen"] if self.unseen else []
+        parts = {
+            "top1": ["", "/seen", "/held_out", *unseen, "/fused"],
+            "top5": ["", "/fused"],
+            "mean_class": ["", "/fused"],
+            "map": ["", "/seen", "/held_out"],
+            "consistency": [""],
+        }
+        names = [
+            f"recognition/{measure}{kind}{part}"
+            for kind in ("", *(f"/{kind}" for kind in KINDS))
+            for measure, of in parts.items()
+            for part in of
+        ]
+        tails = [*self.tails, "action"] if self.tails else []  # an action's is its verb's or its noun's
+        return dict.fromkeys([*names, *(f"recognition/top1/{kind}/tail" for kind in tails)], "max")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,7 @@ class Model(Trainer):
         _check_clips(config, encoder)
         self.config, self.encoder, self.encoder_lr = config, encoder, config.encoder_lr
         self.batch_dependent = config.augmentation.mixes
+        self.several_classes = config.loss == "sigmoid"
         self.tuned = config.encoder_lr is not None and encoder.weights != "input"
         if self.tuned:
             encoder.method.fine_tune(drop_path=config.drop_path)

@@ -24,6 +24,7 @@ from crossview.methods.trained import Trained
 from crossview.platform import checkpoint, config, run_folder
 from crossview.platform.cluster.resources import joined
 from crossview.platform.config import Data, Encoder, Experiment, is_trainer, method_names, to_dict
+from crossview.platform.data.cameras import seen_by
 from crossview.platform.data.decoder import AnyPlan
 from crossview.platform.data.frame_cache import check_cacheable
 from crossview.platform.data.plan_builder import build_plan, load_catalogs
@@ -205,10 +206,8 @@ def settled(encoder: Encoder, name: str) -> Encoder:
             f"encoder.run is {encoder.run}, a run of the downstream trainer {method!r}; pass one of a method: "
             f"{', '.join(method_names())}"
         )
-    saved = to_dict(method, experiment)
-    return replace(
-        encoder, run=source, saved={"name": method, "method": saved["method"], "views": saved["data"]["views"]}
-    )
+    saved = {"name": method, "method": to_dict(method, experiment)["method"], "cameras": seen_by(source)}
+    return replace(encoder, run=source, saved=saved)
 
 
 def _loaded_encoder(encoder: Encoder) -> ClipEncoder | None:
