@@ -16,6 +16,7 @@ from synchronized import SEEN, camera
 from crossview.datasets.catalog import Catalog, Segment, one_protocol
 from crossview.datasets.video.decode import read_clips
 from crossview.datasets.video.framing import Framing
+from crossview.datasets.video.source import Wanted
 from crossview.downstream import results
 from crossview.downstream.task import PredictionPart
 from crossview.downstream.test_views import Views
@@ -98,6 +99,16 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return opened
 
 
+def by_hand(opened: OpenRun, name: str, frames: np.ndarray, left: int) -> dict[str, np.ndarray]:
+    """Scores of one clip of 64 x 64 pixels, from all of the recording's frames."""
+    recording = next(r for r in opened.catalog.recordings if r.id == name)
+    whole = [Wanted(np.arange(recording.num_frames), Framing(size=(64, 96)))]
+    (planes,) = read_clips(opened.catalog.source(recording), whole, pixels="yuv420")
+    clip = yuv420_to_rgb(torch.from_numpy(np.array(planes)))[frames][None, ..., left : left + 64]
+    with torch.inference_mode():
+        return {kind: scores[0].numpy() for kind, scores in opened.trained.class_scores(clip).items()}
+
+
 def test_every_view_is_what_the_classifier_gives_of_it(run: Path, reads: list[str]) -> None:
     """Of 96 x 64 pixels: squares of 64 at the left, in the middle and at the right, of clips at both ends."""
     opened = open_run(run, in_process=True, device="cpu")
@@ -105,22 +116,12 @@ def test_every_view_is_what_the_classifier_gives_of_it(run: Path, reads: list[st
     assert len(found.samples) == 12
     assert len(reads) == len(set(reads)) == 12
     one = found.samples[-1]
-    recording = next(r for r in opened.catalog.recordings if r.id == one.recordings[0])
-    last = recording.num_frames - 1
-    whole = read_clips(
-        opened.catalog.source(recording),
-        [module.Wanted(np.arange(last + 1), Framing(size=(64, 96)))],
-        pixels="yuv420",
-    )[0]
-    rgb = yuv420_to_rgb(torch.from_numpy(np.array(whole)))
-    clips = [
-        rgb[first + np.arange(8) * 2][None, ..., left : left + 64] for first in (0, last - 14) for left in (0, 16, 32)
-    ]
-    with torch.inference_mode():
-        expected = [opened.trained.class_scores(clip)["action"][0].numpy() for clip in clips]
+    last = one.span[1] - 1
+    places = [(first + np.arange(8) * 2, left) for first in (0, last - 14) for left in (0, 16, 32)]
+    expected = [by_hand(opened, one.recordings[0], frames, left)["action"] for frames, left in places]
     np.testing.assert_allclose(one.outputs["action"], expected, rtol=1e-4, atol=1e-6)
     assert one.targets["action"].tolist() == [0, 1]
-    assert one.span == (0, last + 1)
+    assert one.span == (0, 21)
     assert not found.several_classes
     assert found.classes == {"action": ACTIONS}
 
@@ -161,6 +162,8 @@ def test_segments_are_cut_from_their_recording_in_one_reading(
     assert [s.span for s in first] == [(0, 6), (9, 15), (12, 18)]
     assert [found.classes["step"][int(s.targets["step"].argmax())] for s in first] == ["reach", "grasp", "reach"]
     assert len({s.scene for s in found.samples}) == 12  # three cameras share each event
+    shown = by_hand(opened, first[1].recordings[0], np.array([9, 11, 13, 14, 14, 14, 14, 14]), 16)["step"]
+    np.testing.assert_allclose(first[1].outputs["step"], [shown, shown], rtol=1e-4, atol=1e-6)
     reads.clear()
     monkeypatch.setattr(module, "READ_BYTES", 1)
     monkeypatch.setattr(module, "indexed", lambda source, limit_s: source)
