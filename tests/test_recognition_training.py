@@ -77,7 +77,7 @@ def test_a_pre_training_run_is_fine_tuned_and_scored_by_commands(tmp_path: Path,
     monkeypatch.chdir(tmp_path)
     takes = {"train_takes": 1, "val_takes": 1, "test_takes": 0, "min_frames": 24, "max_frames": 24}
     world = WorldConfig(actions=("pour_milk", "strike_peg"), exo_cameras=1, size_px=64, **takes)
-    write(world, tmp_path / "world")
+    write(world, tmp_path / "world").save(tmp_path / "world" / "catalog")
     here = ["--debug", "--data.catalog", "world/catalog", "--compute.device", "cpu", "--compute.threads", "1"]
     few = ["--optim.batch", "4", "--every.log", "1"]
     main(["train", "mv2mae", "--preset", "debug", "--optim.steps", "2", "--name", "mv", *few, *here])
