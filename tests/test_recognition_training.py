@@ -1,28 +1,22 @@
-"""Recognition as a user trains it, from the synthetic world to scores; exact resume; two workers as one process."""
+"""Recognition as a user trains it, from the synthetic world to scores; exact resume; what is refused."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ranks
 import torch
-import torch.distributed as dist
 from mv2mae_tiny import TINY
-from recognition_tiny import FINE, classifier, labelled
 from synchronized import write_synchronized
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from crossview.datasets.synthetic.config import WorldConfig
 from crossview.datasets.synthetic.world import write
 from crossview.downstream import results
 from crossview.downstream.recognition.augment_config import Augmentation
 from crossview.errors import UserError
-from crossview.methods.mv2mae.model import Model as Mv2mae
 from crossview.methods.recipe import Optim
 from crossview.platform import checkpoint
 from crossview.platform.cli.main import main
@@ -32,7 +26,6 @@ from crossview.platform.train import launcher
 from crossview.platform.train.metrics import read_metrics
 
 ON_CPU = Compute(device="cpu", threads=1)
-WORKERS = 2
 
 
 def mv2mae_on(catalog: Path, folder: Path) -> Path:
@@ -148,50 +141,3 @@ def test_what_cannot_be_is_refused_before_a_run_is_written(catalog: Path, encode
         with pytest.raises(UserError, match=message):
             launcher.start(tmp_path / "no", "recognition", made, in_process=True)
         assert not (tmp_path / "no").exists()
-
-
-# Two workers
-
-PLAIN_STEP = replace(FINE, drop_path=0.0, augmentation=replace(Augmentation(), mixup=None, cutmix=None))
-MIXED_STEP = replace(FINE, drop_path=0.0, augmentation=Augmentation())
-
-
-def step(passes: list[Mapping[str, Tensor]], config: Any, wrap: bool) -> dict[str, Tensor]:
-    """Gradients of the mean loss of a worker's passes."""
-    torch.manual_seed(3)
-    model = classifier(config, method=Mv2mae(TINY)).train()
-    forward = DistributedDataParallel(model) if wrap else model
-    torch.stack([forward(batch)["loss"] for batch in passes]).mean().backward()
-    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-
-def parts_of_batch() -> list[dict[str, Tensor]]:
-    torch.manual_seed(5)
-    batch = labelled(FINE, 4)
-    return [{name: value.chunk(WORKERS)[k] for name, value in batch.items()} for k in range(WORKERS)]
-
-
-def work(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORKERS)
-    parts = parts_of_batch()
-    found = {name: step([parts[rank]], config, wrap=True) for name, config in CONFIGS.items()}
-    torch.save(found, folder / f"{rank}.pt")
-    dist.destroy_process_group()
-
-
-CONFIGS = {"plain": PLAIN_STEP, "mixed": MIXED_STEP}
-
-
-def test_two_workers_take_the_step_of_one_process(tmp_path: Path) -> None:
-    """Of the whole batch, or where clips are mixed within a pass, of the same passes."""
-    found = ranks.results(work, WORKERS, tmp_path)
-    parts = parts_of_batch()
-    whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    alone = {"plain": step([whole], PLAIN_STEP, wrap=False), "mixed": step(list(parts), MIXED_STEP, wrap=False)}
-    for name, gradients in alone.items():
-        assert any(float(gradient.abs().max()) > 1e-3 for gradient in gradients.values())
-        for of in found:
-            assert of[name].keys() == gradients.keys()
-            for parameter, gradient in gradients.items():
-                torch.testing.assert_close(of[name][parameter], gradient, rtol=1e-4, atol=1e-6)
