@@ -212,7 +212,7 @@ def test_a_damaged_file_is_counted_and_its_samples_left_out(run: Path, tmp_path:
     found = predicted(opened, test=Views(clips=1, crops=1))
     assert (len(found.samples), found.left_out) == (11, 1)
     assert broken.id not in {s.recordings[0] for s in found.samples}
-    assert (run / "predictions" / "val" / "quarantine.parquet").exists()
+    assert (run / "embeddings" / "val" / "predictions" / "quarantine.parquet").exists()
 
 
 def test_a_method_without_a_classifier_is_told_what_to_train(straight: Path) -> None:

@@ -99,10 +99,11 @@ class Task(task.Task[Options, PredictionPart]):
         """How much was scored, and what was not."""
         del train
         views = len(next(iter(test.samples[0].outputs.values())))
+        shown = "one view" if views == 1 else f"{views} views"
         how = self.options.fusion or ("max" if test.several_classes else "mean")
         lost = f"; {test.left_out:,} could not be read" if test.left_out else ""
         said = [
-            f"Recognition in {len(test.samples):,} recordings or segments, from {views} views of each, fused by their "
+            f"Recognition in {len(test.samples):,} recordings or segments, from {shown} of each, fused by their "
             f"{how}{lost}."
         ]
         if test.undrawn:

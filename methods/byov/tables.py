@@ -182,7 +182,8 @@ def _charades_ego() -> PaperTable:
                 tasks={"recognition": {} if tested is None else {"views": list(tested)}},
             )
             note = "our control" if weights == "random" else ""
-            rows.append(Row(group=direction, label=label, paper=(scores[k],), stage=name, note=note))
+            part = "" if tested is None else f" [{', '.join(tested)}]"
+            rows.append(Row(group=direction, label=label, paper=(scores[k],), stage=name, part=part, note=note))
     return PaperTable(
         title="BYOV on Charades-Ego, linear probe",
         paper=PAPER,
@@ -190,7 +191,7 @@ def _charades_ego() -> PaperTable:
         data={
             "charades_ego": Dataset(adapter="charades_ego", holds="7,860 videos of 157 classes, without a common clock")
         },
-        columns=(percent("mAP", "recognition/map", digits=1),),
+        columns=(percent("mAP", "recognition/map{part}", digits=1),),
         stages=stages,
         rows=tuple(rows),
         cost=Cost(

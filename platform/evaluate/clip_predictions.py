@@ -155,7 +155,7 @@ def _classified(
         for units, view in zip(of.values(), views, strict=True)
     ]
     job = _Job(kept, run.experiment.data, 0, run.where.device, run, (), tuple(views), tuple(clips), test.crops)
-    arrays = embedded(job, _Classifier, run.path / "predictions" / split, run.where, "classifying clips")
+    arrays = embedded(job, _Classifier, run.path / "embeddings" / split / "predictions", run.where, "classifying clips")
     found: dict[int, Mapping[str, np.ndarray]] = {}
     for place, units in enumerate(of.values()):
         for k, unit in enumerate(units if place in arrays else ()):
