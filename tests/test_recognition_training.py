@@ -131,6 +131,41 @@ def test_an_encoder_without_baselines_has_no_control_on_its_input(catalog: Path,
     assert [folder.name for folder in (run / "controls").iterdir()] == ["random-init"]
 
 
+def test_a_probe_trains_on_its_encoders_cached_features(tmp_path: Path) -> None:
+    """BYOV's base sees each recording once; the classifier learns what it learns on video."""
+    import tiny_run
+
+    tiny_run.write_catalog(tmp_path, actions=("nod", "wave"))
+    run = tiny_run.train(tmp_path / "byov", tmp_path)
+    probe = preset("recognition", "charades_ego_probe")
+    method = replace(probe.method, classes={"action": 2}, frames=6, size_px=tiny_run.SIZE)
+    made = TrainerExperiment(
+        data=Data(catalog=tmp_path / "catalog"),
+        method=method,
+        optim=replace(probe.optim, lr=1e-2, batch=4, epochs=None, steps=3),
+        compute=ON_CPU,
+        every=Cadence(log=1, checkpoint=3),
+        encoder=Encoder(run=run),
+    )
+    cached = replace(made, data=replace(made.data, cache_features=True))
+    found = {
+        name: launcher.start(tmp_path / name, "recognition", of, in_process=True)
+        for name, of in (("video", made), ("features", cached))
+    }
+    losses = [[row["loss"] for row in read_metrics(of) if "loss" in row] for of in found.values()]
+    assert losses[0] == pytest.approx(losses[1], rel=2e-3)
+    a, b = (weights_of(of)["heads.linears.action.weight"] for of in found.values())
+    torch.testing.assert_close(a, b, rtol=0.05, atol=2e-3)
+    assert list((tmp_path / "catalog" / "features").glob("byov-*/*.npy"))
+    for changed, message in (
+        ({"augmentation": Augmentation()}, r"cropped or augmented by chance"),
+        ({"geometry": replace(method.geometry, via_px=None)}, r"set method.size-px and method.geometry to the encod"),
+    ):
+        other = replace(cached, method=replace(method, **changed))
+        with pytest.raises(UserError, match=message):
+            launcher.start(tmp_path / "no", "recognition", other, in_process=True)
+
+
 def test_what_cannot_be_is_refused_before_a_run_is_written(catalog: Path, encoder: Path, tmp_path: Path) -> None:
     for made, message in (
         (experiment(catalog, None), r"pass --encoder.run RUN"),

@@ -116,6 +116,11 @@ class Config:
             raise UserError(f"drop_path is {self.drop_path} with a frozen encoder, which drops nothing: set it to 0")
         self.sampling()  # raises UserError for an impossible clip
 
+    @property
+    def fixed_clips(self) -> bool:
+        """Whether a frame looks the same in all clips that show it: they may then come as cached features."""
+        return not self.geometry.drawn and not self.augmentation.changes
+
     def sampling(self, *, encoded: bool = True) -> Sampling:
         """Labelled clips of one camera."""
         del encoded

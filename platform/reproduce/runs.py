@@ -16,7 +16,7 @@ from crossview.platform import run_folder
 from crossview.platform.cluster.connect import connect
 from crossview.platform.cluster.resources import capacity
 from crossview.platform.cluster.run_queue import Job, run_side_by_side
-from crossview.platform.config import Experiment
+from crossview.platform.config import Experiment, is_trainer
 from crossview.platform.evaluate.result_store import has_scores
 from crossview.platform.evaluate.runner import evaluate
 from crossview.platform.evaluate.tasks import options_from
@@ -101,7 +101,12 @@ def side_by_side(planned: Sequence[Planned], at_a_time: int | None, resume: str)
 
 
 def cache_features(one: Planned) -> None:
-    """Compute the features of a run's frozen part once, before parallel runs would each start to."""
+    """Compute the features of a run's frozen part once, before parallel runs would each start to.
+
+    Not a trainer's, whose encoder may have to be trained first.
+    """
+    if is_trainer(one.method):
+        return
     from crossview.platform.data.feature_cache import cache
 
     data = one.experiment.data

@@ -18,7 +18,7 @@ from crossview.platform.progress import Progress, console, warn
 from crossview.platform.train.device import device_of, set_threads, wants_gpu, within_memory
 from crossview.platform.train.loop import train
 from crossview.platform.train.notice import TERMINATED, Notice, on_sigterm
-from crossview.platform.train.resolve import ResolvedRun, check_new, saved
+from crossview.platform.train.resolve import ResolvedRun, check_new, frozen_part, saved
 from crossview.platform.train.settings import Validation
 from crossview.platform.train.state import Worker
 from crossview.platform.train.status import Status, shown_on, status_writer
@@ -175,14 +175,15 @@ def _on_features(run: ResolvedRun, in_process: bool) -> ResolvedRun:
     from crossview.platform.data.feature_cache import cache
 
     experiment, compute = run.experiment, run.experiment.compute
+    name, config, weights = frozen_part(run.method, experiment)
+    if not is_trainer(run.method):
+        weights = checkpoint.latest(run.folder) or weights
     device = device_of(compute).type if in_process else "cuda" if wants_gpu(compute) else "cpu"
-    begin = experiment.init_from
-    weights = checkpoint.latest(run.folder) or (checkpoint.resolve(begin) if begin else None)
 
     def cached(catalog: Catalog, folder: Path) -> Catalog:
         return cache(
-            run.method,
-            experiment.method,
+            name,
+            config,
             catalog,
             folder / "features",
             in_process=in_process,
