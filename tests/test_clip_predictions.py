@@ -126,6 +126,16 @@ def test_every_view_is_what_the_classifier_gives_of_it(run: Path, reads: list[st
     assert found.classes == {"action": ACTIONS}
 
 
+@pytest.mark.ray
+def test_actors_give_what_one_process_gives(run: Path, ray_cluster: None) -> None:
+    test = Views(clips=1, crops=3)
+    here = predicted(open_run(run, in_process=True, device="cpu"), test=test)
+    there = predicted(open_run(run, actors=2, device="cpu"), test=test)
+    for a, b in zip(here.samples, there.samples, strict=True):
+        assert a.recordings == b.recordings
+        np.testing.assert_allclose(a.outputs["action"], b.outputs["action"], rtol=1e-4, atol=1e-6)
+
+
 def test_targets_alone_read_nothing(run: Path, reads: list[str]) -> None:
     found = predicted(open_run(run, in_process=True, device="cpu"), "train", model=None)
     assert not reads
