@@ -92,7 +92,7 @@ PLACES: dict[str, dict[str, tuple[str, str | None]]] = {
     },
 }
 """By method and preset: the catalog that it is for, and a protocol of it."""
-FEWER: dict[str, dict[str, Any]] = {"keystep": {"classes": {"keystep": 15}}}
+FEWER: dict[str, dict[str, Any]] = {"keystep": {"classes": {"keystep": 7}}}
 """Options of a preset for an export that has fewer classes than the dataset."""
 
 
