@@ -24,6 +24,8 @@ class ClipEncoder(nn.Module):
         super().__init__()
         self.method, self.weights = method, weights
         baselines = method.baselines()
+        self.has_input = bool(baselines)
+        """Whether there is what `weights` "input" asks for."""
         if weights == "input" and not baselines:
             raise UserError(
                 "encoder.weights is 'input', but this method has no baseline that embeds its input; choose 'random'"

@@ -194,7 +194,7 @@ class Predicted:
     targets: Mapping[str, np.ndarray]
     """By kind: int64 (T,) of steps, int64 () or multi-hot uint8 (C,) of the sample."""
     outputs: Mapping[str, np.ndarray]
-    """What `Trainer.predict` gives of it; empty where only targets are asked for."""
+    """What `Trainer.predict` gives of it, or of each view (V, C); empty where only targets are asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,10 +209,12 @@ class PredictionPart(Part):
     undrawn: Mapping[str, int] = field(default_factory=dict)
     """Recordings or segments of each camera that no sample shows, such as segments that begin too early to be
     anticipated; only cameras with some."""
+    several_classes: bool = False
+    """Whether outputs are sigmoids of classes of which a sample may show several."""
     encoder_seen: frozenset[str] | None
-    """Cameras that the encoder was trained on; None where there is none, or where it was not restricted to some."""
+    """Cameras of these datasets that were seen in pre-training; None where that is not known."""
     encoded: bool
-    """Whether there is an encoder."""
+    """Whether something was pre-trained: an encoder, or the weights that training started from."""
 
     def held_out(self) -> list[str]:
         """Which of the scored cameras training has not seen, and whether the encoder's has; a sentence."""
@@ -223,7 +225,9 @@ class PredictionPart(Part):
         said = f"Held-out cameras, on which nothing was trained downstream: {', '.join(new)}"
         if not self.encoded:
             return [f"{said}."]
-        seen = new if self.encoder_seen is None else sorted(set(new) & self.encoder_seen)
+        if self.encoder_seen is None:
+            return [f"{said}; whether pre-training saw them is not known."]
+        seen = sorted(set(new) & self.encoder_seen)
         pretrained = f"pre-training saw {', '.join(seen)}" if seen else "nor was the encoder"
         return [f"{said}; {pretrained}."]
 

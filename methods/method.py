@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from crossview.errors import UserError
 from crossview.methods.recipe import MethodConfig
 from crossview.methods.trained import Batch, Trained
 
@@ -36,6 +37,19 @@ class Method(Trained):
         """
         return self.embed(video).mean(1)
 
+    def fine_tune(self, *, drop_path: float = 0.0) -> None:
+        """Prepare what `embed_clip` goes through for training under a classifier, which has a norm of its own.
+
+        `drop_path` is the probability of dropping a residual branch in the last block, and grows linearly from 0 in the
+        first. Raises ValueError for one above 0 where there are no such blocks.
+        """
+        if drop_path:
+            raise UserError(f"drop_path is {drop_path}, but this method's encoder drops no branches; set it to 0")
+
+    def layers(self) -> Sequence[Sequence[nn.Parameter]]:
+        """Parameters of `embed_clip` by layer, from the lowest, for rates that fall with depth; here all in one."""
+        return [list(self.parameters())]
+
     def clip_input(self) -> Tensor:
         """A clip of zeros as `embed_clip` takes it: (1, T, ...)."""
         view = next(iter(self.config.sampling().views.values()))
@@ -52,6 +66,14 @@ class Method(Trained):
         The predictions of a trained run that serves as a teacher.
         """
         del video
+        return {}
+
+    def class_scores(self, clips: Tensor) -> dict[str, Tensor]:
+        """Probabilities of test clips by kind of label, uint8 (B, T, 3, H, W) -> (B, C); {} without a classifier.
+
+        A method that has one overrides this, and is scored by tasks that score classifiers.
+        """
+        del clips
         return {}
 
     def frozen_features(self, video: Tensor) -> Tensor | None:

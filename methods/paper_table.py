@@ -12,6 +12,7 @@ from typing import Any, Literal
 from crossview.errors import UserError
 
 TRAINED = "trained"
+Weights = Literal["trained", "random", "input"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ class Stage:
     """The stage whose weights of the same seed it starts from."""
     encoder: str | None = None
     """The stage whose run of the same seed computes a downstream trainer's inputs."""
-    encoder_weights: Literal["trained", "random", "input"] = "trained"
+    encoder_weights: Weights = "trained"
     """Of `encoder`: random leaves its network untrained, input gives what it would read instead."""
     tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What scores it, with the options of each."""

@@ -39,6 +39,9 @@ class Trained(nn.Module, ABC):
     batch_dependent = False
     """Whether a sample's loss depends on the others of its batch, as a contrastive one does."""
 
+    several_classes = False
+    """Whether a sample may show several classes of a kind, whose scores are sigmoids, and not one softmax."""
+
     @abstractmethod
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Scalar losses by name, each a mean over the batch's samples; "loss" is minimised, all are logged."""

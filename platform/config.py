@@ -187,10 +187,10 @@ class Encoder:
         return self.saved["name"], _method_config(self.saved["name"], self.saved["method"])
 
     @property
-    def seen(self) -> frozenset[str] | None:
-        """Cameras that its training was restricted to; None for all."""
-        views = (self.saved or {}).get("views")
-        return None if views is None else frozenset(views)
+    def cameras(self) -> dict[str, list[str]] | None:
+        """What its weights were trained on, by dataset; None where that is not known."""
+        found: dict[str, list[str]] | None = (self.saved or {}).get("cameras")
+        return {} if self.weights == "random" else found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -342,6 +342,8 @@ def _method_config(method: str, values: dict[str, Any]) -> Any:
     cls: Any = config_class(method)
     if "geometry" not in values and "geometry" in {part.name for part in dataclasses.fields(cls)}:
         values = values | {"geometry": dataclasses.asdict(SQUASH)}  # written before there was another
+    if hasattr(cls, "upgraded"):
+        values = cls.upgraded(values)
     return dacite.from_dict(cls, values, _OPTIONS)
 
 

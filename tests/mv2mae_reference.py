@@ -24,6 +24,7 @@ from mv2mae_reference_parts import (
 )
 from torch import Tensor
 
+from crossview.downstream.recognition.config import Config as Recognition
 from crossview.methods.augment import crop_video, multi_scale_crop
 from crossview.methods.mv2mae.config import Config, Transformer
 
@@ -37,7 +38,7 @@ def encode(
     x = linear(p, "encoder.embed", values) + codes(config, config.encoder.width, places)
     for i in range(config.encoder.depth):
         x = block(p, f"encoder.blocks.{i}", x, config.encoder.heads, kept[i] if kept else (1.0, 1.0))
-    return norm(p, "encoder.norm", x) if config.stage == "pretrain" else x
+    return norm(p, "encoder.norm", x) if "encoder.norm.weight" in p else x  # left out in fine-tuning
 
 
 class View:
@@ -150,13 +151,14 @@ def measures(p: Parameters, config: Config, batch: dict[str, Tensor]) -> dict[st
 # Fine-tuning and embeddings
 
 
-def classify(p: Parameters, config: Config, batch: dict[str, Tensor], *, training: bool) -> dict[str, Tensor]:
+def classify(
+    p: Parameters, config: Config, options: Recognition, batch: dict[str, Tensor], *, training: bool
+) -> dict[str, Tensor]:
     """Fine-tuning's loss and accuracy; random branches and features are drawn as PyTorch would, layer by layer."""
-    options, depth, clips = config.finetuning, config.encoder.depth, batch["video"]
+    depth, clips = config.encoder.depth, batch["video"]
     kept = [[(1.0, 1.0)] * depth for _ in clips]
     dropped = torch.ones(len(clips), config.encoder.width)
     if training:
-        clips = torch.stack([cropped(config, c, s, 2) for c, s in zip(clips, batch["seed"], strict=True)])
         for i in range(depth):
             chance = options.drop_path * i / (depth - 1)
             if chance:
@@ -167,18 +169,18 @@ def classify(p: Parameters, config: Config, batch: dict[str, Tensor], *, trainin
     found, right = [], []
     for b, clip in enumerate(clips):
         values = tokens(config, clip)
-        pooled = norm(p, "classifier.norm", encode(p, config, values, list(range(len(values))), kept[b]).mean(0))
-        logits = linear(p, "classifier.head", pooled * dropped[b])
+        pooled = norm(p, "heads.norm", encode(p, config, values, list(range(len(values))), kept[b]).mean(0))
+        logits = linear(p, "heads.linears.action", pooled * dropped[b])
         label = batch["video/label/action"][b].double()
         wanted = (1 - options.label_smoothing) * label / label.sum() + options.label_smoothing / len(label)
         found.append(-(wanted * (logits - logits.exp().sum().log())).sum())
         right.append(label[int(logits.argmax())])
-    return {"loss": mean(found), "accuracy": mean(right)}
+    return {"loss": mean(found), "action": mean(found), "accuracy": mean(right)}
 
 
 def embed_clip(p: Parameters, config: Config, clip: Tensor) -> Tensor:
     """(T, 3, H, W) -> (D,)."""
-    return normed(p, config, latents(p, config, clip).mean(0))
+    return latents(p, config, clip).mean(0)
 
 
 def embed(p: Parameters, config: Config, recording: Tensor) -> Tensor:
@@ -191,9 +193,7 @@ def embed(p: Parameters, config: Config, recording: Tensor) -> Tensor:
         frames = [start + stride * i for i in range(config.frames)]
         seen = latents(p, config, torch.stack([recording[min(i, L - 1)] for i in frames]))
         times = shape(config)[0]
-        vectors = [
-            normed(p, config, seen[k * len(seen) // times :][: len(seen) // times].mean(0)) for k in range(times)
-        ]
+        vectors = [seen[k * len(seen) // times :][: len(seen) // times].mean(0) for k in range(times)]
         whens = [sum(frames[k * config.tubelet :][: config.tubelet]) / config.tubelet for k in range(times)]
         windows.append((vectors, whens))
     return torch.stack(
@@ -221,8 +221,3 @@ def latents(p: Parameters, config: Config, clip: Tensor) -> Tensor:
     """Of the whole clip, (N, D)."""
     values = tokens(config, clip)
     return encode(p, config, values, list(range(len(values))))
-
-
-def normed(p: Parameters, config: Config, pooled: Tensor) -> Tensor:
-    """A fine-tuned encoder has no norm of its own; the classifier's stands after the mean."""
-    return pooled if config.stage == "pretrain" else norm(p, "classifier.norm", pooled)

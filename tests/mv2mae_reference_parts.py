@@ -7,18 +7,17 @@ from fractions import Fraction
 from functools import cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from crossview.methods import noise
 from crossview.methods.mv2mae.config import Config
-from crossview.methods.mv2mae.model import Model
 
 Parameters = dict[str, Tensor]
 MEAN = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float64).view(3, 1, 1)
 
 
-def parameters(model: Model) -> Parameters:
+def parameters(model: nn.Module) -> Parameters:
     """Copies in float64, by name, to differentiate by."""
     return {name: value.detach().double().requires_grad_() for name, value in model.named_parameters()}
 

@@ -32,14 +32,6 @@ def batch_of(config: Config = TINY, size: int = 3) -> dict[str, Tensor]:
     return batch | {view: torch.randint(0, 256, shape, dtype=torch.uint8) for view in ("source", "target")}
 
 
-def labelled(config: Config, size: int = 4) -> dict[str, Tensor]:
-    """Random labelled clips of one view, classes in turn."""
-    classes = config.finetuning.classes
-    label = torch.nn.functional.one_hot(torch.arange(size) % classes, classes).to(torch.uint8)
-    batch = batch_of(config, size)
-    return {"sample": batch["sample"], "seed": batch["seed"], "video": batch["source"], "video/label/action": label}
-
-
 def model_of(config: Config = TINY) -> Model:
     """In eval mode, so that nothing is cropped."""
     return Model(config).eval()

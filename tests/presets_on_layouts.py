@@ -1,4 +1,4 @@
-"""The published presets of every method, the catalogs that they are for, and their networks made small."""
+"""The published presets of methods and of recognition, their catalogs, and their networks made small."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import layout_world
+import torch
+from resolved import new_without_data
 
 from crossview.datasets.synthetic.stand_ins import SETS, stand_in
+from crossview.downstream.recognition.config import Config as Recognition
 from crossview.methods.byov.config import Config as Byov
 from crossview.methods.byov.config import Decoder
 from crossview.methods.byov.config import Encoder as ByovEncoder
@@ -17,6 +20,10 @@ from crossview.methods.evgap.config import Config as Evgap
 from crossview.methods.evgap.config import Encoder as EvgapEncoder
 from crossview.methods.mv2mae.config import Config as Mv2mae
 from crossview.methods.mv2mae.config import Transformer
+from crossview.methods.recipe import Optim
+from crossview.platform.config import Data, Encoder, Experiment, preset
+from crossview.platform.train.loop import training_of
+from crossview.platform.train.state import Worker
 
 CATALOGS: dict[str, tuple[str, dict[str, Any]]] = {
     "ntu60": ("ntu", {"version": 60}),
@@ -31,6 +38,7 @@ CATALOGS: dict[str, tuple[str, dict[str, Any]]] = {
     "epic55": ("epic_kitchens", {"release": "55", "splits": None}),
     "assembly101": ("assembly101", {}),
     "assembly101-tsm": ("assembly101", {"root": None}),
+    "egoexo4d": ("egoexo4d", {}),
 }
 """Name of a catalog: its dataset, and what its options are beside those of the layout."""
 PLACES: dict[str, dict[str, tuple[str, str | None]]] = {
@@ -40,14 +48,18 @@ PLACES: dict[str, dict[str, tuple[str, str | None]]] = {
         "etri": ("etri", "xsub"),
         "ntu120-vit-t": ("ntu120", "xsub120"),
         "ntu120-vit-b": ("ntu120", "xsub120"),
-        "ntu60-finetune": ("ntu60", "xsub60"),
-        "ntu120-finetune": ("ntu120", "xsub120"),
-        "ntu120-vit-t-finetune": ("ntu120", "xset120"),
-        "ntu120-vit-b-finetune": ("ntu120", "xset120"),
-        "etri-finetune": ("etri", "xsub"),
-        "nucla-finetune": ("nucla", "xview3"),
-        "pkummd2-finetune": ("pku_mmd", "xsub"),
-        "rocog-finetune": ("rocog", "gr_whole"),
+    },
+    "recognition": {
+        "ntu60": ("ntu60", "xsub60"),
+        "ntu120": ("ntu120", "xsub120"),
+        "ntu120-vit-t": ("ntu120", "xset120"),
+        "ntu120-vit-b": ("ntu120", "xset120"),
+        "etri": ("etri", "xsub"),
+        "nucla": ("nucla", "xview3"),
+        "pkummd2": ("pku_mmd", "xsub"),
+        "rocog": ("rocog", "gr_whole"),
+        "keystep": ("egoexo4d", "keystep"),
+        "charades_ego_probe": ("charades_ego", None),
     },
     "egoexo": {
         "kinetics400": ("kinetics", None),
@@ -80,6 +92,8 @@ PLACES: dict[str, dict[str, tuple[str, str | None]]] = {
     },
 }
 """By method and preset: the catalog that it is for, and a protocol of it."""
+FEWER: dict[str, dict[str, Any]] = {"keystep": {"classes": {"keystep": 7}}}
+"""Options of a preset for an export that has fewer classes than the dataset."""
 
 
 def catalog_of(name: str, films: Path) -> Path:
@@ -109,7 +123,18 @@ def small(config: Any) -> Any:
             base = replace(config.base, model="vit_tiny_patch16_224", weights="random", width=24, depth=1, heads=2)
             encoder, decoder = ByovEncoder(width=16, depth=1, heads=2), Decoder(width=16, depth=1, heads=2)
             return replace(config, base=base, encoder=encoder, decoder=decoder)
+        case Recognition():
+            return config
         case Evgap():
             base = replace(config.base, model="vit_tiny_patch16_224", weights="random", width=24, depth=1, heads=2)
             return replace(config, base=base, encoder=EvgapEncoder(width=16, depth=2, heads=2, hidden=16))
     raise TypeError(config)
+
+
+def encoder_of(config: Recognition, folder: Path) -> Encoder:
+    """For a classifier: a run of a method on such clips, before its first step; BYOV's for its probe, else MV2MAE's."""
+    method = "byov" if config.fps is None else "mv2mae"
+    recipe = preset(method, "break_eggs" if method == "byov" else "ntu60")
+    made = Experiment(data=Data(catalog=Path("unused")), method=small(recipe.method), optim=Optim(steps=1))
+    training_of(new_without_data(folder, method, made), Worker(torch.device("cpu"))).save()
+    return Encoder(run=folder)

@@ -37,8 +37,10 @@ OLD: dict[tuple[str, str], tuple[dict[str, Any], int]] = {
     ("egoexo", "charades_ego"): ({"short_side_px": [256, 320]}, 256),
     ("egoexo", "debug"): ({"short_side_px": [64, 80]}, 64),
     ("evgap", "debug"): ({}, 96),
-    ("mv2mae", "ntu60"): ({"crop_scales": [1.0, 0.875, 0.75, 0.66]}, 128),
-    ("mv2mae", "ntu60-finetune"): ({"crop_scales": [1.0, 0.875, 0.75, 0.66]}, 128),
+    ("mv2mae", "ntu60"): (
+        {"crop_scales": [1.0, 0.875, 0.75, 0.66], "stage": "pretrain", "finetuning": {"classes": 60}},
+        128,
+    ),
 }
 """Options as version 0.5 wrote them beside those of today, and the side of the squares that it decoded."""
 
@@ -155,7 +157,7 @@ def test_mv2mae_trains_on_its_crops_and_is_tested_on_the_whole_short_side() -> N
     pairs = [made[:2] for made in zip(*[iter(clips(pretraining, rows=60))] * 2, strict=True)]
     assert any(source[2] != target[2] for source, target in pairs)  # drawn for each view
     assert all(source[1] == target[1] for source, target in pairs)
-    tuning = preset("mv2mae", "ntu60-finetune").method.sampling()
+    tuning = preset("recognition", "ntu60").method.sampling()
     found = [region or (0, 0, 1, 1) for *_, region in clips(tuning, rows=200)]
     tall, wide = np.array(found).T[2:]
     assert 0.08 <= (tall * wide).min() < 0.2

@@ -6,17 +6,21 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from mv2mae_tiny import TINY, batch_of, model_of
 from torch import Tensor
 
+from crossview.errors import UserError
 from crossview.methods.mv2mae import motion
-from crossview.methods.mv2mae.config import VIT_B, VIT_T, Config, FineTuning, Masking, Motion
+from crossview.methods.mv2mae.config import VIT_B, VIT_T, Config, Masking, Motion, presets
 from crossview.methods.mv2mae.model import Model
-from crossview.methods.mv2mae.networks import CrossDecoder, Encoder, SameDecoder
+from crossview.methods.mv2mae.networks import CrossDecoder, DropPath, Encoder, SameDecoder
 from crossview.methods.mv2mae.tokens import moments, patchify, split, take, unpatchify
+from crossview.platform.config import Data, Experiment, from_dict, to_dict
+from crossview.platform.train.lr_schedule import learning_rate
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +48,7 @@ def test_a_clip_is_512_tokens_of_1536_values_and_back() -> None:
 )
 def test_encoders_have_videomaes_parameter_counts(width: int, encoder: int) -> None:
     stack = {192: VIT_T, 384: Config().encoder, 768: VIT_B}[width]
-    network = Encoder(replace(Config(), encoder=stack), norm=True)
+    network = Encoder(replace(Config(), encoder=stack))
     assert sum(p.numel() for p in network.parameters()) == encoder
 
 
@@ -59,17 +63,15 @@ def test_decoders_have_the_known_parameter_counts() -> None:
         }
 
 
-def test_weights_start_as_in_mae_and_the_head_near_0() -> None:
-    fine = replace(TINY, stage="finetune", finetuning=FineTuning(classes=50))
-    for model in (Model(TINY), Model(fine)):
-        for name, module in model.named_modules():
-            if isinstance(module, torch.nn.Linear) and name != "classifier.head":
-                largest = math.sqrt(6 / sum(module.weight.shape))  # Xavier-uniform
-                assert 0.95 * largest < float(module.weight.detach().abs().max()) <= largest, name
-        for name, value in model.named_parameters():
-            assert not name.endswith("bias") or not value.any(), name
-            assert not name.endswith("mask_token") or 0.01 < float(value.detach().std()) < 0.03, name
-    assert 1e-5 < float(Model(fine).classifier.head.weight.detach().std()) < 3e-5
+def test_weights_start_as_in_mae() -> None:
+    model = Model(TINY)
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            largest = math.sqrt(6 / sum(module.weight.shape))  # Xavier-uniform
+            assert 0.95 * largest < float(module.weight.detach().abs().max()) <= largest, name
+    for name, value in model.named_parameters():
+        assert not name.endswith("bias") or not value.any(), name
+        assert not name.endswith("mask_token") or 0.01 < float(value.detach().std()) < 0.03, name
 
 
 @pytest.mark.parametrize("kind", ["token", "channel"])
@@ -255,3 +257,44 @@ def test_gradients_reach_the_visible_source_through_the_cross_loss_alone() -> No
     (own,) = torch.autograd.grad(model.same_view(latents, clips.split)[1].square().sum(), pixels)
     assert torch.equal(own[:3], torch.zeros_like(own[:3]))
     assert bool((take(own[3:], clips.split.visible[3:]).abs().sum(-1) > 0).all())
+
+
+# How it is optimised
+
+
+def test_pretraining_decays_no_bias_norm_or_mask_token() -> None:
+    model = model_of()
+    free = {id(p) for group in model.parameter_groups(0.05) if not group["weight_decay"] for p in group["params"]}
+    names = {name for name, p in model.named_parameters() if id(p) in free}
+    assert names == {n for n, _ in model.named_parameters() if "norm" in n or n.endswith(("bias", "mask_token"))}
+    assert all("lr_scale" not in group for group in model.parameter_groups(0.05))
+
+
+def test_the_published_schedule() -> None:
+    optim = presets()["ntu60"]().optim
+    total = 16_000
+    rates = [learning_rate(optim, step, total) for step in (0, 200, 400, total)]
+    assert rates == pytest.approx([0, 3e-4, 6e-4, 4e-5])
+    assert max(learning_rate(optim, step, total) for step in range(0, total, 50)) == pytest.approx(6e-4)
+
+
+def test_dropped_paths_keep_the_mean_and_rest_in_evaluation() -> None:
+    drop, x = DropPath(0.3), torch.ones(4000, 1, 1)
+    assert float(drop(x).mean()) == pytest.approx(1, abs=0.05)
+    torch.testing.assert_close(drop(x).unique(), torch.tensor([0, 1 / 0.7]))
+    assert torch.equal(drop.eval()(x), x)
+    model = Model(TINY)
+    assert {m.chance for m in model.modules() if isinstance(m, DropPath)} == {0.0}
+    model.fine_tune(drop_path=0.1)
+    assert [block.drop_path.chance for block in model.encoder.blocks] == [0.0, 0.1]  # type: ignore[union-attr]
+
+
+def test_a_configuration_of_the_versions_that_fine_tuned() -> None:
+    recipe = presets()["debug"]()
+    values = to_dict("mv2mae", Experiment(data=Data(catalog=Path("any")), method=recipe.method, optim=recipe.optim))
+    older = {"stage": "pretrain", "finetuning": {"classes": 60, "drop_path": 0.1}}
+    assert from_dict(values | {"method": values["method"] | older})[1].method == recipe.method
+    with pytest.raises(UserError, match="no longer has; fine-tune its pre-training run with `crossview train recog"):
+        from_dict(values | {"method": values["method"] | older | {"stage": "finetune"}})
+    with pytest.raises(UserError, match="finetune"):
+        from_dict(values | {"method": values["method"] | {"finetune": {}}})

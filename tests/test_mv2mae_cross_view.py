@@ -290,7 +290,7 @@ def test_clips_that_do_not_fit_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             model(batch | changed)
-    with pytest.raises(ValueError, match=r"no view 'target', only sample, seed, source; stage 'pretrain' needs it"):
+    with pytest.raises(ValueError, match=r"no view 'target', only sample, seed, source; build the batch"):
         model({name: value for name, value in batch.items() if name != "target"})
     with pytest.raises(ValueError, match=r"clip: a tensor of shape \(3, 3"):
         model.embed_clip(batch["source"][:, :3])

@@ -10,7 +10,7 @@ import numpy as np
 
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.sampling.plan import Plan
-from crossview.methods.mv2mae.config import Config, FineTuning
+from crossview.methods.mv2mae.config import Config
 
 CONFIG = Config()
 
@@ -102,14 +102,3 @@ def test_the_same_seed_gives_the_same_pairs() -> None:
     rows = range(2 * first.rows_per_epoch)
     assert [first.row(i) for i in rows] == [again.row(i) for i in reversed(rows)][::-1]
     assert [first.row(i) for i in rows] != [other.row(i) for i in rows]
-
-
-def test_fine_tuning_takes_single_labelled_clips() -> None:
-    sampling = replace(CONFIG, stage="finetune", finetuning=FineTuning(classes=120)).sampling()
-    assert sampling.pairing == "single"
-    assert sampling.labels == {"action": 120}
-    fine = plan(groups(4), replace(CONFIG, stage="finetune", finetuning=FineTuning(classes=4)))
-    assert fine.rows_per_epoch == 12
-    (clip,) = fine.row(0).clips[0]
-    assert clip is not None
-    assert set(np.diff(clip.frames)) == {4}

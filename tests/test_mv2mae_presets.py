@@ -2,25 +2,22 @@
 
 Origins, right of each value:
 paper: arXiv 2401.15900, whose method section and tables are known through summaries only (see the method's README).
-VideoMAE: MCG-NJU/VideoMAE at 14ef8d8; "pre-training" and "fine-tuning" are its scripts for ViT-S on Kinetics-400.
+VideoMAE: MCG-NJU/VideoMAE at 14ef8d8; "pre-training" is its script for ViT-S on Kinetics-400.
 CroCo: naver/croco, models/blocks.py. NTU, ETRI, ...: the data set's own description.
 ours N: a decision of ours with its reason in row N of the README's table of open points. unused: has no effect here.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import pytest
-from geometries import changes
+from flat_presets import resolved
 
 from crossview.methods.mv2mae.config import presets
 from crossview.methods.mv2mae.studies import NO_MOTION, SAME_VIEW, studies
-from crossview.methods.recipe import Recipe
 
 PRETRAIN: dict[str, Any] = {
-    "method.stage": "pretrain",
     "method.unit": "recording",
     "method.frames": 16,  # paper
     "method.fps": 7.5,  # paper: stride 4, of 30 Hz (NTU, PKU-MMD)
@@ -57,11 +54,6 @@ PRETRAIN: dict[str, Any] = {
     "method.crop_scales": (),  # of the versions that cropped on the device
     "method.flip": 0.0,  # VideoMAE, pre-training; ours 15
     "method.embed_stride": 4,  # paper: stride 4
-    "method.finetuning.classes": 60,  # unused
-    "method.finetuning.dropout": 0.0,  # unused
-    "method.finetuning.drop_path": 0.1,  # unused
-    "method.finetuning.label_smoothing": 0.1,  # unused
-    "method.finetuning.layer_decay": 0.75,  # unused
     "optim.optimizer": "adamw",  # paper
     "optim.lr": 6e-4,  # VideoMAE, pre-training: 1.5e-4 x 1024 / 256; ours 14
     "optim.weight_decay": 0.05,  # VideoMAE, pre-training
@@ -117,47 +109,6 @@ VIT_B = {
     "method.encoder.heads": 12,  # paper: ViT-B
     **{f"method.{decoder}_decoder.width": 384 for decoder in ("same", "cross")},  # VideoMAE, pre-training of ViT-B
     **{f"method.{decoder}_decoder.heads": 6 for decoder in ("same", "cross")},  # VideoMAE, pre-training of ViT-B
-}
-
-FINETUNE: dict[str, Any] = {
-    **{name: PRETRAIN[name] for name in PRETRAIN if not name.startswith(("sampling.views.", "sampling.labels"))},
-    "method.stage": "finetune",
-    "method.flip": 0.5,  # VideoMAE, fine-tuning
-    "method.geometry": {"crop": "resized"},  # VideoMAE, fine-tuning
-    "method.finetuning.dropout": 0.0,  # VideoMAE, fine-tuning
-    "method.finetuning.drop_path": 0.1,  # VideoMAE, fine-tuning
-    "method.finetuning.label_smoothing": 0.1,  # VideoMAE, fine-tuning
-    "method.finetuning.layer_decay": 0.75,  # VideoMAE, fine-tuning
-    "optim.lr": 1e-3,  # VideoMAE, fine-tuning: 5e-4 x batch / 256
-    "optim.betas": (0.9, 0.999),  # VideoMAE, fine-tuning
-    "optim.warmup_share": 5 / 150,  # VideoMAE, fine-tuning: 5 epochs
-    "optim.min_lr": 2e-6,  # VideoMAE, fine-tuning: 1e-6 x batch / 256
-    "optim.batch": 512,  # ours 16
-    "optim.epochs": 150,  # VideoMAE, fine-tuning
-    "sampling.views.video.perspective": "any",  # paper: the same cameras
-    "sampling.views.video.frames": 16,  # paper
-    "sampling.views.video.fps": 7.5,  # paper
-    "sampling.views.video.spread": "even",  # unused with fps
-    "sampling.views.video.size_px": 128,  # paper
-    "sampling.views.video.geometry": {"crop": "resized"},  # method.geometry
-    "sampling.views.video.test_px": None,  # the same size
-    "sampling.views.video.count": 1,  # VideoMAE, fine-tuning: one clip
-    "sampling.pairing": "single",  # VideoMAE, fine-tuning
-    "sampling.unit": "recording",  # trimmed clips
-}
-SMALL = {  # VideoMAE's fine-tuning on UCF101, a set of similar size; ours 16
-    "method.finetuning.dropout": 0.5,
-    "method.finetuning.drop_path": 0.2,
-    "method.finetuning.layer_decay": 0.7,
-    "optim.lr": 1.25e-4,  # 5e-4 x batch / 256
-    "optim.warmup_share": 0.05,  # 5 of 100 epochs
-    "optim.min_lr": 2.5e-6,  # 1e-5 x batch / 256
-    "optim.batch": 64,  # ours 16
-    "optim.epochs": 100,
-}
-VIT_B_FINETUNE = {  # VideoMAE's fine-tuning of ViT-B on Kinetics-400
-    "optim.epochs": 75,
-    "optim.warmup_share": 5 / 75,
 }
 
 DEBUG = {  # ours throughout: small enough for a minute on a laptop
@@ -220,46 +171,14 @@ STUDY = {  # ours throughout: what lets a small network learn to use the source 
 }
 
 
-def classified(count: int) -> dict[str, Any]:
-    """Fine-tuning on so many classes."""
-    return FINETUNE | {"method.finetuning.classes": count, "sampling.labels.action": count}
-
-
 TABLES = {
     "ntu60": PRETRAIN,
     "ntu120": PRETRAIN,
     "etri": PRETRAIN,
     "ntu120-vit-t": PRETRAIN | VIT_T,
     "ntu120-vit-b": PRETRAIN | VIT_B,
-    "ntu60-finetune": classified(60),  # NTU RGB+D: 60 classes
-    "ntu120-finetune": classified(120),  # NTU RGB+D 120: 120 classes
-    "ntu120-vit-t-finetune": classified(120) | VIT_T,
-    "ntu120-vit-b-finetune": classified(120) | VIT_B | VIT_B_FINETUNE,
-    "etri-finetune": classified(55),  # ETRI-Activity3D: 55 classes
-    "nucla-finetune": classified(10) | SMALL,  # N-UCLA: 10 classes
-    "pkummd2-finetune": classified(51)
-    | SMALL
-    | {"method.unit": "action", "sampling.unit": "action"},  # PKU-MMD: labels 1-51, shared with phase I
-    "rocog-finetune": classified(7) | SMALL,  # RoCoG-v2: 7 gestures
     "debug": PRETRAIN | DEBUG,
 }
-
-
-def flat(value: dict[str, Any], at: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, by dotted path; an empty one is a value."""
-    found: dict[str, Any] = {}
-    for name, inner in value.items():
-        if name == "label_options":  # for messages
-            continue
-        if name == "geometry":
-            found[f"{at}{name}"] = changes(inner)
-            continue
-        found |= flat(inner, f"{at}{name}.") if isinstance(inner, dict) and inner else {f"{at}{name}": inner}
-    return found
-
-
-def resolved(recipe: Recipe) -> dict[str, Any]:
-    return flat({**asdict(recipe), "sampling": asdict(recipe.method.sampling())})
 
 
 def test_every_preset_has_a_table() -> None:

@@ -470,7 +470,19 @@ def test_a_table_runs_from_its_data_to_its_page_and_goes_on(
 
 @pytest.mark.long
 @pytest.mark.ray
-@pytest.mark.parametrize("name", ["byov:ae2", "evgap:table1", "evgap:table4"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "byov:ae2",
+        "byov:charades_ego",
+        "egoexo:charades_ego",
+        "egoexo:epic",
+        "evgap:table1",
+        "evgap:table4",
+        "mv2mae:pretraining",
+        "mv2mae:transfer",
+    ],
+)
 def test_a_tables_command_runs_on_synthetic_exports(
     name: str, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,7 +21,7 @@ from crossview.errors import UserError
 from crossview.methods.method import Batch
 from crossview.methods.recipe import Optim
 from crossview.platform import config
-from crossview.platform.config import Compute, Data, Experiment
+from crossview.platform.config import Compute, Data
 from crossview.platform.data.loader import Shard, Stream
 from crossview.platform.train.resolve import ResolvedRun, check_new
 from crossview.platform.train.state import Training, Worker
@@ -31,20 +31,26 @@ CPU = torch.device("cpu")
 Place = tuple[str, str | None]
 
 
-def resolved(method: str, preset: str, place: Place, films: Path, rows: int, **own: Any) -> ResolvedRun:
-    """A preset's run of one step on `rows` rows of a catalog, with a small network; `own` are options of the method."""
+def resolved(
+    method: str, preset: str, place: Place, films: Path, rows: int, encoder: Path | None = None, **own: Any
+) -> ResolvedRun:
+    """A preset's run of one step on `rows` rows of a catalog, with a small network; `own` are options of the method.
+
+    `encoder` is where a classifier's encoder is made.
+    """
     recipe = config.preset(method, preset)
     asked = dataclasses.replace(recipe.method, **own)
     folder = published.catalog_of(place[0], films)
     sampling = asked.sampling()
     random_teachers(folder, sampling.scores, boxes=sampling.boxes > 0)
     small = published.small(asked)
-    assert small.sampling() == recipe.method.sampling()
+    assert small.sampling() == sampling
     optim: Optim = dataclasses.replace(recipe.optim, batch=rows, steps=1, epochs=None)
-    data = Data(catalog=folder, protocol=place[1])
-    return check_new(
-        method, Experiment(data=data, method=small, optim=optim, compute=Compute(device="cpu", threads=1)), print
-    )
+    parts: dict[str, Any] = {"data": Data(catalog=folder, protocol=place[1]), "method": small, "optim": optim}
+    if encoder is not None:
+        parts["encoder"] = published.encoder_of(asked, encoder)
+    made = config.experiment_class(method)(compute=Compute(device="cpu", threads=1), **parts)
+    return check_new(method, made, print)
 
 
 def first_batch(run: ResolvedRun) -> Batch:
@@ -129,14 +135,16 @@ def check_clips(run: ResolvedRun, batch: Batch) -> None:
 
 
 def test_every_published_preset_is_here() -> None:
-    for method in config.method_names():
+    for method in (*config.method_names(), "recognition"):
         assert published.PLACES[method].keys() == config.presets(method).keys() - {"debug"}
 
 
 @pytest.mark.parametrize(("method", "preset"), CASES)
 def test_a_preset_trains_on_its_dataset(method: str, preset: str, films: Path, tmp_path: Path) -> None:
-    rows = 4 if method == "mv2mae" else 2
-    run = resolved(method, preset, published.PLACES[method][preset], films, rows)
+    rows = 4 if method in ("mv2mae", "recognition") else 2
+    encoder = tmp_path / "encoder" if method == "recognition" else None
+    place, fewer = published.PLACES[method][preset], published.FEWER.get(preset, {})
+    run = resolved(method, preset, place, films, rows, encoder, **fewer)
     batch = first_batch(run)
     check_clips(run, batch)
     check_labels(run, batch)
@@ -152,5 +160,5 @@ def test_evgap_trains_on_videos_with_a_base(preset: str, films: Path, tmp_path: 
 
 
 def test_a_preset_for_other_classes_is_refused(films: Path) -> None:
-    with pytest.raises(UserError, match=r"'action' have 60 classes .* --method.finetuning.classes is 120"):
-        resolved("mv2mae", "ntu120-finetune", ("ntu60", "xsub60"), films, 4)
+    with pytest.raises(UserError, match=r"'action' have 60 classes .* --method.classes.action is 120"):
+        resolved("recognition", "ntu120", ("ntu60", "xsub60"), films, 4)

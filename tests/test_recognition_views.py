@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossview.downstream.recognition.test_views import (
+from crossview.downstream.test_views import (
     Views,
     clip_frames,
     clip_starts,
@@ -16,7 +16,7 @@ from crossview.downstream.recognition.test_views import (
     scaled_px,
     to_read,
 )
-from crossview.downstream.recognition.view_scores import scale, view_scores
+from crossview.downstream.view_scores import scale, view_scores
 
 
 def test_starts_of_the_released_test() -> None:
@@ -91,13 +91,39 @@ def test_views_are_the_clips_and_crops_that_the_arithmetic_names() -> None:
 
     frames = clip_frames(23, 4, 2, 3)
     needed, places = to_read(frames)
-    out = view_scores(classify, video[:, needed], places, size_px=16, crops=3)
+    out = view_scores(classify, video[:, needed], places, size_px=16, crops=3, together=1)
     assert out["verb"].shape == (2, 9, 3)
     assert out["noun"].shape == (2, 9, 2)
     expected = [video[:, f, ..., left : left + 16] for f in frames for left in (0, 4, 8)]
     assert all(torch.equal(a, b) for a, b in zip(seen, expected, strict=True))
     for v, clip in enumerate(expected):
         torch.testing.assert_close(out["verb"][:, v], clip.float().mean((1, 3, 4)))
+    for together in (2, 4, 99):
+        seen.clear()
+        at_once = view_scores(classify, video[:, needed], places, size_px=16, crops=3, together=together)
+        assert all(torch.equal(at_once[name], out[name]) for name in out)
+        assert [len(clips) for clips in seen] == [2 * min(together, 9 - k) for k in range(0, 9, together)]
+
+
+def test_a_clip_that_is_wanted_twice_is_classified_once() -> None:
+    video, seen = torch.randint(0, 256, (1, 6, 3, 8, 8), dtype=torch.uint8), []
+
+    def classify(clip: Tensor) -> dict[str, Tensor]:
+        seen.append(clip)
+        return {"action": clip.float().mean((1, 3, 4))}
+
+    places = np.array([[3, 4], [0, 1], [3, 4]])
+    out = view_scores(classify, video, places, size_px=8, crops=3)["action"]
+    assert [len(clip) for clip in seen] == [2]
+    expected = torch.stack([video[:, p].float().mean((1, 3, 4)) for p in places], dim=1)
+    torch.testing.assert_close(out, expected)
+
+
+def test_features_have_clips_and_no_crops() -> None:
+    features = torch.randn(2, 5, 7, 4)
+    places = np.array([[0, 1], [3, 4]])
+    out = view_scores(lambda clip: {"action": clip.mean((1, 2))}, features, places, size_px=8, crops=3)["action"]
+    torch.testing.assert_close(out, torch.stack([features[:, p].mean((1, 2)) for p in places], dim=1))
 
 
 def test_frames_are_scaled_by_their_shorter_side() -> None:

@@ -17,10 +17,10 @@ from crossview.datasets.sampling.geometry import Geometry
 from crossview.datasets.sampling.plan import Clip, Plan
 from crossview.datasets.sampling.spec import Sampling, View
 from crossview.datasets.sampling.units import Units
+from crossview.downstream.recognition.config import presets as recognition_presets
 from crossview.errors import UserError
 from crossview.methods.egoexo import losses
 from crossview.methods.egoexo.config import presets as egoexo_presets
-from crossview.methods.mv2mae.config import presets as mv2mae_presets
 from crossview.platform.config import Data
 from crossview.platform.data.decoder import Shard
 from crossview.platform.data.row_decoder import RowDecoder
@@ -213,6 +213,7 @@ def test_epic_presets_draw_segments(name: str) -> None:
     assert egoexo_presets()[name]().method.sampling().unit == "verb"
 
 
-def test_pku_mmd_preset_draws_segments() -> None:
-    assert mv2mae_presets()["pkummd2-finetune"]().method.sampling().unit == "action"
-    assert mv2mae_presets()["rocog-finetune"]().method.sampling().unit == "recording"
+def test_recognition_presets_draw_segments() -> None:
+    units = {name: make().method.sampling().unit for name, make in recognition_presets().items()}
+    segments = {"pkummd2": "action", "keystep": "keystep"}
+    assert units == dict.fromkeys(units, "recording") | segments

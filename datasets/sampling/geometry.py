@@ -117,6 +117,21 @@ class Geometry:
         tall, wide = (max(2, 2 * round(side * scale / 2)) for side in (height, width))
         return Framing(None, size, (tall, wide), None, self.scaling)
 
+    def band(self, height: int, width: int, size_px: int) -> Framing:
+        """As a `central` square of a picture of height x width, but with all of the longer side.
+
+        Several squares of size_px are cut from it. Pictures that `fit` or `via_px` make squares of stay as they are.
+        """
+        if self.fit != "crop" or self.via_px or height == width:
+            return self.framing(self.centre(height, width, size_px), height, width, size_px)
+        low = (self.short_px or (size_px, size_px))[0]
+        share = size_px / low
+        long_px = max(size_px, 2 * round(max(height, width) * low / min(height, width) / 2))
+        tall = height > width
+        sides = (1.0, share) if tall else (share, 1.0)
+        region = None if share == 1 else ((1 - sides[0]) / 2, (1 - sides[1]) / 2, *sides)
+        return Framing(region, (long_px, size_px) if tall else (size_px, long_px), None, None, self.scaling)
+
     def _resized(self, height: int, width: int, rng: np.random.Generator) -> Region | None:
         low, high = np.log(self.ratio)
         for _ in range(_TRIES):

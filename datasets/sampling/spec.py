@@ -57,6 +57,10 @@ class View:
         """What becomes of a displayed picture of height x width in embedding and evaluation."""
         return self.framing(self.geometry.centre(height, width, self.size_px), height, width)
 
+    def band(self, height: int, width: int) -> Framing:
+        """The same with all of the longer side, to cut several squares from."""
+        return self.geometry.central().band(height, width, self.size_px)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:

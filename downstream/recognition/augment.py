@@ -46,12 +46,11 @@ def augment(
     for i, operations in enumerate(rand_augment.drawn(seeds, options)):
         if operations:
             out[i] = rand_augment.rand_augment(out[i], operations)
-    mixed = options.mixup is not None or options.cutmix is not None
-    if not mixed and not options.erase:
+    if not options.mixes and not options.erase:
         return out, soft
     out = out.float()
     _erase(out, seeds, options.erase)
-    return mix(out, seeds, soft, options, shift=copies) if mixed else (out, soft)
+    return mix(out, seeds, soft, options, shift=copies) if options.mixes else (out, soft)
 
 
 def copied_seeds(seeds: Tensor, copies: int) -> Tensor:

@@ -48,3 +48,16 @@ class Augmentation:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"augmentation.{name} is {value}; it must be above 0, or None to turn it off")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether clips of a batch are mixed with each other."""
+        return self.mixup is not None or self.cutmix is not None
+
+    @property
+    def changes(self) -> bool:
+        """Whether a clip may come out as another one, or as several."""
+        return self.mixes or bool(self.flip or self.operations or self.erase) or self.copies > 1
+
+
+NO_AUGMENTATION = Augmentation(flip=0.0, operations=0, erase=0.0, mixup=None, cutmix=None, copies=1)

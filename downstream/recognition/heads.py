@@ -70,27 +70,29 @@ def shares(labels: Tensor) -> Tensor:
     return labels.float() / labels.sum(-1, keepdim=True).clamp(min=1)
 
 
-def layer_rates(layers: int, decay: float) -> list[float]:
+def layer_rates(layers: int, decay: float, below: float = 1.0) -> list[float]:
     """Learning rate factors from the lowest layer to the head, which has 1: each `decay` times that of the next.
+
+    All but the head's are multiplied by `below`.
 
     A ViT of 12 blocks has 14 layers (its embedding, the blocks, the head), with factors from 0.02376 at 0.75
     (VideoMAE).
     """
-    return [decay ** (layers - 1 - i) for i in range(layers)]
+    return [*(below * decay ** (layers - 1 - i) for i in range(layers - 1)), 1.0]
 
 
 def parameter_groups(
-    layers: Sequence[Sequence[nn.Parameter]], decay: float, weight_decay: float
+    layers: Sequence[Sequence[nn.Parameter]], decay: float, weight_decay: float, *, below: float = 1.0
 ) -> list[dict[str, Any]]:
     """Groups for the optimiser, with "lr_scale", of layers from the lowest to the head; vectors have no weight decay.
 
-    Frozen parameters are left out. Raises ValueError if one is in two layers.
+    For `decay` and `below` see `layer_rates`. Frozen parameters are left out; one in two layers raises ValueError.
     """
     every = [id(p) for layer in layers for p in layer]
     if len(set(every)) < len(every):
         raise ValueError("a parameter is in two layers; it would be trained twice a step")
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for layer, rate in zip(layers, layer_rates(len(layers), decay), strict=True):
+    for layer, rate in zip(layers, layer_rates(len(layers), decay, below), strict=True):
         for p in layer:
             if p.requires_grad:
                 groups.setdefault((weight_decay if p.ndim > 1 else 0.0, rate), []).append(p)

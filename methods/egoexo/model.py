@@ -38,7 +38,7 @@ class Model(Method):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.several_classes = config, config.action_loss == "binary"
         self.backbone = SlowFast(config.backbone)
         width, w = sum(self.backbone.widths), config.weights
         self.dropout = nn.Dropout(config.dropout)
@@ -122,9 +122,8 @@ class Model(Method):
             [nn.functional.avg_pool2d(x.mean(2), min(window, *x.shape[-2:]), stride=1) for x in maps], dim=1
         )
         places = rearrange(places, "B D h w -> B h w D")
-        sigmoid = self.config.action_loss == "binary"
         logits = {kind: head(places).float() for kind, head in self.classifier.items()}
-        return {k: (x.sigmoid() if sigmoid else x.softmax(-1)).mean((1, 2)) for k, x in logits.items()}
+        return {k: (x.sigmoid() if self.several_classes else x.softmax(-1)).mean((1, 2)) for k, x in logits.items()}
 
     def embed_clip(self, video: Tensor) -> Tensor:
         """The classifiers' input: uint8 (B, T, 3, H, W) of the configured length -> (B, D')."""

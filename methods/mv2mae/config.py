@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from crossview.datasets.sampling.geometry import Geometry
 from crossview.datasets.sampling.spec import Sampling, View
@@ -83,34 +83,9 @@ class Weights(LossWeights):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineTuning:
-    """The classifier of the stage "finetune"; the defaults are VideoMAE's on Kinetics."""
-
-    classes: int = 60
-    dropout: float = 0.0
-    """Before the last layer."""
-    drop_path: float = 0.1
-    """Probability of dropping a residual branch in the last block; it grows linearly from 0 in the first."""
-    label_smoothing: float = 0.1
-    layer_decay: float = 0.75
-    """Ratio of a layer's learning rate to that of the layer above."""
-
-    def __post_init__(self) -> None:
-        if self.classes < 2:
-            raise UserError(f"finetuning.classes is {self.classes}; it must be at least 2")
-        for name in ("dropout", "drop_path", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"finetuning.{name} is {getattr(self, name)}; it must lie in [0, 1)")
-        if not 0 < self.layer_decay <= 1:
-            raise UserError(f"finetuning.layer_decay is {self.layer_decay}; it must lie in (0, 1]")
-
-
-@dataclass(frozen=True, kw_only=True)
 class Config:
     """Options of MV2MAE; defaults are from the paper where it states them, otherwise from VideoMAE."""
 
-    stage: Literal["pretrain", "finetune"] = "pretrain"
-    """finetune trains encoder and classifier on single labelled clips; pass a pre-training run with `--init-from`."""
     unit: str = "recording"
     """What one sample of an epoch is: a whole recording (of one scene), or a labelled segment of this kind, such as
     "action"."""
@@ -146,7 +121,6 @@ class Config:
     """Probability that a training clip is mirrored; both views of a pair are mirrored together."""
     embed_stride: int = 4
     """Temporal stride for embedding whole recordings; at 30 Hz, 4 gives the training rate of 7.5 Hz."""
-    finetuning: FineTuning = field(default_factory=FineTuning)
 
     def __post_init__(self) -> None:
         for name in ("frames", "size_px", "patch_px", "tubelet", "embed_stride"):
@@ -192,6 +166,16 @@ class Config:
                 "and 1, with at least one token masked and one visible: change the ratio or use more tokens"
             )
 
+    @staticmethod
+    def upgraded(options: dict[str, Any]) -> dict[str, Any]:
+        """Options that a version with fine-tuning wrote, without its own; raises ValueError for a fine-tuned run."""
+        if options.get("stage", "pretrain") != "pretrain":
+            raise UserError(
+                "method.stage is 'finetune', which MV2MAE no longer has; fine-tune its pre-training run with "
+                "`crossview train recognition --encoder.run RUN`"
+            )
+        return {name: value for name, value in options.items() if name not in ("stage", "finetuning")}
+
     @property
     def grid(self) -> tuple[int, int]:
         """Number of tokens in time and in space: 8 and 64."""
@@ -208,35 +192,19 @@ class Config:
         return self.tubelet * self.patch_px**2 * 3
 
     def sampling(self) -> Sampling:
-        """Two cameras of one scene at the same T instants; for fine-tuning, labelled clips of one camera."""
+        """Two cameras of one scene at the same T instants."""
         view = View(perspective="any", frames=self.frames, fps=self.fps, size_px=self.size_px, geometry=self.geometry)
-        if self.stage == "finetune":
-            return Sampling(
-                views={"video": view},
-                pairing="single",
-                unit=self.unit,
-                labels={"action": self.finetuning.classes},
-                label_options={"action": "method.finetuning.classes"},
-            )
         return Sampling(views={"source": view, "target": view}, pairing="synchronized", unit=self.unit)
 
 
 def presets() -> dict[str, Callable[[], Recipe]]:
-    """Pre-training per benchmark, fine-tuning per benchmark and transfer dataset, encoder sizes, and a debug preset."""
+    """Pre-training per benchmark, encoder sizes, and a debug preset."""
     return {
         "ntu60": _pretraining,
         "ntu120": _pretraining,
         "etri": _pretraining,
         "ntu120-vit-t": lambda: _pretraining(VIT_T),
         "ntu120-vit-b": lambda: _pretraining(VIT_B),
-        "ntu60-finetune": lambda: _fine_tuning(60),
-        "ntu120-finetune": lambda: _fine_tuning(120),
-        "ntu120-vit-t-finetune": lambda: _fine_tuning(120, VIT_T),
-        "ntu120-vit-b-finetune": lambda: _fine_tuning(120, VIT_B),
-        "etri-finetune": lambda: _fine_tuning(55),
-        "nucla-finetune": lambda: _fine_tuning(10, small=True),
-        "pkummd2-finetune": lambda: _fine_tuning(51, small=True, unit="action"),
-        "rocog-finetune": lambda: _fine_tuning(7, small=True),
         "debug": _debug,
     }
 
@@ -259,27 +227,6 @@ def _pretraining(encoder: Transformer = VIT_S) -> Recipe:
         epochs=1600,
     )
     return Recipe(method=_sized(encoder), optim=optim)
-
-
-def _fine_tuning(classes: int, encoder: Transformer = VIT_S, *, small: bool = False, unit: str = "recording") -> Recipe:
-    """VideoMAE's recipe, as the paper states none: the one for Kinetics, or for small datasets the one for UCF101."""
-    head = FineTuning(classes=classes)
-    if small:
-        head = replace(head, dropout=0.5, drop_path=0.2, layer_decay=0.7)
-    batch = 64 if small else 512
-    epochs = 100 if small else 75 if encoder == VIT_B else 150
-    optim = Optim(
-        lr=5e-4 * batch / 256,
-        min_lr=(1e-5 if small else 1e-6) * batch / 256,
-        warmup_share=5 / epochs,
-        warmup_lr=0.0,
-        batch=batch,
-        epochs=epochs,
-    )
-    method = replace(
-        _sized(encoder), stage="finetune", unit=unit, geometry=Geometry(crop="resized"), flip=0.5, finetuning=head
-    )
-    return Recipe(method=method, optim=optim)
 
 
 def _debug() -> Recipe:

@@ -49,9 +49,7 @@ class Query:
 
 @torch.no_grad()
 def draw(model: Model, batch: Batch) -> dict[str, Figure]:
-    """Figures 2 and 4 of the paper for the first sample of the batch; none of a fine-tuned model."""
-    if model.config.stage != "pretrain":
-        return {}
+    """Figures 2 and 4 of the paper for the first sample of the batch."""
     first = {name: value[:1] for name, value in batch.items()}
     out = {"motion_weights": motion_weights(first["target"][0], model.config)}
     out["reconstruction"] = reconstruction(model, first)

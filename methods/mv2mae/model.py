@@ -1,4 +1,4 @@
-"""MV2MAE in plain torch: the losses of pre-training and fine-tuning, and embeddings of clips and recordings."""
+"""MV2MAE in plain torch: the losses of pre-training, and embeddings of clips and recordings."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from torch import Tensor, nn
 
 from crossview.errors import UserError
 from crossview.methods.augment import crop_video, multi_scale_crop
-from crossview.methods.handover import take_over
 from crossview.methods.method import Batch, Method
 from crossview.methods.mv2mae import motion
-from crossview.methods.mv2mae.classifier import Classifier, layer_scale
 from crossview.methods.mv2mae.config import Config, Motion
 from crossview.methods.mv2mae.networks import CrossDecoder, Encoder, SameDecoder
 from crossview.methods.mv2mae.recordings import cover, pixel_baselines
@@ -44,8 +42,8 @@ class Clips(NamedTuple):
 class Model(Method):
     """Masked autoencoding of two synchronised views: each from itself, and the target also from the source.
 
-    arXiv 2401.15900. Embeddings use the parameters under `encoder.`; the decoders are for pre-training only and
-    `classifier.` for fine-tuning. Both views pass through a network in one batch.
+    arXiv 2401.15900. Embeddings use the parameters under `encoder.`; the decoders are for pre-training only. Both views
+    pass through a network in one batch.
     """
 
     fixed_baselines = frozenset({"pixels", "frame differences"})
@@ -55,20 +53,13 @@ class Model(Method):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        if config.stage == "finetune":
-            self.encoder = Encoder(config, norm=False, drop_path=config.finetuning.drop_path)
-            self.classifier = Classifier(config)
-            return
-        self.encoder = Encoder(config, norm=True)
+        self.encoder = Encoder(config)
         weights = config.weights
         self.same_decoder = SameDecoder(config) if weights.same_source or weights.same_target else None
         self.cross_decoder = CrossDecoder(config) if weights.cross else None
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Reconstruction losses and their weighted sum, or the classifier's loss; "effective_tokens" is only logged."""
-        if self.config.stage == "finetune":
-            video = self._training(self._video(batch, "video"), batch["seed"], 2)
-            return self.classifier.losses(self._pooled(video), batch)
+        """Reconstruction losses and their weighted sum; "effective_tokens" is only logged."""
         clips = self.clips(batch)
         latents = self.encode(clips)
         parts: dict[str, Tensor] = {}
@@ -129,33 +120,29 @@ class Model(Method):
             clips = video[:, rows.flatten()].unflatten(1, rows.shape).flatten(0, 1)  # (B W, T, 3, H, W)
             means = self._latents(clips).unflatten(1, config.grid).mean(2)  # (B W, t, D)
             parts.append(means.unflatten(0, (len(video), -1)).flatten(1, 2))
-        vectors = self._normed(torch.cat(parts, dim=1).float())
+        vectors = torch.cat(parts, dim=1).float()
         return torch.einsum("L W, B W D -> B L D", mix, vectors)
 
     def embed_clip(self, video: Tensor) -> Tensor:
-        """The mean over all tokens of the unmasked clip; in a fine-tuned model, the input of its last layer."""
+        """The mean over all tokens of the unmasked clip."""
         self._check(video, "clip")
-        return self._normed(self._latents(video).mean(1).float())
+        return self._latents(video).mean(1).float()
 
-    def logits(self, video: Tensor) -> Tensor:
-        """Logits of clips, uint8 (B, T, 3, H, W) -> (B, C), for a model of the stage "finetune"."""
-        if self.config.stage != "finetune":
-            raise UserError(
-                f"stage is {self.config.stage!r}; only a fine-tuned model classifies: train the stage 'finetune'"
-            )
-        self._check(video, "clip")
-        return self.classifier(self._pooled(video))
+    def fine_tune(self, *, drop_path: float = 0.0) -> None:
+        """Without the final norm, as in VideoMAE."""
+        self.encoder.fine_tune(drop_path)
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """The token embedding and the blocks of the encoder."""
+        return self.encoder.layers()
 
     @torch.no_grad()
     def measures(self, batch: Batch) -> dict[str, Tensor]:
         """Gains are 1 - error / the error of a baseline; all tokens are weighted equally except in "moving".
 
         cross_view_gain: over using the source of another sample; cross_view_gain/moving: the same with motion weights.
-        same_view_gain: over predicting the mean of the clip's masked tokens. accuracy: of the fine-tuned classifier.
+        same_view_gain: over predicting the mean of the clip's masked tokens.
         """
-        if self.config.stage == "finetune":
-            pooled = self._pooled(self._video(batch, "video"))
-            return {"accuracy": self.classifier.losses(pooled, batch)["accuracy"]}
         clips = self.clips(batch)
         latents, ones = self.encode(clips), torch.ones_like(clips.weights)
         out: dict[str, Tensor] = {}
@@ -179,22 +166,11 @@ class Model(Method):
         return pixel_baselines()
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """No weight decay on vectors; in fine-tuning a layer's rate is `layer_decay` times that of the one above."""
-        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-        for name, parameter in self.named_parameters():
-            decay = weight_decay if parameter.ndim > 1 else 0.0
-            scale = layer_scale(name, self.config) if self.config.stage == "finetune" else 1.0
-            groups.setdefault((decay, scale), []).append(parameter)
-        return [{"params": p, "weight_decay": decay, "lr_scale": scale} for (decay, scale), p in groups.items()]
-
-    def start_from(self, weights: dict[str, Tensor]) -> list[str]:
-        """Fine-tuning loads a pre-trained encoder without its final norm; otherwise every weight must match."""
-        trained = self.config.stage == "pretrain" or any(name.startswith("classifier.") for name in weights)
-        if trained:
-            return take_over(self, weights)
-        return take_over(
-            self, weights, fresh=("classifier.",), dropped=("encoder.norm.", "same_decoder.", "cross_decoder.")
-        )
+        """No weight decay on vectors."""
+        groups: dict[float, list[nn.Parameter]] = {}
+        for parameter in self.parameters():
+            groups.setdefault(weight_decay if parameter.ndim > 1 else 0.0, []).append(parameter)
+        return [{"params": parameters, "weight_decay": decay} for decay, parameters in groups.items()]
 
     def _cross_error(self, latents: Tensor, clips: Clips, shift: int = 0) -> Tensor:
         """Errors of the targets (B,), with the sources shifted by `shift` samples; averaged over both swapped roles."""
@@ -229,13 +205,6 @@ class Model(Method):
         """uint8 (B, T, 3, H, W) -> standardised float32 (B, N, P)."""
         return patchify(standardised(video), self.config)
 
-    def _pooled(self, video: Tensor) -> Tensor:
-        return self._latents(video).mean(1)
-
-    def _normed(self, pooled: Tensor) -> Tensor:
-        """Fine-tuning applies the norm after pooling."""
-        return self.classifier.norm(pooled) if self.config.stage == "finetune" else pooled
-
     def _training(self, video: Tensor, seed: Tensor, stream: int) -> Tensor:
         """Random crops of k stacked views (kB, T, 3, H, W), only in training; the views of a sample share the flip."""
         config = self.config
@@ -252,8 +221,7 @@ class Model(Method):
         if view not in batch:
             names = ", ".join(sorted(name for name in batch if "/" not in name))
             raise UserError(
-                f"the batch has no view {view!r}, only {names}; stage {self.config.stage!r} needs it: build the batch "
-                "as the config's sampling() specifies"
+                f"the batch has no view {view!r}, only {names}; build the batch as the config's sampling() specifies"
             )
         self._check(batch[view], f"view {view!r}")
         return batch[view]

@@ -61,7 +61,7 @@ class CrossAttention(nn.Module):
 class DropPath(nn.Module):
     """Randomly drops a residual branch for whole samples (Huang et al., ECCV 2016)."""
 
-    def __init__(self, chance: float) -> None:
+    def __init__(self, chance: float = 0.0) -> None:
         super().__init__()
         self.chance = chance
 
@@ -76,13 +76,13 @@ class DropPath(nn.Module):
 class Block(nn.Module):
     """A pre-norm Transformer block."""
 
-    def __init__(self, stack: Transformer, drop_path: float = 0.0) -> None:
+    def __init__(self, stack: Transformer) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(stack.width, eps=_EPS)
         self.attn = SelfAttention(stack.width, stack.heads)
         self.norm2 = nn.LayerNorm(stack.width, eps=_EPS)
         self.mlp = _mlp(stack)
-        self.drop_path = DropPath(drop_path)
+        self.drop_path = DropPath()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, D) -> (B, L, D)."""
@@ -120,15 +120,28 @@ class Encoder(nn.Module):
 
     positions: Tensor
 
-    def __init__(self, config: Config, *, norm: bool, drop_path: float = 0.0) -> None:
+    blocks: nn.ModuleList
+    norm: nn.Module
+
+    def __init__(self, config: Config) -> None:
         super().__init__()
         stack = config.encoder
         self.embed = nn.Linear(config.token_values, stack.width)
-        chance = drop_path / max(1, stack.depth - 1)
-        self.blocks = nn.ModuleList(Block(stack, chance * i) for i in range(stack.depth))
-        self.norm = nn.LayerNorm(stack.width, eps=_EPS) if norm else nn.Identity()
+        self.blocks = nn.ModuleList(Block(stack) for _ in range(stack.depth))
+        self.norm = nn.LayerNorm(stack.width, eps=_EPS)
         self.register_buffer("positions", positions(config, stack.width), persistent=False)
         self.apply(xavier_init)
+
+    def fine_tune(self, drop_path: float) -> None:
+        """Leave the norm out, and drop residual branches with a chance that grows from 0 in the first block."""
+        self.norm = nn.Identity()
+        chance = drop_path / max(1, len(self.blocks) - 1)
+        for i, block in enumerate(self.blocks):
+            block.drop_path.chance = chance * i  # type: ignore[union-attr]
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """Parameters of the token embedding, then of each block."""
+        return [list(part.parameters()) for part in (self.embed, *self.blocks)]
 
     def forward(self, tokens: Tensor, index: Tensor | None = None) -> Tensor:
         """Tokens at the positions `index` (B, n), or all tokens in order: (B, n, P) -> (B, n, D)."""

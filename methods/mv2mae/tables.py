@@ -21,7 +21,7 @@ SMALL: dict[str, Any] = {
     "optim.steps": 3,
     "optim.batch": 4,
 }
-SCALED_DOWN: dict[str, Any] = {"optim.epochs": None, "optim.steps": 3, "optim.batch": 4}
+SCALED_DOWN: dict[str, Any] = {"method.size_px": 32, "optim.epochs": None, "optim.steps": 3, "optim.batch": 4}
 """Of fine-tuning."""
 TOP_1 = (percent("top-1", "recognition/top1", digits=1),)
 READ = "The numbers are from summaries of the paper, whose own tables could not be read."

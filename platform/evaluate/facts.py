@@ -12,7 +12,8 @@ from crossview.datasets.catalog import Catalog, Recording
 from crossview.downstream.task import Facts, Recorded, Task
 from crossview.errors import UserError
 from crossview.methods.method import Method, model_class
-from crossview.platform.config import Data, is_trainer
+from crossview.platform.config import Experiment, is_trainer
+from crossview.platform.data.cameras import trained_on
 
 
 def ordered(catalog: Catalog) -> Catalog:
@@ -21,7 +22,9 @@ def ordered(catalog: Catalog) -> Catalog:
     return replace(catalog, recordings=tuple(recordings))
 
 
-def facts_of(method: str, data: Data, catalog: Catalog, split: str, fit_split: str, *, fitted: bool) -> Facts:
+def facts_of(
+    method: str, experiment: Experiment[Any], catalog: Catalog, split: str, fit_split: str, *, fitted: bool
+) -> Facts:
     """Facts of an evaluation, of both splits with `fitted`; raises ValueError for a split without recordings."""
     return Facts(
         method=method,
@@ -30,8 +33,8 @@ def facts_of(method: str, data: Data, catalog: Catalog, split: str, fit_split: s
         fit_split=fit_split,
         test=recorded(ordered(catalog.select(split))),
         train=recorded(ordered(catalog.select(fit_split))) if fitted else (),
-        seen=frozenset(data.views or (r.view for r in catalog.select(data.split).recordings)),
-        actions=frozenset(data.actions or (r.action for r in catalog.recordings)),
+        seen=trained_on(experiment, catalog),
+        actions=frozenset(experiment.data.actions or (r.action for r in catalog.recordings)),
         measures=not is_trainer(method) and model_class(method).measures is not Method.measures,
     )
 

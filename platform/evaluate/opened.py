@@ -15,6 +15,7 @@ from crossview.methods.trained import Trained
 from crossview.platform import checkpoint
 from crossview.platform.cluster.map_recordings import Where
 from crossview.platform.config import is_trainer, read, saved
+from crossview.platform.data.cameras import trained_on
 from crossview.platform.data.plan_builder import load_catalog
 from crossview.platform.models import build_model
 from crossview.platform.run_folder import require
@@ -64,8 +65,7 @@ class OpenRun:
     @property
     def seen(self) -> frozenset[str]:
         """Names of the cameras that the run trained on."""
-        data = self.experiment.data
-        return frozenset(data.views or (r.view for r in self.catalog.select(data.split).recordings))
+        return trained_on(self.experiment, self.catalog)
 
     @cached_property
     def model(self) -> Trained:

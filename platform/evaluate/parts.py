@@ -26,6 +26,7 @@ from crossview.downstream.task import (
     TablePart,
     Task,
 )
+from crossview.downstream.test_views import ClassifierOptions
 from crossview.methods.method import Batch, Method
 from crossview.methods.trained import Trained
 from crossview.platform.data.loader import Shard, Stream
@@ -141,12 +142,13 @@ class Reader:
     def _predictions(self, task: Task[Any, Any], splits: list[str]) -> Rows:
         """The trained run, and the runs that `controls` holds."""
         assert isinstance(task.options, PredictionOptions)
-        run, views, (*fitted, split) = self.run, task.options.views, splits
+        run, options, (*fitted, split) = self.run, task.options, splits
+        test = options.test if isinstance(options, ClassifierOptions) else None
         train: PredictionPart | None = None
 
         def part(of: OpenRun, name: str, model: Trained | None) -> PredictionPart:
-            chosen = views if name == split else None
-            return predictions(of, run.catalog, name, model, self._recordings(name), self.facts.seen, chosen)
+            chosen = options.views if name == split else None
+            return predictions(of, run.catalog, name, model, self._recordings(name), self.facts.seen, chosen, test)
 
         def parts(of: OpenRun) -> Parts:
             nonlocal train

@@ -14,14 +14,18 @@ from crossview.datasets.catalog import Catalog
 from crossview.datasets.catalog.labels import Labels
 from crossview.datasets.sampling.feature_plan import FeaturePlan, SequenceRow
 from crossview.datasets.sampling.sequence_plan import SequencePlan
+from crossview.datasets.sampling.spec import Sampling
 from crossview.downstream.task import Predicted, PredictionPart, Recorded
+from crossview.downstream.test_views import Views
 from crossview.downstream.trainer import Trainer
 from crossview.errors import UserError
 from crossview.methods.trained import Trained
+from crossview.platform.data.cameras import pretraining
 from crossview.platform.data.decoder import Arrays, Shard
 from crossview.platform.data.plan_builder import feature_plan
 from crossview.platform.data.sequence_reader import SequenceReader
 from crossview.platform.data.unreadable import Quarantine
+from crossview.platform.evaluate.clip_predictions import clip_predictions
 from crossview.platform.evaluate.facts import of_views, ordered
 from crossview.platform.evaluate.opened import OpenRun
 
@@ -37,13 +41,17 @@ def predictions(
     recordings: tuple[Recorded, ...],
     seen: frozenset[str],
     views: tuple[str, ...] | None = None,
+    test: Views | None = None,
 ) -> PredictionPart:
     """The samples of a split with what `model` predicts of them, or with None their targets alone.
 
-    `catalog` has all splits of the run's protocol; `views` are the cameras that are predicted, all by default. Samples
-    of recordings that cannot be read are left out and counted; raises ValueError if too many are.
+    `catalog` has all splits of the run's protocol; `views` are the cameras that are predicted, all by default, and
+    `test` is how many clips and crops a classifier of clips gets. Samples of recordings that cannot be read are left
+    out and counted; raises ValueError if too many are.
     """
     spec, data = run.experiment.sampling(), run.experiment.data
+    if isinstance(spec, Sampling):
+        return clip_predictions(run, catalog, split, model, recordings, seen, views, test)
     part = of_views(ordered(catalog.select(split)), views)
     plan = feature_plan(part, spec, 0, catalog, data, test=True)
     rows = [plan.row(i) for i in range(plan.rows_per_epoch)]
@@ -62,8 +70,7 @@ def predictions(
         classes=_names(plan.labels),
         left_out=sum(found is None for found in outputs),
         undrawn=plan.undrawn,
-        encoder_seen=run.experiment.encoder.seen,
-        encoded=run.experiment.encoder.run is not None,
+        **pretraining(run.experiment, part),
     )
 
 

@@ -8,12 +8,15 @@ from typing import Any
 from crossview.datasets.catalog import Catalog
 from crossview.datasets.catalog.labels import Labels
 from crossview.datasets.sampling.plan import Plan
-from crossview.datasets.sampling.sequences import Past, Sequences
+from crossview.datasets.sampling.spec import Sampling
 from crossview.downstream.task import Facts, Mode, SamplePart, Task
+from crossview.downstream.test_views import ClassifierOptions
 from crossview.errors import UserError
 from crossview.methods.example_batch import example_batch
+from crossview.methods.method import Method, model_class
 from crossview.platform.config import Experiment, is_trainer
 from crossview.platform.data.plan_builder import feature_plan
+from crossview.platform.evaluate.clip_predictions import ClipUnits
 from crossview.platform.evaluate.facts import check_splits, facts_of, of_views, wanted
 from crossview.platform.models import build_model
 
@@ -36,12 +39,12 @@ def preflight(
     `metric` is one that checkpoints or trials are compared by.
     """
     fitted = check_splits(tasks.values(), split, fit_split)
-    _refuse([text for name, task in tasks.items() for text in _unsuited(name, task, method)])
+    _refuse([text for name, task in tasks.items() for text in _unsuited(name, task, method, experiment)])
     problems = [
         text for name in dict.fromkeys((split, *([fit_split] if fitted else ()))) for text in _absent(catalog, name)
     ]
     _refuse(problems)
-    facts = facts_of(method, experiment.data, catalog, split, fit_split, fitted=fitted)
+    facts = facts_of(method, experiment, catalog, split, fit_split, fitted=fitted)
     if metric is not None:
         problems += _unreported(metric, modes(metric, tasks, method, experiment), facts, tasks)
     for task in tasks.values():
@@ -99,7 +102,7 @@ def _absent(catalog: Catalog, split: str) -> Iterator[str]:
 def _undrawable(task: Task[Any, Any], experiment: Experiment[Any], catalog: Catalog, facts: Facts) -> list[str]:
     """The problem where a task that reads samples or predictions would find none to draw."""
     sampling = experiment.sampling()
-    if task.options.reads == "predictions" and isinstance(sampling, Sequences | Past):
+    if task.options.reads == "predictions":
         splits = (facts.split, *([facts.fit_split] if task.options.fitted else []))
         views = {facts.split: task.options.views}
         return [text for split in splits for text in _unpredictable(experiment, catalog, split, views.get(split))]
@@ -118,15 +121,24 @@ def _unpredictable(
 ) -> Iterator[str]:
     try:
         part, spec = of_views(catalog.select(split), views), experiment.sampling()
-        feature_plan(part, spec, 0, catalog, experiment.data, test=True)
+        if isinstance(spec, Sampling):
+            ClipUnits.of(part, spec, catalog, every=views is not None)
+        else:
+            feature_plan(part, spec, 0, catalog, experiment.data, test=True)
     except UserError as error:
         yield f"split {split!r} has nothing to predict: {error}"
 
 
-def _unsuited(name: str, task: Task[Any, Any], method: str) -> Iterator[str]:
+def _unsuited(name: str, task: Task[Any, Any], method: str, experiment: Experiment[Any]) -> Iterator[str]:
     """The problem where a task cannot score runs of this method or trainer."""
     if task.options.reads == "predictions":
-        if name != method:
+        if isinstance(task.options, ClassifierOptions) and not is_trainer(method):
+            if model_class(method).class_scores is Method.class_scores or not experiment.sampling().labels:
+                yield (
+                    f"task {name!r} scores classifiers, and this run of {method!r} has none; train one with `crossview "
+                    f"train {name}`, with this as its --encoder.run"
+                )
+        elif name != method:
             yield (
                 f"task {name!r} scores runs of the downstream trainer {name!r}, and this is one of {method!r}; train "
                 f"one with `crossview train {name}`, with this as its --encoder.run"

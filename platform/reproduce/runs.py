@@ -16,7 +16,7 @@ from crossview.platform import run_folder
 from crossview.platform.cluster.connect import connect
 from crossview.platform.cluster.resources import capacity
 from crossview.platform.cluster.run_queue import Job, run_side_by_side
-from crossview.platform.config import Experiment
+from crossview.platform.config import Experiment, is_trainer
 from crossview.platform.data.feature_files import feature_shape
 from crossview.platform.evaluate.embedded_catalog import embedded_catalog
 from crossview.platform.evaluate.frame_embeddings import embed
@@ -131,7 +131,12 @@ def side_by_side(planned: Sequence[Planned], at_a_time: int | None, resume: str)
 
 
 def cache_features(one: Planned) -> None:
-    """Compute the features of a run's frozen part once, before parallel runs would each start to."""
+    """Compute the features of a run's frozen part once, before parallel runs would each start to.
+
+    Not a trainer's, whose encoder may have to be trained first.
+    """
+    if is_trainer(one.method):
+        return
     from crossview.platform.data.feature_cache import cache
 
     data = one.experiment.data

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crossview.datasets.catalog import Catalog
+from crossview.downstream.encoder import ClipEncoder
 from crossview.platform import checkpoint, run_folder
 from crossview.platform.config import Encoder, Experiment, is_trainer
 from crossview.platform.evaluate.opened import control_folder
@@ -17,7 +18,7 @@ from crossview.platform.progress import Progress, console, warn
 from crossview.platform.train.device import device_of, set_threads, wants_gpu, within_memory
 from crossview.platform.train.loop import train
 from crossview.platform.train.notice import TERMINATED, Notice, on_sigterm
-from crossview.platform.train.resolve import ResolvedRun, check_new, saved
+from crossview.platform.train.resolve import ResolvedRun, check_new, frozen_part, saved
 from crossview.platform.train.settings import Validation
 from crossview.platform.train.state import Worker
 from crossview.platform.train.status import Status, shown_on, status_writer
@@ -47,7 +48,7 @@ def start(
     run = check_new(method, experiment, console.print)
     scored = (validation or Validation()).saved(method, experiment.every.evaluate)
     check(run, scored)
-    more = {"controls": sorted(controls_of(method, run.experiment))} if controls else {}
+    more = {"controls": _possible_controls(run)} if controls else {}
     info = run_folder.create(folder, method, run.experiment, scored, command, more)
     run = replace(run, folder=folder.resolve(), info=info)
     try:
@@ -90,6 +91,15 @@ def controls_of(method: str, experiment: Experiment[Any]) -> dict[str, Experimen
         )
         for name, control in found.items()
     }
+
+
+def _possible_controls(run: ResolvedRun) -> list[str]:
+    """Names of the controls of a new run, without those on an input that its encoder cannot embed."""
+    assert run.initial is not None
+    encoder = getattr(run.initial.model, "encoder", None)
+    lacks_input = isinstance(encoder, ClipEncoder) and not encoder.has_input
+    found = controls_of(run.method, run.experiment)
+    return sorted(name for name, made in found.items() if not (lacks_input and made.encoder.weights == "input"))
 
 
 def _train_controls(run: ResolvedRun, in_process: bool) -> None:
@@ -169,14 +179,15 @@ def _on_features(run: ResolvedRun, in_process: bool) -> ResolvedRun:
     from crossview.platform.data.feature_cache import cache
 
     experiment, compute = run.experiment, run.experiment.compute
+    name, config, weights = frozen_part(run.method, experiment)
+    if not is_trainer(run.method):
+        weights = checkpoint.latest(run.folder) or weights
     device = device_of(compute).type if in_process else "cuda" if wants_gpu(compute) else "cpu"
-    begin = experiment.init_from
-    weights = checkpoint.latest(run.folder) or (checkpoint.resolve(begin) if begin else None)
 
     def cached(catalog: Catalog, folder: Path) -> Catalog:
         return cache(
-            run.method,
-            experiment.method,
+            name,
+            config,
             catalog,
             folder / "features",
             in_process=in_process,

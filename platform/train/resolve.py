@@ -24,6 +24,7 @@ from crossview.methods.trained import Trained
 from crossview.platform import checkpoint, config, run_folder
 from crossview.platform.cluster.resources import joined
 from crossview.platform.config import Data, Encoder, Experiment, is_trainer, method_names, to_dict
+from crossview.platform.data.cameras import seen_by
 from crossview.platform.data.decoder import AnyPlan
 from crossview.platform.data.frame_cache import check_cacheable
 from crossview.platform.data.plan_builder import build_plan, load_catalogs
@@ -134,7 +135,7 @@ def check_new(method: str, experiment: Experiment[Any], tell: Callable[[str], No
     encoder = settled(experiment.encoder, method)
     experiment = replace(experiment, data=_absolute(experiment.data), init_from=begin, encoder=encoder)
     check_decoder(experiment.data.decoder)
-    _check_cached(method, experiment.data)
+    _check_cached(method, experiment)
     catalogs = load_catalogs(experiment.data)
     plan = build_plan(experiment, catalogs)
     if not isinstance(plan, FeaturePlan):
@@ -205,10 +206,8 @@ def settled(encoder: Encoder, name: str) -> Encoder:
             f"encoder.run is {encoder.run}, a run of the downstream trainer {method!r}; pass one of a method: "
             f"{', '.join(method_names())}"
         )
-    saved = to_dict(method, experiment)
-    return replace(
-        encoder, run=source, saved={"name": method, "method": saved["method"], "views": saved["data"]["views"]}
-    )
+    saved = {"name": method, "method": to_dict(method, experiment)["method"], "cameras": seen_by(source)}
+    return replace(encoder, run=source, saved=saved)
 
 
 def _loaded_encoder(encoder: Encoder) -> ClipEncoder | None:
@@ -228,13 +227,38 @@ def _loaded_encoder(encoder: Encoder) -> ClipEncoder | None:
     return bare
 
 
-def _check_cached(name: str, data: Data) -> None:
-    """Raise ValueError where features of a trainer would be cached, which reads a catalog of them."""
-    if data.cache_features and is_trainer(name):
+def frozen_part(method: str, experiment: Experiment[Any]) -> tuple[str, Any, Path | None]:
+    """Whose frozen features a run may train on, its configuration, and the checkpoint that has the frozen weights.
+
+    A trainer's are those of its encoder.
+    """
+    if is_trainer(method):
+        encoder = settled(experiment.encoder, method)
+        return (*encoder.method(), encoder.run)
+    begin = experiment.init_from
+    return method, experiment.method, checkpoint.resolve(begin) if begin else None
+
+
+def _check_cached(name: str, experiment: Experiment[Any]) -> None:
+    """Raise ValueError where a trainer cannot read clips as its encoder's cached features."""
+    if not experiment.data.cache_features or not is_trainer(name):
+        return
+    if not getattr(experiment.method, "fixed_clips", False):
         raise UserError(
-            "data.cache_features is on, but a downstream trainer reads features from its catalog: leave it out, and "
-            "pass a catalog of features"
+            f"data.cache_features is on, but clips of {name} are cropped or augmented by chance, or are features "
+            "already: leave it out, or train without crops and augmentation"
         )
+    if experiment.encoder.run is None:
+        return  # the trainer itself refuses that
+    _, encoder = experiment.encoder.method()
+    for perspective in ("ego", "exo"):
+        kept, asked = (s.view_for(perspective) for s in (encoder.sampling(), experiment.sampling()))
+        if (kept.size_px, kept.geometry) != (asked.size_px, asked.geometry):
+            raise UserError(
+                f"data.cache_features keeps frames as the encoder embeds them, {kept.size_px} px with {kept.geometry}, "
+                f"but clips of {name} are {asked.size_px} px with {asked.geometry}: leave it out, or set "
+                "method.size-px and method.geometry to the encoder's"
+            )
 
 
 def _absolute(data: Data) -> Data:

@@ -14,11 +14,11 @@ from ray.tune.search import Searcher
 from crossview import storage
 from crossview.datasets.catalog import Catalog
 from crossview.errors import UserError
-from crossview.platform import checkpoint
 from crossview.platform.cluster.connect import connect, ray_storage
 from crossview.platform.cluster.resources import nodes
 from crossview.platform.config import Experiment
 from crossview.platform.progress import Progress, console
+from crossview.platform.train.resolve import frozen_part
 from crossview.platform.tune import space as spaces
 from crossview.platform.tune import spec, validate
 from crossview.platform.tune.capacity import Room, claimed_by_trial, plan
@@ -101,24 +101,24 @@ def _to_its_end(folder: Path, search: Search, space: Space, room: Room) -> Path:
 
 def _share_features(search: Search, room: Room) -> None:
     """Compute frozen features of all splits once, before parallel trials would each start to."""
-    begin = search.experiment.init_from
-    method, data, seed = search.experiment.method, search.experiment.data, search.experiment.seed
+    data, seed = search.experiment.data, search.experiment.seed
     if not data.cache_features:
         return
+    name, config, weights = frozen_part(search.method, search.experiment)
     from crossview.platform.data.feature_cache import cache
 
     for folder, root in ((data.catalog, data.root), *((source.catalog, None) for source in data.mix)):
         catalog = Catalog.load(folder, root)
         cache(
-            search.method,
-            method,
+            name,
+            config,
             catalog,
             folder / "features",
             data=data,
             seed=seed,
             actors=max(1, room.gpus) * room.at_a_time,
             device=search.device,
-            weights=checkpoint.resolve(begin) if begin else None,
+            weights=weights,
         )
 
 

@@ -6,10 +6,11 @@ from what was read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from crossview.downstream.task import PredictionOptions
 from crossview.errors import UserError
 
 
@@ -25,6 +26,17 @@ class Views:
     def __post_init__(self) -> None:
         if self.clips < 1 or self.crops < 1:
             raise UserError(f"clips is {self.clips} and crops {self.crops}; both must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierOptions(PredictionOptions):
+    """Base for tasks that score classifiers of clips: trainers, and methods that have one of their own.
+
+    Without `views` the cameras of the perspective that is trained on are scored.
+    """
+
+    test: Views = field(default_factory=Views)
+    """Clips and crops of each recording, or of each labelled segment, that are classified."""
 
 
 def clip_starts(length: int, span: int, clips: int) -> np.ndarray:
