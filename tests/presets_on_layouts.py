@@ -59,6 +59,7 @@ PLACES: dict[str, dict[str, tuple[str, str | None]]] = {
         "pkummd2": ("pku_mmd", "xsub"),
         "rocog": ("rocog", "gr_whole"),
         "keystep": ("egoexo4d", "keystep"),
+        "epic100": ("epic100", "recognition"),
         "charades_ego_probe": ("charades_ego", None),
     },
     "egoexo": {
