@@ -11,8 +11,10 @@ from torch.nn import functional
 
 from crossview.downstream.segmentation.asformer import ASFormer, window_mask, windowed_attention
 from crossview.downstream.segmentation.c2f_tcn import C2FTCN
+from crossview.downstream.segmentation.config import Config
 from crossview.downstream.segmentation.ltcontext import Far, LTContext, Near
 from crossview.downstream.segmentation.masked_layers import MaskedBatchNorm, instance_norm, prefix, resample
+from crossview.downstream.segmentation.model import Model
 from crossview.downstream.segmentation.segmenter import SegmentationModel, clipped_smoothing
 
 D, C = 12, 5
@@ -198,6 +200,10 @@ def test_c2f_tcn_equals_a_plain_transcription(length: int, weights: tuple[int, .
     expected, probabilities = plain_c2f_tcn(model, features)
     torch.testing.assert_close(outputs, expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(model.probabilities(outputs, mask), probabilities, atol=1e-5, rtol=0)
+
+
+def test_fewer_workers_keep_the_passes_whose_steps_are_averaged_together() -> None:
+    assert Model(Config(classes=3, width=4), None).reach() == "pass"
 
 
 def test_batch_norm_is_pytorchs_on_the_real_steps() -> None:

@@ -32,6 +32,7 @@ class Model(Trainer):
     """
 
     config: Config
+    batch_dependent = True  # losses are means over a pass's steps, and C2F-TCN normalises over them
 
     def __init__(self, config: Config, encoder: ClipEncoder | None) -> None:
         super().__init__()
