@@ -22,6 +22,14 @@ def ordered(catalog: Catalog) -> Catalog:
     return replace(catalog, recordings=tuple(recordings))
 
 
+def _seen(method: str, experiment: Experiment[Any], catalog: Catalog) -> frozenset[str]:
+    """Of a method, all cameras that it was given, so that the tasks of methods of either perspective compare."""
+    if is_trainer(method):
+        return trained_on(experiment, catalog)
+    data = experiment.data
+    return frozenset(data.views or (r.view for r in catalog.select(data.split).recordings))
+
+
 def facts_of(
     method: str, experiment: Experiment[Any], catalog: Catalog, split: str, fit_split: str, *, fitted: bool
 ) -> Facts:
@@ -33,7 +41,7 @@ def facts_of(
         fit_split=fit_split,
         test=recorded(ordered(catalog.select(split))),
         train=recorded(ordered(catalog.select(fit_split))) if fitted else (),
-        seen=trained_on(experiment, catalog),
+        seen=_seen(method, experiment, catalog),
         actions=frozenset(experiment.data.actions or (r.action for r in catalog.recordings)),
         measures=not is_trainer(method) and model_class(method).measures is not Method.measures,
     )

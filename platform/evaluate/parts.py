@@ -148,7 +148,7 @@ class Reader:
 
         def part(of: OpenRun, name: str, model: Trained | None) -> PredictionPart:
             chosen = options.views if name == split else None
-            return predictions(of, run.catalog, name, model, self._recordings(name), self.facts.seen, chosen, test)
+            return predictions(of, run.catalog, name, model, self._recordings(name), self.run.seen, chosen, test)
 
         def parts(of: OpenRun) -> Parts:
             nonlocal train
