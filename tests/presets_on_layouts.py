@@ -59,6 +59,7 @@ PLACES: dict[str, dict[str, tuple[str, str | None]]] = {
         "pkummd2": ("pku_mmd", "xsub"),
         "rocog": ("rocog", "gr_whole"),
         "keystep": ("egoexo4d", "keystep"),
+        "epic100": ("epic100", "recognition"),
         "charades_ego_probe": ("charades_ego", None),
     },
     "egoexo": {
@@ -92,7 +93,7 @@ PLACES: dict[str, dict[str, tuple[str, str | None]]] = {
     },
 }
 """By method and preset: the catalog that it is for, and a protocol of it."""
-FEWER: dict[str, dict[str, Any]] = {"keystep": {"classes": {"keystep": 15}}}
+FEWER: dict[str, dict[str, Any]] = {"keystep": {"classes": {"keystep": 7}}}
 """Options of a preset for an export that has fewer classes than the dataset."""
 
 

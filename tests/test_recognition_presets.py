@@ -84,6 +84,7 @@ SMALL = {  # VideoMAE's fine-tuning on UCF101, a set of similar size
     "optim.batch": 64,  # ours
     "optim.epochs": 100,
 }
+EGO = {"method.perspective": "ego", "sampling.views.video.perspective": "ego"}  # EPIC-KITCHENS: head-mounted cameras
 VIT_B = {  # VideoMAE's fine-tuning of ViT-B on Kinetics-400
     "optim.epochs": 75,
     "optim.warmup_share": 5 / 75,
@@ -152,6 +153,7 @@ TABLES = {
     "pkummd2": classified(51) | SMALL | segments("action"),  # PKU-MMD: labels 1-51, shared with phase I
     "rocog": classified(7) | SMALL,  # RoCoG-v2: 7 gestures
     "keystep": classified(278, "keystep") | VIT_B | segments("keystep"),  # Ego-Exo4D: 278 keysteps; ours
+    "epic100": classified(97, "verb") | classified(300, "noun") | EGO | VIT_B | segments("verb"),  # EPIC-KITCHENS; ours
     "charades_ego_probe": classified(157) | PROBE,  # Charades-Ego: 157 classes
     "debug": classified(4) | DEBUG,
 }

@@ -215,5 +215,5 @@ def test_epic_presets_draw_segments(name: str) -> None:
 
 def test_recognition_presets_draw_segments() -> None:
     units = {name: make().method.sampling().unit for name, make in recognition_presets().items()}
-    segments = {"pkummd2": "action", "keystep": "keystep"}
+    segments = {"pkummd2": "action", "keystep": "keystep", "epic100": "verb"}
     assert units == dict.fromkeys(units, "recording") | segments

@@ -31,7 +31,7 @@ class Model(Trainer):
                 "--encoder.weights random to train from scratch"
             )
         _check_clips(config, encoder)
-        self.config, self.encoder, self.encoder_lr = config, encoder, config.encoder_lr
+        self.config, self.encoder = config, encoder
         self.batch_dependent = config.augmentation.mixes
         self.several_classes = config.loss == "sigmoid"
         self.tuned = config.encoder_lr is not None and encoder.weights != "input"

@@ -246,7 +246,7 @@ def _check_cached(name: str, experiment: Experiment[Any]) -> None:
     if not getattr(experiment.method, "fixed_clips", False):
         raise UserError(
             f"data.cache_features is on, but clips of {name} are cropped or augmented by chance, or are features "
-            "already: leave it out, or take a recipe without, as the preset charades_ego_probe of recognition"
+            "already: leave it out, or train without crops and augmentation"
         )
     if experiment.encoder.run is None:
         return  # the trainer itself refuses that
