@@ -204,11 +204,13 @@ def test_cameras_of_another_perspective_are_scored_by_name_alone(catalog: Path, 
 
 
 def test_the_cameras_of_what_it_started_from_are_told(catalog: Path, run: Path, tmp_path: Path) -> None:
-    """The first run saw ego and exo1, the second ego alone."""
-    made = replace(experiment(catalog), data=Data(catalog=catalog, views=("ego",)), init_from=run)
-    second = start(tmp_path / "second", "egoexo", made, in_process=True)
-    said = predicted(open_run(second, in_process=True, device="cpu"), test=Views(clips=1, crops=1)).held_out()
-    assert said == ["Held-out cameras, on which nothing was trained downstream: exo1, exo2; pre-training saw exo1."]
+    """The first run saw ego and exo1, the others ego alone."""
+    begin = run
+    for name in ("second", "third"):
+        made = replace(experiment(catalog), data=Data(catalog=catalog, views=("ego",)), init_from=begin)
+        begin = start(tmp_path / name, "egoexo", made, in_process=True)
+        said = predicted(open_run(begin, in_process=True, device="cpu"), test=Views(clips=1, crops=1)).held_out()
+        assert said == ["Held-out cameras, on which nothing was trained downstream: exo1, exo2; pre-training saw exo1."]
 
 
 def test_a_damaged_file_is_counted_and_its_samples_left_out(run: Path, tmp_path: Path) -> None:

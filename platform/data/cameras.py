@@ -11,7 +11,7 @@ from crossview.datasets.sampling.spec import Sampling
 from crossview.errors import UserError
 from crossview.platform import checkpoint, config
 from crossview.platform.config import Experiment
-from crossview.platform.data.plan_builder import load_catalogs, training_part
+from crossview.platform.data.plan_builder import load_catalogs
 
 Cameras = dict[str, list[str]]
 """Names by dataset: those of one dataset are no cameras of another."""
@@ -53,9 +53,14 @@ def pretraining(experiment: Experiment[Any], tested: Catalog) -> dict[str, Any]:
 
 
 def _drawn(experiment: Experiment[Any], catalog: Catalog) -> list[Recording]:
-    sides = _perspectives(experiment.sampling())
-    part = training_part(catalog, experiment.data)
-    return [r for r in part.recordings if sides & {"any", r.perspective}]
+    sides, data = _perspectives(experiment.sampling()), experiment.data
+    return [
+        r
+        for r in catalog.select(data.split).recordings
+        if sides & {"any", r.perspective}
+        and (data.views is None or r.view in data.views)
+        and (data.actions is None or r.action in data.actions)
+    ]
 
 
 def _perspectives(sampling: Sampling | Sequences | Past) -> set[str]:
