@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from crossview.downstream import task
-from crossview.downstream.recognition.cameras import by_camera_set, consistency, consistency_of_pairs
+from crossview.downstream.cameras import by_camera_set, consistency, consistency_of_pairs
 from crossview.downstream.recognition.config import Options
 from crossview.downstream.recognition.epic_metrics import epic_accuracies
 from crossview.downstream.recognition.labelled import Labelled, labelled
