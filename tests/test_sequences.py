@@ -94,6 +94,20 @@ def test_one_truncated_view_shortens_none_that_follow_it() -> None:
     assert [plan.row(i).span for i in range(3)] == [(10, 1000), (10, 400), (10, 1000)]
 
 
+def test_what_is_annotated_after_the_end_of_a_truncated_view_is_counted() -> None:
+    views = [recording("e1", 45), recording("e2", 22, fps=15.0), recording("v1"), recording("v2", 300, own_clock=True)]
+    made = catalog(views, [])
+    spans = {"e1": (10, 45, 30), "e2": (5, 22, 15), "v1": (10, 90, 30), "v2": (10, 40, 30)}
+    segments = tuple(Segment(r.id, a / f, b / f, "coarse", "a") for r in views for a, b, f in [spans[r.view]])
+    made = replace(made, segments=segments, classes={"coarse": ("a",)})
+    plan = SequencePlan(made, spec(classes=1), seed=0, test=True)
+    rows = {made.recordings[row.recordings[0]].view: row for row in map(plan.row, range(4))}
+    assert {view: plan.annotated(row) for view, row in rows.items()} == {"e1": 80, "e2": 40, "v1": 80, "v2": 30}
+    own = replace(made, segments=(*segments[1:], Segment("d/toy/e1", 10 / FPS, 30 / FPS, "coarse", "a")))
+    plan = SequencePlan(own, spec(classes=1), seed=0, test=True)  # a view with labels of its own, and not cut
+    assert sorted(plan.annotated(plan.row(i)) for i in range(4)) == [20, 30, 40, 80]
+
+
 def test_labels_of_a_truncated_view_are_cut_and_not_stretched() -> None:
     """LTContext's code resizes ten labels to five features: 0, 2, 4, 6, 8."""
     made = catalog([recording(frames=5)], [(k, k + 1, str(k)) for k in range(10)])
