@@ -171,21 +171,18 @@ def test_a_truncated_file_loses_the_labels_after_its_end(found: Catalog) -> None
 
 def test_a_truncated_file_shortens_no_other_camera(found: Catalog) -> None:
     """The benchmark's code shortens every camera that it reads after such a one."""
-    (scene,) = {r.scene for r in found.recordings if f"({r.id} at " in "".join(found.notes)}
-    ends = {
-        r.view: max(s.end_s for s in found.segments if s.recording == r.id)
-        for r in found.recordings
-        if r.scene == scene
-    }
+    scene = next(r.scene for r in found.recordings if r.view == "e3")
+    of = {r.view: r.id for r in found.recordings if r.scene == scene}
+    ends = {view: max(s.end_s for s in found.segments if s.recording == name) for view, name in of.items()}
     assert ends.pop("e3") < min(ends.values())
-    assert len(ends) == 6
-    assert max(ends.values()) == pytest.approx(min(ends.values()))
+    assert list(ends.values()) == pytest.approx([ends["v1"]] * 6)
 
 
 def test_annotated_frame_1_is_the_first_feature(tmp_path: Path) -> None:
     """Keys count from 1 as annotations do; LTContext's code for arrays counts them from 0."""
     lines = ["0000000001\t0000000021\tact 3", "0000000021\t0000000041\tact 5"]
-    coarse(tmp_path, {"train_assembly": [A]}, {f"assembly_{A}": lines})
+    listed = {"train_assembly": [A], "val_disassembly": [B], "test_assembly": [official_names()[0]]}
+    coarse(tmp_path, listed, {f"assembly_{A}": lines, f"disassebly_{B}": lines})  # misspelt, as in the benchmark's code
     (tmp_path / "TSM_features" / "C10095_rgb").mkdir(parents=True)
     with lmdb.open(str(tmp_path / "TSM_features" / "C10095_rgb"), map_size=2**26) as env, env.begin(write=True) as put:
         for frame in range(1, 41):
@@ -194,6 +191,7 @@ def test_annotated_frame_1_is_the_first_feature(tmp_path: Path) -> None:
         annotations=tmp_path, features=tmp_path / "TSM_features", packed=tmp_path / "packed", labels=("coarse",)
     )
     made = catalog(options)
+    assert f"without labels: 1 of coarse_labels (disassembly_{B}.txt)" in made.notes
     row = SequencePlan(made, Sequences(kind="coarse", classes=202, chunk=1), seed=0, test=True).row(0)
     shown = np.load(made.file(made.recordings[0]))[row.frames[0, :, 0], 0]
     assert shown.tolist() == list(range(1, 41))
