@@ -91,6 +91,8 @@ class Annotations:
     """RECORDING/CAMERA of all videos of these sequences."""
     left_out: list[str] = field(default_factory=list)
     """File and line of segments that end before they begin."""
+    silent: list[str] = field(default_factory=list)
+    """Label files of train and val that are missing, as where their names are spelt otherwise."""
     cut: Spans = field(default_factory=Spans)
 
 
@@ -228,6 +230,8 @@ def _notes(
     said.append(f"segments: {', '.join(f'{kind} {count:,}' for kind, count in sorted(kinds.items())) or 'none'}")
     if without:
         said.append(f"without a split: {len(without)} recordings ({named(without)})")
+    if annotations.silent:
+        said.append(f"without labels: {len(annotations.silent)} of coarse_labels ({named(annotations.silent)})")
     left_out = {"segments that end before they begin": annotations.left_out}
     return (*said, *dropped(left_out), *annotations.cut.notes())
 
@@ -266,12 +270,16 @@ def _read_coarse(folder: Path, labels: Sequence[Label], found: Annotations, prob
                     continue
                 _join(found, recording, split, f"{file}, line {number}", problems)
                 found.sequences[split] += 1
-                if "coarse" in labels and (labelled := folder / "coarse_labels" / name).is_file():
+                if "coarse" not in labels:
+                    continue
+                if (labelled := folder / "coarse_labels" / name).is_file():
                     spans = list(_coarse_spans(labelled, known, split, found, problems))
                     if spans:
                         ends = min(span.first for span in spans), max(span.stop for span in spans)
                         spans.append(Span(*ends, ((SEQUENCE, part),)))
                     found.coarse.setdefault(recording, []).extend(spans)
+                elif split != "test":
+                    found.silent.append(name)
     if (views := folder / "coarse_seq_views.txt").is_file():
         for number, line in text_lines(views):
             video = line.strip().partition("assembly_")[2].removesuffix(".mp4")

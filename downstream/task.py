@@ -191,6 +191,9 @@ class Predicted:
     """Frames per step."""
     labels: np.ndarray
     """int64 (stop - first,), of the frames of a labelled span, -100 where there is none; empty for other samples."""
+    annotated: int = 0
+    """Frames of the unit of a labelled span that have a label, and those that have one after its recording has ended,
+    as other cameras show; 0 for other samples."""
     targets: Mapping[str, np.ndarray]
     """By kind: int64 (T,) of steps, int64 () or multi-hot uint8 (C,) of the sample."""
     outputs: Mapping[str, np.ndarray]

@@ -20,6 +20,8 @@ from crossview.datasets import assembly101
 from crossview.datasets.assembly101 import FINE, SLOTS, Options, Span, catalog, read_annotations
 from crossview.datasets.catalog import Catalog, Recording
 from crossview.datasets.catalog.probing import Prober
+from crossview.datasets.sampling.sequence_plan import SequencePlan
+from crossview.datasets.sampling.sequences import Sequences
 from crossview.datasets.synthetic import layouts
 from crossview.datasets.synthetic.config import WorldConfig
 from crossview.datasets.synthetic.world import write
@@ -165,6 +167,35 @@ def test_a_truncated_file_loses_the_labels_after_its_end(found: Catalog) -> None
     ends = [max(s.end_s for s in found.segments if s.recording == r.id) for r in (cut, whole)]
     assert ends[0] == pytest.approx(cut.num_frames / 60)
     assert any(re.match(rf"left out: \d+ spans outside their video \({cut.id} at ", n) for n in found.notes)
+
+
+def test_a_truncated_file_shortens_no_other_camera(found: Catalog) -> None:
+    """The benchmark's code shortens every camera that it reads after such a one."""
+    scene = next(r.scene for r in found.recordings if r.view == "e3")
+    of = {r.view: r.id for r in found.recordings if r.scene == scene}
+    ends = {view: max(s.end_s for s in found.segments if s.recording == name) for view, name in of.items()}
+    assert ends.pop("e3") < min(ends.values())
+    assert list(ends.values()) == pytest.approx([ends["v1"]] * 6)
+
+
+def test_annotated_frame_1_is_the_first_feature(tmp_path: Path) -> None:
+    """Keys count from 1 as annotations do; LTContext's code for arrays counts them from 0."""
+    lines = ["0000000001\t0000000021\tact 3", "0000000021\t0000000041\tact 5"]
+    listed = {"train_assembly": [A], "val_disassembly": [B], "test_assembly": [official_names()[0]]}
+    coarse(tmp_path, listed, {f"assembly_{A}": lines, f"disassebly_{B}": lines})  # misspelt, as in the benchmark's code
+    (tmp_path / "TSM_features" / "C10095_rgb").mkdir(parents=True)
+    with lmdb.open(str(tmp_path / "TSM_features" / "C10095_rgb"), map_size=2**26) as env, env.begin(write=True) as put:
+        for frame in range(1, 41):
+            put.put(f"{A}/C10095_rgb/C10095_rgb_{frame:010d}.jpg".encode(), np.full(2048, frame, "<f4").tobytes())
+    options = Options(
+        annotations=tmp_path, features=tmp_path / "TSM_features", packed=tmp_path / "packed", labels=("coarse",)
+    )
+    made = catalog(options)
+    assert f"without labels: 1 of coarse_labels (disassembly_{B}.txt)" in made.notes
+    row = SequencePlan(made, Sequences(kind="coarse", classes=202, chunk=1), seed=0, test=True).row(0)
+    shown = np.load(made.file(made.recordings[0]))[row.frames[0, :, 0], 0]
+    assert shown.tolist() == list(range(1, 41))
+    assert row.targets["coarse"].tolist() == [3] * 20 + [5] * 20
 
 
 def test_withheld_labels_and_what_is_missing(found: Catalog) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from crossview.methods.augment import Crop, crop_boxes, crop_video, multi_scale_crop, recolour, scale_crop
+from crossview.methods.egoexo.losses import paint
 
 SEEDS = torch.arange(64) * 7_919 + 3
 
@@ -71,6 +72,12 @@ def test_a_box_outside_the_crop_is_dropped_and_one_across_its_border_is_clipped(
     moved = crop_boxes(box(*corners, 0.9), one(0.5, 0.25, 0.5, 0.5))[0, 0, 0]
     expected = [1.0, 0.0, 0.3, 0.2, 0.7, 0.9] if kept else [0.0] * 6
     assert moved.tolist() == pytest.approx(expected)
+
+
+def test_a_box_left_of_the_crop_paints_no_stripe() -> None:
+    """The released code clamps such a box to the border, where filling both of its end cells leaves a column."""
+    moved = crop_boxes(box(0.1, 0.2, 0.4, 0.8, 1.0), one(0.5, 0, 0.5, 1))
+    assert not paint(moved, 7).any()
 
 
 def test_an_empty_slot_stays_empty() -> None:

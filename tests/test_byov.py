@@ -10,6 +10,7 @@ import torch
 from byov_tiny import TINY, batch_of
 from torch import Tensor, nn
 
+from crossview.methods.blocks import Attention
 from crossview.methods.byov.config import Decoder, Encoder
 from crossview.methods.byov.figures import draw
 from crossview.methods.byov.model import Model
@@ -91,6 +92,16 @@ def test_the_self_view_decoder_is_causal_and_the_cross_view_decoder_is_not(task:
         assert float(change[:6].max()) <= 1e-6
     else:
         assert (change[:6] > 1e-5).all()
+
+
+def test_the_causal_mask_hides_later_frames_however_well_they_match() -> None:
+    """The released mask adds log(1e-45) = -103 to later frames' energies, not minus infinity."""
+    attention = Attention(8, 2)
+    x = torch.randn(1, 6, 8)
+    with torch.no_grad():
+        attention.qkv.weight[:16].mul_(100)
+        other = torch.cat([x[:, :3], 50 * torch.randn(1, 3, 8)], 1)
+        assert torch.equal(attention(x, causal=True)[:, :3], attention(other, causal=True)[:, :3])
 
 
 def test_a_causal_encoder_keeps_later_frames_from_earlier_predictions() -> None:

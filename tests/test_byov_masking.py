@@ -19,7 +19,10 @@ def _seeded() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize(("frames", "ratio", "hidden"), [(32, 0.4, 13), (32, 0.8, 26), (20, 0.4, 8), (20, 0.8, 16)])
+@pytest.mark.parametrize(
+    ("frames", "ratio", "hidden"),
+    [(32, 0.4, 13), (32, 0.8, 26), (20, 0.4, 8), (20, 0.8, 16), (40, 0.8, 32), (100, 0.8, 80)],
+)
 def test_masks_hide_exactly_as_many_frames_as_the_ratio_says(frames: int, ratio: float, hidden: int) -> None:
     assert num_masked(ratio, frames) == hidden
     mask, visible = split(torch.arange(50), frames, ratio, 0)

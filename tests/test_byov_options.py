@@ -8,6 +8,7 @@ import pytest
 from byov_tiny import TINY
 
 from crossview.methods.byov.config import Config, Decoder, Encoder, Weights
+from crossview.platform.cli.options import parse_train
 
 
 @pytest.mark.parametrize(
@@ -63,3 +64,12 @@ def test_a_checkpoint_is_loaded_on_a_random_base_of_the_same_shape() -> None:
     bare = Config().without_pretrained()
     assert bare.base.weights == "random"
     assert dataclasses.replace(bare, base=dataclasses.replace(bare.base, weights="hub")) == Config()
+
+
+def test_the_three_ratios_are_set_apart_on_the_command_line() -> None:
+    """The released options are whole numbers, and one of them is twice another."""
+    ratios = {"stm-ratio": 0.25, "msm-ratio": 0.45, "mcm-ratio": 0.7}
+    words = [word for name, value in ratios.items() for word in (f"--method.{name}", str(value))]
+    _, launch = parse_train(["byov", "--data.catalog", "any", *words])
+    config = launch.experiment.method
+    assert (config.stm_ratio, config.msm_ratio, config.mcm_ratio) == (0.25, 0.45, 0.7)

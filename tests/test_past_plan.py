@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,15 @@ def test_the_last_observed_frame_is_exactly_30_before_the_action_and_181_are_obs
         assert row.frames[0, :, 0].tolist() == [max(0, first - 30 - k) for k in range(180, -1, -1)]
         assert there.tolist() == [first - 30 - k >= 0 for k in range(180, -1, -1)]
         assert row.span == (max(0, first - 210), first - 29)
+
+
+def test_no_start_loses_a_frame_to_rounding() -> None:
+    """TempAgg's code floors (start / 30 - 1) * 30, which is a frame too early for 452 of these starts."""
+    one = recording(frames=30_010)
+    lost = [start for start in range(90, 30_000) if math.floor((start / 30 - 1) * 30) != start - 30]
+    assert (lost[:3], len(lost)) == ([123, 130, 131], 452)
+    made = plan(catalog([one], [segment(one, start) for start in lost]))
+    assert [made.row(i).span[1] - 1 for i in range(made.rows_per_epoch)] == [start - 30 for start in lost]
 
 
 def test_what_begins_too_early_or_after_its_recording_gives_no_sample() -> None:

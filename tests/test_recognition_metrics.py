@@ -174,6 +174,13 @@ def test_products_that_would_underflow_keep_their_order() -> None:
     assert best_actions(verb, noun, 3).tolist() == [[0, 1, 2000]]
 
 
+def test_a_segments_actions_do_not_depend_on_the_logits_of_others() -> None:
+    """The official evaluation takes one softmax over all segments: far below the others, all products are 0."""
+    verb, noun = RNG.normal(size=(40, 97)), RNG.normal(size=(40, 300))
+    lower = np.where(np.arange(40)[:, None] % 2, -2000.0, 0.0)
+    assert np.array_equal(best_actions(verb + lower, noun, 5), best_actions(verb, noun, 5))
+
+
 def test_top1_is_both_and_top5_is_not_the_two_top5() -> None:
     verb, noun = RNG.normal(size=(400, 97)) * 2, RNG.normal(size=(400, 300)) * 2
     verbs, nouns = (metrics.best(x, 6)[np.arange(400), RNG.integers(6, size=400)] for x in (verb, noun))

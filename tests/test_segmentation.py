@@ -11,6 +11,8 @@ import pytest
 import torch
 from segmentation_toys import CLASSES, WIDTH, evgap_config, experiment, train_evgap, write_toys
 
+from crossview.datasets.catalog import Catalog
+from crossview.datasets.sampling.sequence_plan import SequencePlan
 from crossview.downstream import results
 from crossview.downstream.encoder import ClipEncoder
 from crossview.downstream.segmentation.config import Config, Options
@@ -22,6 +24,7 @@ from crossview.methods.method import build
 from crossview.methods.recipe import Optim
 from crossview.platform import checkpoint
 from crossview.platform.config import Encoder, presets
+from crossview.platform.evaluate.predictions import _sample
 from crossview.platform.evaluate.result_store import read_results
 from crossview.platform.evaluate.runner import evaluate
 from crossview.platform.evaluate.tasks import options_from
@@ -186,11 +189,33 @@ def test_one_class_and_a_class_that_training_lacks_have_scores_and_are_said() ->
 
 def test_agreement_of_cameras_is_over_frames_of_one_event() -> None:
     def video(view: str, labels: list[int], scene: str = "d/toy#0") -> Video:
-        return Video((view,), scene, (view,), 0, np.array(labels), np.array(labels))
+        return Video((view,), scene, (view,), 0, np.array(labels), np.array(labels), len(labels))
 
     videos = [video("v1", [0, 0, 1, 1]), video("v2", [0, 1, 1]), video("v1", [3], "d/other")]
     assert consistency(videos) == {"consistency": pytest.approx(100 * 2 / 3)}
     assert consistency(videos[1:]) == {}
+
+
+def test_frames_after_a_truncated_view_has_ended_lower_its_coverage(tmp_path: Path) -> None:
+    """The benchmark's code cuts the truth to the prediction, and says nothing of it."""
+    made = Catalog.load(write_toys(tmp_path)).select("val")
+    cut = next(r for r in made.recordings if r.view == "v1")
+    segments = [replace(s, end_s=min(s.end_s, 1.0)) if s.recording == cut.id else s for s in made.segments]
+    shorter = tuple(replace(r, num_frames=30) if r is cut else r for r in made.recordings)
+    made = replace(made, recordings=shorter, segments=tuple(s for s in segments if s.start_s < s.end_s))
+    plan = SequencePlan(made, Config(classes=CLASSES).sampling(), seed=0, test=True)
+    rows = [plan.row(i) for i in range(plan.rows_per_epoch)]
+    test = replace(
+        split_of([0]),
+        samples=tuple(_sample(plan, row, {"probabilities": np.ones((len(row.count), CLASSES))}) for row in rows),
+    )
+    task = Task(Options())
+    predictions = task.predict(None, test)
+    videos = task.details(predictions, test)["videos"]
+    coverage = {line["video"]: line["coverage"] for line in videos}
+    assert coverage.pop(cut.id) == pytest.approx(30 / cut.num_frames)
+    assert set(coverage.values()) == {1.0}
+    assert f"; {cut.num_frames - 30} more are annotated" in task.notes(predictions, None, test)[0]
 
 
 def test_presets_are_the_authors_recipes() -> None:

@@ -11,12 +11,12 @@ from reference_loops import reference_loops
 from crossview.downstream.segmentation.metrics import Runs, count, edit, found, runs, scores
 
 CASES = {  # runs as label x length: truth, prediction, then accuracy, Edit, F1 at 10, 25 and 50
-    "shift": ("0x10 1x10 2x10", "0x8 1x14 2x8", 86.6667, 100, 100, 100, 100),
-    "over-segmented, IoU exactly .25 and .5": ("0x20 1x20", "0x5 1x5 0x10 1x20", 87.5, 50, 66.6667, 66.6667, 66.6667),
-    "two equal candidates": ("1x10 0x10 1x10", "1x30", 66.6667, 33.3333, 50, 50, 0),
-    "best already used": ("1x10 0x2 1x10", "1x2 0x1 1x13 0x6", 59.0909, 75, 28.5714, 28.5714, 0),
+    "shift": ("0x10 1x10 2x10", "0x8 1x14 2x8", 260 / 3, 100, 100, 100, 100),
+    "over-segmented, IoU exactly .25 and .5": ("0x20 1x20", "0x5 1x5 0x10 1x20", 87.5, 50, 200 / 3, 200 / 3, 200 / 3),
+    "two equal candidates": ("1x10 0x10 1x10", "1x30", 200 / 3, 100 / 3, 50, 50, 0),
+    "best already used": ("1x10 0x2 1x10", "1x2 0x1 1x13 0x6", 1300 / 22, 75, 200 / 7, 200 / 7, 0),
     "swapped": ("0x4 1x4", "1x4 0x4", 0, 0, 0, 0, 0),
-    "short last segment": ("0x10 1x2", "0x11 1x1", 91.6667, 100, 100, 100, 100),
+    "short last segment": ("0x10 1x2", "0x11 1x1", 1100 / 12, 100, 100, 100, 100),
 }
 LOOPS = reference_loops("segmentation")
 NAMES = ("accuracy", "edit", "f1@10", "f1@25", "f1@50")
@@ -30,16 +30,20 @@ def frames(text: str) -> np.ndarray:
 def test_hand_cases(name: str) -> None:
     truth, prediction, *expected = CASES[name]
     got = scores([count(frames(truth), frames(prediction))])
-    assert [got[key] for key in NAMES] == pytest.approx(expected, abs=1e-4)
-    assert got["mean"] == pytest.approx(np.mean(expected), abs=1e-4)
+    assert [got[key] for key in NAMES] == pytest.approx(expected, abs=1e-6)
+    assert got["mean"] == pytest.approx(np.mean(expected), abs=1e-6)
     assert got["coverage"] == 1
 
 
 def test_both_aggregates_of_the_hand_cases() -> None:
     got = scores([count(frames(truth), frames(prediction)) for truth, prediction, *_ in CASES.values()])
-    assert [got[key] for key in NAMES] == pytest.approx([73.9437, 59.7222, 58.0645, 58.0645, 45.1613], abs=1e-4)
+    assert [got[key] for key in NAMES] == pytest.approx(
+        [73.94366197183099, 59.72222222222223, 58.06451612903225, 58.06451612903225, 45.16129032258064], abs=1e-6
+    )
     own = [got[f"per_video/{key}"] for key in NAMES]
-    assert own == pytest.approx([65.2652, 59.7222, 57.5397, 57.5397, 44.4444], abs=1e-4)
+    assert own == pytest.approx(
+        [65.26515151515152, 59.72222222222223, 57.53968253968254, 57.53968253968254, 44.44444444444444], abs=1e-6
+    )
     assert got["mean"] == pytest.approx(np.mean([got[key] for key in NAMES]))
     assert got["per_video/mean"] == pytest.approx(np.mean(own))
 

@@ -253,6 +253,21 @@ def test_windowed_attention_equals_a_loop_over_queries(kind: str, block: int, le
         torch.testing.assert_close(got[0, t], weights @ v[0, seen], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("attend", ["asformer", "near", "far"])
+def test_padded_keys_get_no_weight_however_well_they_match(attend: str) -> None:
+    """ASFormer's code adds log(1e-6) to their energies, which 14 more outweigh."""
+    torch.manual_seed(8)
+    q, k, v = torch.randn(3, 1, 40, 4)
+    mask = prefix(torch.tensor([29]), 40)
+    k[:, 29:], v[:, 29:] = 100 * q[:, 28:29], 1e3
+    attended: dict[str, Callable[[], Tensor]] = {
+        "asformer": lambda: windowed_attention(q, k, v, mask, 8, "band"),
+        "near": lambda: Near(8, 8, 0.0, 0.0).attended(q, k, v, mask),
+        "far": lambda: Far(8, 8, 0.0, 0.0).attended(q, k, v, mask),
+    }
+    assert float(attended[attend]()[0, :29].abs().max()) < 10  # as large as real values are
+
+
 def test_asformer_decoders_weigh_attention_ever_less() -> None:
     weights: list[float] = []
     model = ASFormer(D, C, width=8, layers=1)

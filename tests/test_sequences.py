@@ -87,6 +87,35 @@ def test_a_truncated_view_has_its_labels_cut_and_changes_no_other() -> None:
         assert rows["v1"].targets["coarse"].tolist() == alone.row(0).targets["coarse"].tolist()
 
 
+def test_one_truncated_view_shortens_none_that_follow_it() -> None:
+    """The benchmark's code cuts every later view of the list to the same end: 990, 390 and 390 frames."""
+    views = [recording("e1", 1000), recording("e2", 400), recording("v1", 1000)]
+    plan = SequencePlan(catalog(views, [(10, 1000, "a")]), spec(classes=1), seed=0, test=True)
+    assert [plan.row(i).span for i in range(3)] == [(10, 1000), (10, 400), (10, 1000)]
+
+
+def test_what_is_annotated_after_the_end_of_a_truncated_view_is_counted() -> None:
+    views = [recording("e1", 45), recording("e2", 22, fps=15.0), recording("v1"), recording("v2", 300, own_clock=True)]
+    made = catalog(views, [])
+    spans = {"e1": (10, 45, 30), "e2": (5, 22, 15), "v1": (10, 90, 30), "v2": (10, 40, 30)}
+    segments = tuple(Segment(r.id, a / f, b / f, "coarse", "a") for r in views for a, b, f in [spans[r.view]])
+    made = replace(made, segments=segments, classes={"coarse": ("a",)})
+    plan = SequencePlan(made, spec(classes=1), seed=0, test=True)
+    rows = {made.recordings[row.recordings[0]].view: row for row in map(plan.row, range(4))}
+    assert {view: plan.annotated(row) for view, row in rows.items()} == {"e1": 80, "e2": 40, "v1": 80, "v2": 30}
+    own = replace(made, segments=(*segments[1:], Segment("d/toy/e1", 10 / FPS, 30 / FPS, "coarse", "a")))
+    plan = SequencePlan(own, spec(classes=1), seed=0, test=True)  # a view with labels of its own, and not cut
+    assert sorted(plan.annotated(plan.row(i)) for i in range(4)) == [20, 30, 40, 80]
+
+
+def test_labels_of_a_truncated_view_are_cut_and_not_stretched() -> None:
+    """LTContext's code resizes ten labels to five features: 0, 2, 4, 6, 8."""
+    made = catalog([recording(frames=5)], [(k, k + 1, str(k)) for k in range(10)])
+    made = replace(made, classes={"coarse": tuple(map(str, range(10)))})
+    row = SequencePlan(made, spec(chunk=1, classes=10), seed=0, test=True).row(0)
+    assert row.targets["coarse"].tolist() == [0, 1, 2, 3, 4]
+
+
 def test_long_videos_are_cut_into_parts_that_cover_them() -> None:
     made = catalog([recording(frames=24_001)], [(0, 24_001, "a")])
     plan = SequencePlan(made, spec(chunk=20, classes=1), seed=0, test=True)
@@ -111,6 +140,26 @@ def test_drawn_chunks_stay_in_their_range_and_rows_are_pure() -> None:
     epoch = [plan.row(i).recordings for i in range(6)]
     assert sorted(epoch) == [(k,) for k in range(6)]
     assert epoch != [plan.row(i).recordings for i in range(6, 12)]
+
+
+def test_draws_repeat_over_neither_epochs_nor_workers() -> None:
+    """The benchmark's workers start every epoch with one seed, so each draws the same sizes in each."""
+    made = catalog([recording(scene=f"toy{k}", frames=400) for k in range(8)], [(0, 400, "a")])
+    plan = SequencePlan(made, spec(classes=1, chunk_range=(10, 40), chunk_drawn=1.0), seed=0)
+    rows = [plan.row(i) for i in range(8 * 12)]
+    of_recording = [[row.frames.shape[2] for row in rows if row.recordings == (k,)] for k in range(8)]
+    assert {len(sizes) for sizes in of_recording} == {12}
+    assert min(len(set(sizes)) for sizes in of_recording) > 6
+    of_worker = [[row.frames.shape[2] for row in rows[rank::2]] for rank in range(2)]
+    assert sum(a == b for a, b in zip(*of_worker, strict=True)) < 12
+
+
+def test_epochs_have_more_than_101_orders() -> None:
+    """ASFormer's code shuffles with one of 101 seeds."""
+    made = catalog([recording(scene=f"toy{k}", frames=20) for k in range(6)], [(0, 20, "a")])
+    plan = SequencePlan(made, spec(classes=1), seed=0)
+    orders = {tuple(plan.row(6 * epoch + k).recordings for k in range(6)) for epoch in range(300)}
+    assert len(orders) > 200
 
 
 def test_two_cameras_show_the_same_instants() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from feature_catalog import write_feature_catalog
 from feature_run import STEPS, experiment, losses, weights
+from safetensors.torch import load_file, save_file
 
 from crossview.platform import checkpoint
 from crossview.platform.run_folder import create
@@ -43,6 +44,16 @@ def test_load_embeds_without_ray(straight: Path) -> None:
         "assert 'ray' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_weights_under_other_names_are_not_passed_over(straight: Path, tmp_path: Path) -> None:
+    """The released code of BYOV loads whichever names fit, and so a wrong checkpoint as a random network."""
+    other = tmp_path / "other"
+    shutil.copytree(checkpoint.resolve(straight), other)
+    stored = load_file(other / "model.safetensors")
+    save_file({f"net.{name}": value for name, value in stored.items()}, other / "model.safetensors")
+    with pytest.raises(RuntimeError, match="Missing key"):
+        checkpoint.load(other)
 
 
 def test_a_used_name_is_refused(straight: Path, features: Path) -> None:

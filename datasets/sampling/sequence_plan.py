@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -239,3 +240,31 @@ class SequencePlan(FeaturePlan):
     def frame_labels(self, row: SequenceRow) -> np.ndarray:
         """The label of each frame of a row's span, -100 where there is none: int64 (stop - first,)."""
         return self._targets.frames(row.recordings[0], *row.span)
+
+    def annotated(self, row: SequenceRow) -> int:
+        """Frames of the row's unit that have a label, and those that have one after its recording has ended.
+
+        The latter are what the camera that shows most of the event has more, at the first camera's rate.
+        """
+        unit = self.units.catalog.recordings[row.unit]
+        shown = self._labelled(row.unit)
+        base = self.catalog.recordings[row.recordings[0]]
+        if unit.own_clock or not len(shown) or shown[-1] + 1 < base.num_frames:
+            return len(shown)
+        return max(len(shown), round(self._longest_s[unit.take] * unit.fps))
+
+    @cached_property
+    def _longest_s(self) -> dict[tuple[str, bool, str], float]:
+        """By event, how much of it is labelled on the camera that shows most of it."""
+        longest: dict[tuple[str, bool, str], float] = {}
+        for unit, recording in enumerate(self.units.catalog.recordings):
+            shown_s = len(self._labelled(unit)) / recording.fps
+            longest[recording.take] = max(longest.get(recording.take, 0.0), shown_s)
+        return longest
+
+    def _labelled(self, unit: int) -> np.ndarray:
+        """Frames of a unit's recording that it has and that have a label: int64 (n,)."""
+        first = int(self.units.first_frames[unit])
+        stop = first + self.units.catalog.recordings[unit].num_frames
+        labels = self._targets.frames(int(self.units.recordings[unit]), first, stop)
+        return first + np.flatnonzero(labels != UNLABELLED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -31,6 +31,8 @@ class Video:
     """int64 (T,), -100 where a frame has no label."""
     prediction: np.ndarray
     """int64 (T,)."""
+    annotated: int
+    """Frames with a label, those included that its camera no longer shows, or that could not be read."""
 
 
 class Task(task.Task[Options, PredictionPart]):
@@ -67,7 +69,12 @@ class Task(task.Task[Options, PredictionPart]):
         frames = sum(len(video.truth) for video in predictions)
         labelled = sum(int((video.truth >= 0).sum()) for video in predictions)
         views = len({video.views for video in predictions})
+        annotated = sum(count.annotated for count in self._counts(predictions))
         lost = f"; {test.left_out} parts could not be read" if test.left_out else ""
+        if annotated > labelled:
+            lost += (
+                f"; {annotated - labelled} more are annotated, after their camera has ended or where it cannot be read"
+            )
         return [
             f"Segmentation of {len(predictions)} videos of {views} cameras or pairs of them: {labelled} of {frames} "
             f"frames have a label and are scored{lost}. F1 and accuracy are over all videos' segments and frames "
@@ -100,7 +107,11 @@ class Task(task.Task[Options, PredictionPart]):
         return {"cameras": cameras, "videos": each}
 
     def _counts(self, videos: Sequence[Video]) -> list[metrics.Counts]:
-        return [metrics.count(video.truth, video.prediction) for video in videos]
+        counts = [metrics.count(video.truth, video.prediction) for video in videos]
+        return [
+            replace(own, annotated=max(own.annotated, video.annotated))
+            for own, video in zip(counts, videos, strict=True)
+        ]
 
     def _scores(self, sample: Predicted) -> np.ndarray:
         """Scores of each frame of a sample, (L, C)."""
@@ -185,4 +196,4 @@ def _video(samples: list[Predicted], scores_of: Callable[[Predicted], np.ndarray
     assert total is not None
     prediction = np.where(total.any(1), total.argmax(1), UNLABELLED)
     one = samples[0]
-    return Video(one.recordings, one.scene, one.views, first, truth, prediction)
+    return Video(one.recordings, one.scene, one.views, first, truth, prediction, one.annotated)

@@ -129,6 +129,7 @@ def _sample(plan: FeaturePlan, row: SequenceRow, outputs: Mapping[str, np.ndarra
         span=row.span,
         chunk=row.frames.shape[2],
         labels=labels,
+        annotated=plan.annotated(row) if isinstance(plan, SequencePlan) else 0,
         targets=row.targets,
         outputs=outputs,
     )
