@@ -18,13 +18,13 @@ from crossview.datasets.synthetic.stand_ins import random_teachers
 from crossview.datasets.synthetic.world import write
 from crossview.downstream.table import from_arrow
 from crossview.errors import UserError
-from crossview.methods.bench import BUDGET, CONTROLS, EGOEXO, EVGAP, METHODS, STEP_1, SUPERVISED, studies
 from crossview.methods.method import Batch, Method, build
 from crossview.methods.recipe import Recipe
 from crossview.methods.study import Study
 from crossview.platform.config import Data, name_of
 from crossview.platform.data.loader import Shard, Stream
 from crossview.platform.reproduce import runner
+from crossview.platform.reproduce.bench import BUDGET, CONTROLS, EGOEXO, EVGAP, METHODS, STEP_1, SUPERVISED, studies
 from crossview.platform.reproduce.own_catalog import fit_to
 
 WORLD = WorldConfig(

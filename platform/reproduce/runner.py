@@ -25,6 +25,7 @@ from crossview.platform.evaluate.result_store import latest_scores
 from crossview.platform.evaluate.tasks import make
 from crossview.platform.models import build_model
 from crossview.platform.progress import console, ticking
+from crossview.platform.reproduce import bench
 from crossview.platform.reproduce.base import has_base, with_base
 from crossview.platform.reproduce.own_catalog import fit_to
 from crossview.platform.reproduce.paper_list import tables
@@ -82,10 +83,11 @@ def find(spec: str) -> Study:
 
 def _studies(of: str) -> dict[str, Study]:
     """By name, of a method or of the bench."""
-    module = f"crossview.methods.{of}" + ("" if of == BENCH else ".studies")
-    if importlib.util.find_spec(module) is None:
+    if of == BENCH:
+        return bench.studies()
+    if importlib.util.find_spec(f"crossview.methods.{of}.studies") is None:
         return {}
-    return importlib.import_module(module).studies()
+    return importlib.import_module(f"crossview.methods.{of}.studies").studies()
 
 
 def _claim_folder(out: Path, study: Study, catalog: Path | None = None, protocol: str | None = None) -> None:

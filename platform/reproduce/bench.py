@@ -1,4 +1,4 @@
-"""The bench: all methods at equal compute on one world, scored by the same tasks. No torch: `--help` stays fast."""
+"""The bench: all methods at equal compute on one world, scored by the same tasks."""
 
 from __future__ import annotations
 
