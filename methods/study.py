@@ -1,7 +1,7 @@
 """Claims of methods and what is needed to check them.
 
-`studies()` in `methods/<name>/studies.py` maps a name to one of that method, and in `platform/reproduce/bench.py` to one
-of all methods.
+`studies()` in `methods/<name>/studies.py` maps a name to one of that method; `platform/reproduce/bench.py` has one of
+all methods.
 """
 
 from __future__ import annotations
