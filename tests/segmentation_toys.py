@@ -10,7 +10,7 @@ import numpy as np
 
 from crossview.datasets.catalog import Catalog, Recording, Segment, one_protocol
 from crossview.methods.recipe import Optim
-from crossview.platform.config import Cadence, Data, Encoder, Experiment, TrainerExperiment, preset
+from crossview.platform.config import Cadence, Compute, Data, Encoder, Experiment, TrainerExperiment, preset
 from crossview.platform.train import launcher
 
 WIDTH, CLASSES, FPS = 24, 4, 30.0
@@ -64,6 +64,7 @@ def experiment(catalog: Path, *, steps: int = 40, encoder: Encoder | None = None
         data=Data(catalog=catalog),
         method=config,
         optim=replace(recipe.optim, steps=steps, lr=3e-3, batch=7),
+        compute=Compute(device="cpu", threads=1),
         every=Cadence(log=20),
         encoder=encoder or Encoder(),
     )

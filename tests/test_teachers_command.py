@@ -86,14 +86,14 @@ def test_a_study_trains_its_ego_teacher_once(tmp_path: Path) -> None:
     method = replace(PLAIN, stage="pretrain", classes={"perspective": 2}, fps=5.0)
     optim = replace(presets()["ego_teacher"]().optim, epochs=None, steps=2, batch=2)
     teachers = TeacherTraining(world=replace(small, seed=9), recipe=Recipe(method=method, optim=optim), clips=2)
-    teach(teachers, "egoexo", tmp_path / "catalog", tmp_path)
+    teach(teachers, tmp_path / "catalog", tmp_path)
     store = tmp_path / "catalog" / FOLDER
     written = {f.name: f.stat().st_mtime_ns for f in store.glob("*.parquet")}
     found = Teachers.load(store)
     for recording in Catalog.load(tmp_path / "catalog").recordings:
         assert found.scores(recording.id, "ego") is not None
         assert found.scores(recording.id, "object") is not None
-    teach(teachers, "egoexo", tmp_path / "catalog", tmp_path)
+    teach(teachers, tmp_path / "catalog", tmp_path)
     assert {f.name: f.stat().st_mtime_ns for f in store.glob("*.parquet")} == written
     with pytest.raises(ValueError, match="teachers with world seed 0 "):
         Study(
