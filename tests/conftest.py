@@ -79,14 +79,9 @@ def ray_cluster() -> Iterator[None]:
     """One small cluster in this process for all tests that need Ray."""
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        object_store_memory=256 * 2**20,
-        log_to_driver=False,
-        logging_level="warning",
-    )
+    from crossview.platform.cluster.connect import start_here
+
+    start_here(num_cpus=4, object_store_memory=256 * 2**20)
     yield
     ray.shutdown()
 

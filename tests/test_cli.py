@@ -341,7 +341,10 @@ def test_a_ray_that_does_not_start_is_said_in_a_sentence(
 
     from crossview.platform.cluster.connect import connect
 
+    tries = []
+
     def late(**_: object) -> None:
+        tries.append(kind)
         raise kind("The current node timed out during startup.\nMore of it.")
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
@@ -349,3 +352,4 @@ def test_a_ray_that_does_not_start_is_said_in_a_sentence(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(OSError, match=r"Ray did not start .*timed out during startup\.\); .*--debug"):
         connect()
+    assert len(tries) == 3

@@ -21,6 +21,8 @@ from pyarrow.fs import FSSpecHandler, PyFileSystem
 from crossview import storage
 
 OBJECT_STORE_BYTES = 2 * 1024**3
+STARTS = 3
+"""Ray gives its own processes 15 s to come up; what they import is in memory at the next try."""
 
 
 def connect() -> None:
@@ -34,21 +36,31 @@ def connect() -> None:
     if "RAY_ADDRESS" in os.environ:
         ray.init(logging_level=logging.WARNING, log_to_driver=False)
         return
-    try:
-        ray.init(
-            address="local",  # else Ray joins whatever cluster was last started on this machine
-            include_dashboard=False,
-            logging_level=logging.WARNING,
-            log_to_driver=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-        )
-    except Exception as error:
-        if type(error) not in (Exception, RuntimeError):  # what Ray raises where its processes start too late
-            raise
-        raise OSError(
-            f"Ray did not start on this machine ({str(error).strip().splitlines()[0]}); if it is overloaded, end other "
-            "processes and try again, or pass --debug to work without Ray where the command has it"
-        ) from error
+    start_here(object_store_memory=OBJECT_STORE_BYTES)
+
+
+def start_here(**options: Any) -> None:
+    """Start Ray on this machine; raises OSError where it does not come up in STARTS tries, as on an overloaded one."""
+    for start in range(1, STARTS + 1):
+        try:
+            ray.init(
+                address="local",  # else Ray joins whatever cluster was last started on this machine
+                include_dashboard=False,
+                logging_level=logging.WARNING,
+                log_to_driver=False,
+                **options,
+            )
+        except Exception as error:
+            if type(error) not in (Exception, RuntimeError):  # what Ray raises where its processes start too late
+                raise
+            ray.shutdown()
+            if start < STARTS:
+                continue
+            raise OSError(
+                f"Ray did not start on this machine ({str(error).strip().splitlines()[0]}); if it is overloaded, end "
+                "other processes and try again, or pass --debug to work without Ray where the command has it"
+            ) from error
+        return
 
 
 def _quieten() -> None:
