@@ -2,10 +2,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,7 +14,6 @@ from crossview.datasets.sampling.plan import Plan
 from crossview.datasets.synthetic.config import WorldConfig
 from crossview.datasets.synthetic.stand_ins import random_teachers
 from crossview.datasets.synthetic.world import write
-from crossview.downstream.table import from_arrow
 from crossview.errors import UserError
 from crossview.methods.method import Batch, Method, build
 from crossview.methods.recipe import Recipe
@@ -24,8 +21,20 @@ from crossview.methods.study import Study
 from crossview.platform.config import Data, name_of
 from crossview.platform.data.loader import Shard, Stream
 from crossview.platform.reproduce import runner
-from crossview.platform.reproduce.bench import BUDGET, CONTROLS, EGOEXO, EVGAP, METHODS, STEP_1, SUPERVISED, studies
+from crossview.platform.reproduce.bench import (
+    BUDGET,
+    CONTROLS,
+    EGOEXO,
+    EVGAP,
+    METHODS,
+    MV2MAE,
+    STEP_1,
+    SUPERVISED,
+    studies,
+)
 from crossview.platform.reproduce.own_catalog import fit_to
+from crossview.platform.reproduce.runs import train_and_score
+from crossview.platform.reproduce.tables import publish
 
 WORLD = WorldConfig(
     actions=("pour_milk", "strike_peg"),
@@ -133,38 +142,34 @@ def test_a_catalog_of_features_is_refused(catalog: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.long
-@pytest.mark.ray
-def test_the_bench_runs_from_end_to_end_on_a_catalog(
-    catalog: Path, bench: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: None
+def test_a_method_is_trained_scored_and_segmented_beside_its_controls(
+    catalog: Path, bench: Study, tmp_path: Path
 ) -> None:
     def short(recipe: Recipe) -> Recipe:
         return replace(recipe, optim=replace(recipe.optim, steps=2, batch=2))
 
-    small: dict[str, Any] = {name: short(recipe) for name, recipe in bench.variants.items()}
     study = replace(
-        studies()["synthetic"],
-        base=replace(studies()["synthetic"].base, world=replace(WORLD, seed=7, train_takes=1), steps=2),  # type: ignore[type-var]
-        variants=small,
+        bench,
+        base=None,
+        variants={MV2MAE: short(bench.variants[MV2MAE])},
+        starts={},
+        controlled=(MV2MAE,),
+        claims=tuple(claim for claim in bench.claims if claim.variant == MV2MAE),
         trainers={name: short(recipe) for name, recipe in bench.trainers.items()},
-        seeds=2,
+        seeds=1,
     )
-    monkeypatch.setattr(runner, "_studies", lambda of: {"tiny": study} if of == runner.BENCH else {})
-    out = tmp_path / "bench"
-    table = runner.reproduce("bench:tiny", out, 2, catalog=catalog)
-    scores = from_arrow(pq.read_table(out / "table.parquet"))
-    for name in METHODS:
-        assert {"phase_f1/regular", "retrieval/R@1/seen", "segmentation/f1@50", "few_clips/accuracy/ego"} <= scores[
-            name
-        ].keys()
-        for row in CONTROLS[name][:2]:
-            assert "segmentation/f1@50" in scores[f"{name}: {row}"]
-            assert "phase_f1/regular" in scores[f"{name}: {row}"]
-    assert f"{SUPERVISED}: random init" not in scores
-    assert "segmentation/f1@50" in scores[SUPERVISED]
+    planned = runner.plan(study, study.variants, Data(catalog=catalog), tmp_path)
+    for one in planned:
+        train_and_score(one)
+    scores = runner._collect(study, planned)
+    assert {"phase_f1/regular", "retrieval/R@1/seen", "segmentation/f1@50", "few_clips/accuracy/ego"} <= scores[
+        MV2MAE
+    ].keys()
+    for row in CONTROLS[MV2MAE][:2]:
+        assert {"phase_f1/regular", "segmentation/f1@50"} <= scores[f"{MV2MAE}: {row}"].keys()
     assert {"time only", "chance", "majority"} <= scores.keys()
-    assert all(len(values) == 2 for of in scores.values() for values in of.values())
-    assert "| EVGAP |" in table.read_text()
-    trained = Catalog.load(out / "embedded" / "EVGAP-seed0")
-    assert {trained.split_of(r) for r in trained.recordings} == {"train", "test"}
-    first = np.load(out / "embedded" / "EVGAP-seed0" / trained.recordings[0].path)
-    assert first.shape[0] == trained.recordings[0].num_frames
+    assert all(len(values) == 1 for of in scores.values() for values in of.values())
+    made = Catalog.load(tmp_path / "embedded" / "MV2MAE-seed0")
+    assert {made.split_of(r) for r in made.recordings} == {"train", "test"}
+    assert all(np.load(made.file(r)).shape[0] == r.num_frames for r in made.recordings)
+    assert "| MV2MAE |" in publish("bench:tiny", study, scores, tmp_path).read_text()

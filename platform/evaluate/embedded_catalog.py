@@ -26,6 +26,7 @@ def embedded_catalog(tables: Iterable[Path], catalog: Catalog, out: Path) -> Cat
     """
     if (out / "catalog.json").exists():
         return Catalog.load(out)
+    storage.make_folder(out)
     paths = {}
     for file in tables:
         for name, vectors in _by_recording(read_table(file)):
