@@ -10,11 +10,12 @@ from crossview.datasets.catalog import Catalog
 from crossview.datasets.teachers.store import DETECTIONS_FILE, FOLDER, Teachers
 from crossview.errors import UserError
 from crossview.methods.recipe import Recipe
-from crossview.methods.study import Study
+from crossview.methods.study import Claim, Study
 from crossview.platform.config import Data, Experiment, name_of
 from crossview.platform.data.plan_builder import plan_for
 from crossview.platform.evaluate.preflight import preflight
 from crossview.platform.evaluate.tasks import make
+from crossview.platform.reproduce.tables import Scores
 
 
 def fit_to(study: Study, catalog: Path, protocol: str | None) -> tuple[Study, list[str]]:
@@ -38,10 +39,10 @@ def fit_to(study: Study, catalog: Path, protocol: str | None) -> tuple[Study, li
         )
         plan_for(_experiment(variants[name], catalog, protocol))
     first = next(iter(variants.values()))
+    experiment = _experiment(first, catalog, protocol)
     tasks = []
     for task in study.tasks:
         try:
-            experiment = _experiment(first, catalog, protocol)
             preflight(make((task,)), name_of(first.method), experiment, known, study.split, "train")
             tasks.append(task)
         except UserError as error:
@@ -67,6 +68,11 @@ def fit_to(study: Study, catalog: Path, protocol: str | None) -> tuple[Study, li
     return fitted, notes
 
 
+def scored_claims(study: Study, scores: Scores) -> tuple[Claim, ...]:
+    """The claims in metrics that some row has: a catalog without a held-out camera gives none on such cameras."""
+    return tuple(c for c in study.claims if any(c.metric in values for values in scores.values()))
+
+
 def _experiment(recipe: Recipe, catalog: Path, protocol: str | None) -> Experiment[Any]:
     return Experiment(data=Data(catalog=catalog, protocol=protocol), method=recipe.method, optim=recipe.optim)
 
@@ -76,7 +82,7 @@ def _with_classes(method: Any, catalog: Catalog) -> Any:
     classes = getattr(method, "classes", None)
     if not isinstance(classes, dict):
         return method
-    known = {**{kind: len(names) for kind, names in catalog.classes.items()}}
+    known = {kind: len(names) for kind, names in catalog.classes.items()}
     known.setdefault("action", len({r.action for r in catalog.recordings}))
     return replace(method, classes={kind: known.get(kind, count) for kind, count in classes.items()})
 

@@ -27,7 +27,7 @@ from crossview.platform.models import build_model
 from crossview.platform.progress import console, ticking
 from crossview.platform.reproduce import bench
 from crossview.platform.reproduce.base import has_base, with_base
-from crossview.platform.reproduce.own_catalog import fit_to
+from crossview.platform.reproduce.own_catalog import fit_to, scored_claims
 from crossview.platform.reproduce.paper_list import tables
 from crossview.platform.reproduce.runs import Embeddings, Planned, cache_features, folder_of, side_by_side
 from crossview.platform.reproduce.synthetic_teachers import teach
@@ -55,6 +55,7 @@ def reproduce(
         raise UserError(f"--jobs is {jobs}; it must be at least 1")
     out = (out or Path("runs") / spec.replace(":", "-")).resolve()
     notes: list[str] = []
+    own = catalog is not None
     if catalog is not None:
         study, notes = fit_to(study, catalog, protocol)
     _claim_folder(out, study, catalog, protocol)
@@ -68,7 +69,10 @@ def reproduce(
         if one.experiment.data.cache_features and one.experiment.seed == 0:
             cache_features(one)
     side_by_side(planned, jobs, f"crossview reproduce {spec} --out {out}")
-    table = publish(spec, study, _collect(study, planned), out, notes)
+    scores = _collect(study, planned)
+    if own:
+        study = dataclasses.replace(study, claims=scored_claims(study, scores))
+    table = publish(spec, study, scores, out, notes)
     _page(planned[0].run, study.split)
     return table
 
@@ -174,9 +178,9 @@ def _on_embeddings(study: Study, one: Planned, out: Path) -> Iterator[Planned]:
         for row in rows:
             label = _label(study, one.name, row)
             seed = one.experiment.seed
-            run = folder_of(out, f"{trainer}-{label}", seed)
+            embedded = folder_of(out / "embedded", label, seed)
             experiment: Experiment[Any] = experiment_class(trainer)(
-                data=Data(catalog=run / "catalog", protocol=one.experiment.data.protocol, views=study.train_views),
+                data=Data(catalog=embedded, protocol=one.experiment.data.protocol, views=study.train_views),
                 method=recipe.method,
                 optim=recipe.optim,
                 compute=one.experiment.compute,
@@ -185,14 +189,14 @@ def _on_embeddings(study: Study, one: Planned, out: Path) -> Iterator[Planned]:
             )
             yield Planned(
                 label,
-                run,
+                folder_of(out, f"{trainer}-{label}", seed),
                 trainer,
                 experiment,
                 tasks={trainer: {}},
                 split=study.split,
                 baselines=True,
                 after=one.run,
-                reads=Embeddings(one.run, row, study.split, folder_of(out / "embedded", label, seed)),
+                reads=Embeddings(one.run, row, study.split),
             )
 
 

@@ -38,8 +38,6 @@ class Embeddings:
     """"trained", or one of its baselines."""
     split: str
     """Beside "train"."""
-    folder: Path
-    """Where they are written as a catalog of features."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class Planned:
     after: Path | None = None
     """The run that must have ended before."""
     reads: Embeddings | None = None
-    """In place of the catalog that the experiment names, with the number of classes and the width set by them."""
+    """What the catalog that the experiment names is made of; it sets the number of classes and the width."""
 
 
 def folder_of(out: Path, name: str, seed: int) -> Path:
@@ -94,11 +92,11 @@ def _on_embeddings(experiment: Experiment[Any], reads: Embeddings) -> Experiment
     run = open_run(reads.run, in_process=True)
     wanted: Baselines = "none" if reads.row == TRAINED else "all"
     tables = [embed(run, split=split, baselines=wanted)[reads.row] for split in ("train", reads.split)]
-    catalog = embedded_catalog(tables, run.catalog, reads.folder)
+    folder = experiment.data.catalog
+    catalog = embedded_catalog(tables, run.catalog, folder)
     method, first = experiment.method, catalog.recordings[0]
-    width = feature_shape(reads.folder / first.path, first)[-1]
-    method = replace(method, width=width, classes=len(catalog.classes[method.kind]))
-    return replace(experiment, method=method, data=replace(experiment.data, catalog=reads.folder))
+    width = feature_shape(folder / first.path, first)[-1]
+    return replace(experiment, method=replace(method, width=width, classes=len(catalog.classes[method.kind])))
 
 
 def side_by_side(planned: Sequence[Planned], at_a_time: int | None, resume: str) -> None:

@@ -40,14 +40,12 @@ def verdicts(study: Study, scores: Scores) -> list[Verdict]:
     found = []
     for claim in study.claims:
         metric, variant = claim.metric, claim.variant or next(iter(study.variants))
-        if not any(metric in values for values in scores.values()):
-            continue  # nothing on this catalog has it
         own = scores[variant][metric]
         if claim.at_least is not None:
             over = margin({variant: {metric: own}, "": {metric: [claim.at_least] * len(own)}}, trained=variant)[metric]
             found.append(Verdict(metric, variant, f"at least {claim.at_least:g}", over.mean, over.spread, over.holds))
         everyone = () if claim.at_least is not None else tuple(row for row in scores if row != variant)
-        for rival in (row for row in claim.over or everyone if metric in scores.get(row, {})):
+        for rival in (row for row in claim.over or everyone if metric in scores[row]):
             m = margin({variant: {metric: own}, rival: {metric: scores[rival][metric]}}, trained=variant)[metric]
             found.append(Verdict(metric, variant, rival, m.mean, m.spread, m.holds))
     return found
