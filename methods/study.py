@@ -1,6 +1,6 @@
 """Claims of methods and what is needed to check them.
 
-`studies()` in `methods/<name>/studies.py` maps a name to one of that method; `platform/reproduce/bench.py` has one of
+`studies()` in `methods/<name>/studies.py` maps a name to one of that method; `downstream/bench.py` has one of
 all methods.
 """
 

@@ -14,14 +14,7 @@ from crossview.datasets.sampling.plan import Plan
 from crossview.datasets.synthetic.config import WorldConfig
 from crossview.datasets.synthetic.stand_ins import random_teachers
 from crossview.datasets.synthetic.world import write
-from crossview.errors import UserError
-from crossview.methods.method import Batch, Method, build
-from crossview.methods.recipe import Recipe
-from crossview.methods.study import Study
-from crossview.platform.config import Data, name_of
-from crossview.platform.data.loader import Shard, Stream
-from crossview.platform.reproduce import runner
-from crossview.platform.reproduce.bench import (
+from crossview.downstream.bench import (
     BUDGET,
     CONTROLS,
     EGOEXO,
@@ -32,6 +25,13 @@ from crossview.platform.reproduce.bench import (
     SUPERVISED,
     studies,
 )
+from crossview.errors import UserError
+from crossview.methods.method import Batch, Method, build
+from crossview.methods.recipe import Recipe
+from crossview.methods.study import Study
+from crossview.platform.config import Data, name_of
+from crossview.platform.data.loader import Shard, Stream
+from crossview.platform.reproduce import runner
 from crossview.platform.reproduce.own_catalog import fit_to
 from crossview.platform.reproduce.runs import train_and_score
 from crossview.platform.reproduce.tables import publish

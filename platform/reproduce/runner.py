@@ -14,6 +14,7 @@ from crossview.datasets.catalog.catalog import INDICES
 from crossview.datasets.catalog.probing import Prober
 from crossview.datasets.synthetic.ae2_layout import export_ae2, exported_catalog
 from crossview.datasets.synthetic.world import write
+from crossview.downstream import bench
 from crossview.errors import UserError
 from crossview.methods.method import Method
 from crossview.methods.recipe import Recipe
@@ -25,7 +26,6 @@ from crossview.platform.evaluate.result_store import latest_scores
 from crossview.platform.evaluate.tasks import make
 from crossview.platform.models import build_model
 from crossview.platform.progress import console, ticking
-from crossview.platform.reproduce import bench
 from crossview.platform.reproduce.base import has_base, with_base
 from crossview.platform.reproduce.own_catalog import fit_to, scored_claims
 from crossview.platform.reproduce.paper_list import tables
