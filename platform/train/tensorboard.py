@@ -6,10 +6,12 @@ import contextlib
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-
-from torch.utils.tensorboard import SummaryWriter
+from typing import TYPE_CHECKING
 
 from crossview import storage
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class TensorBoard:
@@ -29,6 +31,8 @@ class TensorBoard:
 
     def _open(self) -> SummaryWriter:
         if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import, and only rank 0 writes
+
             place = self._here.name if self._here else str(self._folder)
             self._writer = SummaryWriter(place, purge_step=self._flushed + 1 if self._flushed else None)
             for step, values in self._pending:
