@@ -23,9 +23,10 @@ from crossview.platform.cli.options import parse, parse_train, parse_tune
 from crossview.platform.cli.outputs import check_folder
 from crossview.platform.cli.view import view
 from crossview.platform.config import Compute, method_names, presets, trainer_names
-from crossview.storage import is_local, named
+from crossview.storage import is_file, is_local, named
 
 Run = Annotated[Path, tyro.conf.Positional]
+Runs = Annotated[tuple[Path, ...], tyro.conf.Positional]
 
 
 def train(args: Sequence[str]) -> None:
@@ -84,18 +85,34 @@ def resume(run: Run, /, debug: bool = False) -> None:
     print(f"Training finished. The run is saved to {run}")
 
 
-def report(run: Run, /) -> None:
-    """Draw the figures of a run and write its HTML report.
+def report(runs: Runs, /, out: Path | None = None) -> None:
+    """Write the HTML page of a run with its figures, of a search, or of several runs side by side.
 
     Args:
-        run: The run folder.
+        runs: A run's folder, a search's, or those of several runs to compare. The first of them, with all that differ
+            from it in the seed alone, is what the others are compared with.
+        out: The page of a comparison, by default comparison.html beside the first run.
 
     """
+    from crossview.platform.report.comparison import compare
     from crossview.platform.report.figures import draw
     from crossview.platform.report.run_report import report as write
+    from crossview.platform.tune import spec
+    from crossview.platform.tune.report import publish
 
-    draw(run)
-    print(f"The report is saved to {write(run)}")
+    if not runs:
+        raise UserError("name the folder of a run or of a search, or those of several runs to compare")
+    first = runs[0]
+    if len(runs) > 1:
+        print(f"The comparison is saved to {compare(runs, out or first.parent / 'comparison.html')}")
+        return
+    if out is not None:
+        raise UserError(f"--out {out}: one run's page is report.html in its folder; leave --out out, or name more runs")
+    if is_file(first / spec.FILE):
+        publish(first)
+        return
+    draw(first)
+    print(f"The report is saved to {write(first)}")
 
 
 def reproduce(
