@@ -85,15 +85,22 @@ def resume(run: Run, /, debug: bool = False) -> None:
     print(f"Training finished. The run is saved to {run}")
 
 
-def report(runs: Runs, /, out: Path | None = None) -> None:
-    """Write the HTML page of a run with its figures, of a search, or of several runs side by side.
+def report(runs: Runs = (), /, out: Path | None = None, serve: Path | None = None, port: int = 8270) -> None:
+    """Write the HTML page of a run with its figures, of a search, or of several runs side by side; or serve them all.
 
     Args:
         runs: A run's folder, a search's, or those of several runs to compare. The first of them, with all that differ
             from it in the seed alone, is what the others are compared with.
         out: The page of a comparison, by default comparison.html beside the first run.
+        serve: A folder of runs to show in the browser, on this machine alone, with pages that follow what trains.
+        port: Where; 0 takes a free one.
 
     """
+    if serve is not None:
+        if runs or out is not None:
+            raise UserError("--serve shows all runs of one folder: leave out the runs' names and --out")
+        _serve(serve, port)
+        return
     from crossview.platform.report.comparison import compare
     from crossview.platform.report.figures import draw
     from crossview.platform.report.run_report import report as write
@@ -113,6 +120,15 @@ def report(runs: Runs, /, out: Path | None = None) -> None:
         return
     draw(first)
     print(f"The report is saved to {write(first)}")
+
+
+def _serve(folder: Path, port: int) -> None:
+    from crossview.platform.report.server import Server
+
+    with Server(folder, port) as server:
+        print(f"The runs of {folder} are shown at {server.url} until you press Ctrl+C", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 def reproduce(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from crossview.platform.evaluate.opened import TRAINED
 from crossview.platform.evaluate.result_store import read_results
 from crossview.platform.report import html
 from crossview.platform.report.comparison_plots import Curve, curves
-from crossview.platform.report.plots import save
+from crossview.platform.report.plots import embedded
 from crossview.platform.run_folder import require
 from crossview.platform.train.metrics import read_metrics
 from crossview.platform.train.settings import SCORES
@@ -86,11 +85,10 @@ def compare(runs: Sequence[Path], target: Path) -> Path:
     arms, notes = group(runs)
     scored = {run: _scores(run) for arm in arms for run in arm.runs.values()}
     notes += _unscored(arms, scored)
-    figures = []
-    with tempfile.TemporaryDirectory() as folder:
-        for title, lines in _curves(arms, notes).items():
-            file = save(curves(title, lines), Path(folder) / "curves.png")
-            figures.append({"uri": html.picture(file), "caption": _caption(title, lines)})
+    figures = [
+        {"uri": embedded(curves(title, lines)), "caption": _caption(title, lines)}
+        for title, lines in _curves(arms, notes).items()
+    ]
     return html.write(
         target,
         "report/comparison.html.j2",
@@ -212,7 +210,7 @@ def _line(arms: Sequence[Arm], rows: Sequence[Mapping[int, Scores]], metric: str
 
 
 def _cell(of: Mapping[int, Scores], metric: str, lower: bool) -> tuple[str, bool]:
-    """Mean and deviation of an arm, of the seeds that have the score, and whether that is better than its best baseline."""
+    """Mean and deviation over the seeds that have the score, and whether that is better than the best baseline."""
     known = {seed: scores for seed, scores in of.items() if math.isfinite(_value(scores, metric))}
     if not known:
         return ("undefined" if any(metric in scores.get(TRAINED, {}) for scores in of.values()) else ABSENT), True

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from matplotlib.figure import Figure
 
 from crossview import storage
 from crossview.datasets.catalog import Catalog, Recording
@@ -28,11 +25,12 @@ from crossview.platform.report.contact_sheet import (
 )
 from crossview.platform.report.dataset_facts import Table
 from crossview.platform.report.dataset_plots import lengths, timeline
-from crossview.platform.report.plots import save
+from crossview.platform.report.plots import embedded
 
 if TYPE_CHECKING:
     from crossview.datasets.synchrony.residuals import Residual
 
+FIGURE_BYTES = 150_000
 SHEET_BYTES = 350_000
 """Of a scene's pictures."""
 
@@ -92,7 +90,7 @@ def page(
         views=dataset_facts.views(catalog),
         classes=dataset_facts.classes(catalog),
         frames=dataset_facts.frame_classes(catalog),
-        lengths=_embedded(lengths(durations)) if catalog.recordings else None,
+        lengths=embedded(lengths(durations), FIGURE_BYTES) if catalog.recordings else None,
         seen=seen,
         scenes=parts,
         quarantined=dataset_facts.quarantined(catalog),
@@ -114,12 +112,6 @@ def offset_table(found: Sequence[Residual]) -> Table:
     return Table(head, rows)
 
 
-def _embedded(figure: Figure, max_bytes: int = 150_000) -> str:
-    """A figure as a data URI."""
-    with tempfile.TemporaryDirectory() as folder:
-        return html.picture(save(figure, Path(folder) / "figure.png", max_bytes))
-
-
 def _scene(catalog: Catalog, recordings: list[Recording], instants: int, seen: Seen | None) -> Scene:
     """One scene: its cameras' pictures, if they have any, and its labels over time."""
     first = recordings[0]
@@ -137,7 +129,9 @@ def _scene(catalog: Catalog, recordings: list[Recording], instants: int, seen: S
     else:
         part.notes.append("Its recordings are features, which have no pictures.")
     figure, note = timeline(catalog, recordings)
-    part.figures.append({"uri": _embedded(figure), "caption": "When its cameras run, and what is labelled when."})
+    part.figures.append(
+        {"uri": embedded(figure, FIGURE_BYTES), "caption": "When its cameras run, and what is labelled when."}
+    )
     if note:
         part.notes.append(note)
     return part
@@ -165,7 +159,7 @@ def _show(part: Scene, catalog: Catalog, recordings: list[Recording], instants: 
         part.notes.append(f"{len(recordings) - MOST_CAMERAS} more cameras are not shown.")
     if strips:
         caption = f"{len(strips)} of {len(recordings)} recordings {when}{_sizes(recordings, seen)}."
-        uri = _embedded(sheet(strips, heads, ""), SHEET_BYTES)
+        uri = embedded(sheet(strips, heads, ""), SHEET_BYTES)
         part.figures.append({"uri": uri, "caption": caption})
 
 

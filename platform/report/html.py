@@ -12,7 +12,13 @@ from crossview import storage
 
 
 def write(target: Path, template: str, **values: Any) -> Path:
-    """Fill a template, named by its path in `platform/`, and write the page atomically; returns its file."""
+    """Write the page of a template atomically; returns its file."""
+    storage.write_text(target, render(template, **values))
+    return target
+
+
+def render(template: str, **values: Any) -> str:
+    """The page of a template, which is named by its path in `platform/`."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent.parent),
         autoescape=True,
@@ -20,9 +26,7 @@ def write(target: Path, template: str, **values: Any) -> Path:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    page = environment.get_template(template).render(**values)
-    storage.write_text(target, page)
-    return target
+    return environment.get_template(template).render(**values)
 
 
 def picture(file: Path) -> str:

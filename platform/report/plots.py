@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 
 from crossview import storage
 from crossview.errors import UserError
+from crossview.platform.report import html
 from crossview.platform.train.settings import SCORES
 
 COLOURS = ("#1f3b73", "#d1495b", "#3a8f85", "#e0a030", "#7a5195", "#6b7280")
@@ -36,6 +38,12 @@ def save(figure: Figure, file: Path, max_bytes: int = MAX_BYTES) -> Path:
     """Write a PNG; above `max_bytes`, with 256 colours and, if needed, at a lower resolution."""
     storage.write(file, lambda partial: _save(figure, partial, max_bytes))
     return file
+
+
+def embedded(figure: Figure, max_bytes: int = MAX_BYTES) -> str:
+    """The same as a data URI."""
+    with tempfile.TemporaryDirectory() as folder:
+        return html.picture(save(figure, Path(folder) / "figure.png", max_bytes))
 
 
 def _save(figure: Figure, file: Path, max_bytes: int) -> None:

@@ -27,26 +27,29 @@ def report(run: Path) -> Path:
 
     It shows what is in the run's folder, and says how to get what is missing.
     """
+    return html.write(require(run) / "report.html", "report/report.html.j2", **contents(run))
+
+
+def contents(run: Path) -> dict[str, Any]:
+    """The values of that page's template."""
     run = require(run)
     found = saved(run)
     method, experiment, facts = found.method, found.experiment, found.info
     rows = read_metrics(run)
-    return html.write(
-        run / "report.html",
-        "report/report.html.j2",
-        run=run.name,
-        method=method,
-        facts=facts,
-        seed=experiment.seed,
-        summary=_summary(method, experiment, rows),
-        evaluations=_evaluations(run),
-        outdated=scored_by_an_earlier_version(run),
-        losses=_losses(rows),
-        figures=_figures(run / "figures"),
-        omitted=_json(run / "figures" / "omitted.json"),
-        quarantine=_quarantine(run),
-        config=json.dumps(facts["experiment"], indent=2),
-    )
+    return {
+        "run": run.name,
+        "method": method,
+        "facts": facts,
+        "seed": experiment.seed,
+        "summary": _summary(method, experiment, rows),
+        "evaluations": _evaluations(run),
+        "outdated": scored_by_an_earlier_version(run),
+        "losses": _losses(rows),
+        "figures": _figures(run / "figures"),
+        "omitted": _json(run / "figures" / "omitted.json"),
+        "quarantine": _quarantine(run),
+        "config": json.dumps(facts["experiment"], indent=2),
+    }
 
 
 @dataclass(frozen=True)

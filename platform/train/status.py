@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Callable
@@ -49,6 +50,15 @@ def shown_on(line: Progress) -> Callable[[Status], None]:
         line.update(status.step, status.note())
 
     return show
+
+
+def read_status(run: Path) -> Status | None:
+    """The latest status of a run; None before its first step, and where it cannot be read now."""
+    try:
+        found = json.loads((run / "progress.json").read_text())
+        return Status(**{**found, "warnings": tuple(found["warnings"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def look_s(run: Path) -> float:
