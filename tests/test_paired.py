@@ -156,11 +156,11 @@ def test_luck_passes_at_its_level_in_any_of_the_claims(claims: int) -> None:
 
 
 def test_luck_passes_no_more_often_over_several_rows() -> None:
-    studies = [{one.verdict for one in study} for study in verdicts_of_luck(1000, 2, 4)]
+    studies = [{one.verdict for one in study} for study in verdicts_of_luck(1000, 1, 3)]
     assert np.mean([HOLDS in study for study in studies]) < 0.01
     assert np.mean([REVERSED in study for study in studies]) < 0.035
-    led = verdicts_of_luck(1000, 2, 4, lead=-20.0)  # one row is far below: the claim is decided by the other three
-    assert np.mean([any(one.verdict is HOLDS for one in study) for study in led]) < 0.02
+    led = verdicts_of_luck(1000, 1, 2, lead=-20.0)  # the first is beaten by far: the other decides
+    assert 0.015 < np.mean([any(one.verdict is HOLDS for one in study) for study in led]) < 0.04
 
 
 def test_studies_take_five_seeds_but_the_quickstart() -> None:

@@ -103,7 +103,6 @@ def _claim_folder(out: Path, study: Study, catalog: Path | None = None, protocol
     content = json.loads(json.dumps(dataclasses.asdict(study) | own, default=str))
     if file.exists():
         held = storage.read_json(file, "choose another folder, or delete this one")
-        held = held if isinstance(held, dict) else {}
         if other := sorted(key for key in held.keys() | content.keys() if held.get(key) != content.get(key)):
             raise UserError(
                 f"--out {out}: it holds another version of this study, which differs in {', '.join(other)}; choose "

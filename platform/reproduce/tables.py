@@ -20,7 +20,7 @@ from crossview.platform.progress import console
 
 Scores = dict[str, dict[str, list[float]]]
 """By row and metric, one per seed; NaN for a seed without one."""
-COUNTED = {
+SEVERAL = {
     Verdict.HOLDS: "hold",
     Verdict.NOT_SHOWN: "are NOT shown",
     Verdict.REVERSED: "are the other way round",
@@ -48,12 +48,13 @@ class Claimed:
 
 def decisions(study: Study, scores: Scores) -> list[Claimed]:
     """On all claims of the study, together; raises UserError for one in a row or metric that has no scores at all."""
-    return [
-        Claimed(claim.metric, variant, decide(_values(scores, variant, claim.metric), rivals, len(study.claims)))
-        for claim in study.claims
-        for variant in [claim.variant or next(iter(study.variants))]
-        for rivals in [_rivals(study, claim, variant, scores)]
-    ]
+    found = []
+    for claim in study.claims:
+        variant = claim.variant or next(iter(study.variants))
+        own = _values(scores, variant, claim.metric)
+        decision = decide(own, _rivals(study, claim, variant, scores), len(study.claims))
+        found.append(Claimed(claim.metric, variant, decision))
+    return found
 
 
 def _rivals(study: Study, claim: Claim, variant: str, scores: Scores) -> dict[str, list[float]]:
@@ -107,15 +108,16 @@ def publish(spec: str, study: Study, scores: Scores, out: Path, notes: Sequence[
 
 def _summary(study: Study, found: list[Claimed]) -> str:
     """How many claims were decided in which way, and how."""
-    n = len(found)
+    claims = len(found)
     if study.seeds < 2:
-        return f"1 seed: nothing is decided. The {n} claims take differences over {SEEDS} seeds."
+        return f"1 seed: nothing is decided. The {claims} claims take differences over {SEEDS} seeds."
     counts = Counter(one.decision.verdict for one in found)
-    ways = ", ".join(f"{counts[verdict]} {words}" for verdict, words in COUNTED.items() if counts[verdict])
+    ways = ", ".join(f"{n} {v.value if n == 1 else SEVERAL[v]}" for v in SEVERAL if (n := counts[v]))
     few = f" {study.seeds} seeds are few: a study takes {SEEDS}." if study.seeds < SEEDS else ""
     return (
-        f"Of {n} claims decided together, {ways}.{few} A claim holds if its row is above each that it must beat: mean "
-        f"difference, paired by seed, with a two-sided 95 % t interval, corrected for {n} claims (Bonferroni)."
+        f"Of {claims} claims decided together, {ways}.{few} A claim holds if the 95 % interval of its differences by "
+        "seed is above 0 over each row that it must beat (Student's t, two-sided, Bonferroni's correction for "
+        f"{claims})."
     )
 
 
