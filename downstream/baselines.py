@@ -34,12 +34,7 @@ class Margin:
     mean: float
     """Above 0 where the trained row is better."""
     spread: float
-    """Sample standard deviation over seeds; NaN with one seed."""
-
-    @property
-    def holds(self) -> bool:
-        """Whether the margin exceeds its spread, which takes at least two seeds."""
-        return self.mean > self.spread
+    """Sample standard deviation over seeds; NaN with one seed. Whether a margin is luck, `paired.decide` says."""
 
 
 def margin(rows: Rows, *, trained: str = "trained", lower: Collection[str] = ()) -> dict[str, Margin]:

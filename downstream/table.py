@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pyarrow as pa
 
 from crossview.downstream.baselines import Rows, Value, per_seed, spread
@@ -21,11 +22,18 @@ def markdown(rows: Rows, *, digits: int = 3) -> str:
 
 
 def cell(value: Value, digits: int = 3) -> str:
-    """A score as text, "0.731 ± 0.012"; without the spread where there is a single seed."""
+    """A score as text, "0.731 ± 0.012"; without the spread where there is a single seed.
+
+    Seeds without one (NaN) are left out and said: "0.731 ± 0.012 (4 of 5)", or "undefined" if there is none.
+    """
     values = per_seed(value)
-    deviation = spread(values)
-    mean = f"{values.mean():.{digits}f}"
-    return mean if math.isnan(deviation) else f"{mean} ± {deviation:.{digits}f}"
+    found = values[~np.isnan(values)]
+    if not len(found):
+        return "undefined"
+    deviation = spread(found)
+    mean = f"{found.mean():.{digits}f}"
+    shown = mean if math.isnan(deviation) else f"{mean} ± {deviation:.{digits}f}"
+    return shown if len(found) == len(values) else f"{shown} ({len(found)} of {len(values)})"
 
 
 def to_arrow(rows: Rows) -> pa.Table:

@@ -56,15 +56,15 @@ class TeacherTraining:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What a study is to show in one metric; higher is better in all of them."""
+    """What a study is to show in one metric; higher is better in all of them. `downstream/paired.py` decides it."""
 
     metric: str
     variant: str | None = None
     """The variant that it is about; None is the first."""
     over: tuple[str, ...] | None = None
-    """Rows that it must beat by more than the spread over seeds; None takes all others that have the metric."""
+    """Rows that it must beat, each of them; None takes all others that have the metric."""
     at_least: float | None = None
-    """What its score must exceed by more than the spread; then no row is compared unless `over` names some."""
+    """What its score must exceed; then no row is compared unless `over` names some."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,8 @@ class Study:
     and of the baselines of those that are controlled. The width and the number of classes are set by what they read."""
     starts: dict[str, str] = field(default_factory=dict)
     """Variant to the variant whose weights, of the same seed, it starts from."""
-    seeds: int
+    seeds: int = 5
+    """Runs of each variant; claims are decided by differences paired by seed, of which fewer show little."""
     tasks: tuple[str, ...] = ("phases",)
     """What every run is scored by, as in `crossview evaluate --tasks`."""
     claims: tuple[Claim, ...]

@@ -3,12 +3,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from scipy import stats
 
 from crossview.datasets.synthetic.config import WorldConfig
+from crossview.downstream.paired import Verdict
 from crossview.downstream.table import from_arrow
 from crossview.errors import UserError
 from crossview.methods.base import FrozenViT
@@ -19,7 +22,7 @@ from crossview.methods.study import BaseTraining, Claim, Study
 from crossview.platform import checkpoint
 from crossview.platform.reproduce import runner
 from crossview.platform.reproduce.base import with_base
-from crossview.platform.reproduce.tables import verdicts
+from crossview.platform.reproduce.tables import Scores, decisions, publish
 
 CLAIMS = ("phase_f1/ego2exo", "map@10/ego2exo")
 
@@ -95,22 +98,134 @@ def test_another_study_does_not_mix_with_a_folder(tmp_path: Path, monkeypatch: p
     study = tiny_study()
     runner._claim_folder(tmp_path, study)
     runner._claim_folder(tmp_path, study)
-    with pytest.raises(ValueError, match=r"another version of this study"):
+    with pytest.raises(ValueError, match=r"another version of this study, which differs in seeds; "):
         runner._claim_folder(tmp_path, dataclasses.replace(study, seeds=3))
 
 
-def test_a_claim_holds_only_beyond_its_spread() -> None:
-    study = tiny_study()
-    scores = {
-        "both losses": {CLAIMS[0]: [0.8, 0.9], CLAIMS[1]: [0.5, 0.9]},
-        "MSM alone": {CLAIMS[0]: [0.6, 0.7], CLAIMS[1]: [0.5, 0.5]},
-        "time only": {CLAIMS[0]: [0.3, 0.3], CLAIMS[1]: [0.9, 0.9]},
-    }
-    found = {(v.metric, v.rival): (v.mean, v.holds) for v in verdicts(study, scores)}
-    assert found[CLAIMS[0], "MSM alone"] == (pytest.approx(0.2), True)
-    assert found[CLAIMS[0], "time only"] == (pytest.approx(0.55), True)
-    assert found[CLAIMS[1], "MSM alone"] == (pytest.approx(0.2), False)
-    assert found[CLAIMS[1], "time only"] == (pytest.approx(-0.2), False)
+SCORES = {
+    "both losses": {CLAIMS[0]: [0.8, 0.9, 0.7, 0.8, 0.85], CLAIMS[1]: [0.6, 0.7, 0.6, 0.8, 0.7]},
+    "MSM alone": {CLAIMS[0]: [0.61, 0.7, 0.5, 0.59, 0.65], CLAIMS[1]: [0.5, 0.6, 0.7, 0.6, 0.5]},
+    "time only": {CLAIMS[0]: [0.3] * 5, CLAIMS[1]: [0.99] * 5},
+}
+
+
+def five_seeds(**options: Any) -> Study:
+    return dataclasses.replace(tiny_study(), seeds=5, **options)
+
+
+def test_a_claim_holds_over_each_row_or_not_and_the_hardest_is_named() -> None:
+    one, other = decisions(five_seeds(), SCORES)
+    assert (one.metric, one.variant, one.decision.verdict) == (CLAIMS[0], "both losses", Verdict.HOLDS)
+    assert one.decision.hardest.rival == "MSM alone"
+    assert other.decision.verdict is Verdict.REVERSED
+    assert other.decision.hardest.rival == "time only"
+    expected = stats.ttest_rel(*(SCORES[row][CLAIMS[0]] for row in ("both losses", "MSM alone")))
+    interval = expected.confidence_interval(1 - 0.05 / 2)  # two claims
+    found = one.decision.hardest
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_claims_about_named_rows_and_thresholds() -> None:
+    claims = (
+        Claim(metric=CLAIMS[1], over=("MSM alone",)),
+        Claim(metric=CLAIMS[0], variant="MSM alone", at_least=0.4),
+        Claim(metric=CLAIMS[0], at_least=0.4, over=("time only",)),
+    )
+    found = [one.decision for one in decisions(five_seeds(claims=claims), SCORES)]
+    assert [[d.rival for d in one.differences] for one in found] == [
+        ["MSM alone"],
+        ["the threshold 0.4"],
+        ["the threshold 0.4", "time only"],
+    ]
+    assert [one.verdict for one in found] == [Verdict.NOT_SHOWN, Verdict.HOLDS, Verdict.HOLDS]
+
+
+def test_what_was_decided_is_told_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = publish("byov:tiny", five_seeds(), SCORES, tmp_path).read_text()
+    printed = " ".join(capsys.readouterr().out.split())
+    summary = "Of 2 claims decided together, 1 holds, 1 is the other way round."
+    for text in (page, printed):
+        assert summary in text
+        assert "(Student's t, two-sided, Bonferroni's correction for 2)" in text
+    said = "phase_f1/ego2exo: the claim of both losses over 2 rows holds: hardest is MSM alone, +0.200 (95 % interval"
+    assert said in printed
+    assert (
+        "map@10/ego2exo: the claim of both losses over 2 rows is the other way round: hardest is time only" in printed
+    )
+    assert "| phase_f1/ego2exo | both losses | holds | MSM alone | +0.200 |" in page
+    assert "| map@10/ego2exo | both losses | **is the other way round** | time only | -0.310 |" in page
+    assert page.count("| time only |") == 4  # its scores, the claim that it decides, and its two differences
+
+
+def test_one_seed_decides_nothing_and_few_are_called_few(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def first(seeds: int) -> dict[str, dict[str, list[float]]]:
+        return {row: {metric: of[:seeds] for metric, of in values.items()} for row, values in SCORES.items()}
+
+    study = five_seeds()
+    page = publish("byov:tiny", dataclasses.replace(study, seeds=1), first(1), tmp_path).read_text()
+    printed = " ".join(capsys.readouterr().out.split())
+    for text in (page, printed):
+        assert "1 seed: nothing is decided. The 2 claims take differences over 5 seeds." in text
+        assert "hold" not in text
+    page = publish("byov:tiny", dataclasses.replace(study, seeds=2), first(2), tmp_path).read_text()
+    assert "2 claims are NOT shown. 2 seeds are few: a study takes 5." in page.replace("together, 2", "2 claims")
+
+
+def test_scores_that_are_missing_or_undefined_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nan = float("nan")
+    scores = {row: {metric: list(of) for metric, of in values.items()} for row, values in SCORES.items()}
+    scores["MSM alone"][CLAIMS[0]][1] = nan
+    scores["time only"][CLAIMS[1]] = [nan] * 5
+    del scores["MSM alone"][CLAIMS[1]]
+    page = publish("byov:tiny", five_seeds(), scores, tmp_path).read_text()
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "holds: hardest is MSM alone" in printed
+    assert "4 of 5 seeds)" in printed
+    assert "cannot be decided: time only, no seed has a score of both (of 5)" not in printed
+    assert "the claim of both losses over time only cannot be decided: no seed has a score of both (of 5)" in printed
+    assert "| **cannot be decided** | time only | - | - | - | 0 of 5 |" in page
+    assert " ± 0.063 (4 of 5) |" in page
+    assert "undefined" in page
+
+
+@pytest.mark.parametrize(
+    ("claim", "said"),
+    [
+        (
+            Claim(metric=CLAIMS[0], over=("MCM alone",)),
+            r"row 'MCM alone', which has no scores; the rows are both losses, ",
+        ),
+        (Claim(metric="tau"), r"'tau', which no row has; the metrics are phase_f1/ego2exo, map@10/ego2exo"),
+        (Claim(metric="f1", over=("MSM alone",)), r"'f1', which no row has; the metrics are"),
+        (Claim(metric="tau", variant="MSM alone", at_least=0.1), r"'tau', which no row has"),
+    ],
+)
+def test_a_claim_about_what_nobody_scored_is_an_error_after_the_scores_are_saved(
+    tmp_path: Path, claim: Claim, said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        publish("byov:tiny", five_seeds(claims=(claim,)), SCORES, tmp_path)
+    assert from_arrow(pq.read_table(tmp_path / "table.parquet")) == SCORES
+
+
+def test_a_claim_without_a_rival_is_an_error() -> None:
+    alone = {"both losses": SCORES["both losses"]}
+    with pytest.raises(UserError, match=r"no row but 'both losses' has 'phase_f1/ego2exo'"):
+        decisions(five_seeds(), alone)
+
+
+def test_each_score_keeps_the_place_of_its_seed() -> None:
+    scores: Scores = {}
+    runner._append(scores, "time only", {"f1": 0.2}, 0, 3)
+    runner._append(scores, "time only", {"f1": 0.4}, 2, 3)
+    runner._append(scores, "time only", {"f1": 0.9}, 2, 3)  # what runs of a seed share is taken once
+    assert scores["time only"]["f1"] == pytest.approx([0.2, float("nan"), 0.4], nan_ok=True)
+
+
+def test_a_folder_of_an_older_form_is_told(tmp_path: Path) -> None:
+    (tmp_path / "study.json").write_text('{"seeds": 3}')
+    with pytest.raises(UserError, match=r"another version of this study, which differs in .*claims.*seeds.*; choose"):
+        runner._claim_folder(tmp_path, five_seeds())
 
 
 def test_an_unknown_study_is_refused_with_the_known_ones() -> None:

@@ -16,6 +16,7 @@ from ray.exceptions import RayTaskError
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from crossview.downstream.paired import Verdict
 from crossview.platform.config import Compute, Data, Experiment, preset, read
 from crossview.platform.tune import ranking, space, spec, validate
 from crossview.platform.tune.capacity import plan
@@ -344,23 +345,53 @@ def confirmed(preset_scores: list[float], winner_scores: list[float]) -> Confirm
 
 def test_a_gain_is_paired_by_seed_and_has_the_modes_sign(catalog: Path) -> None:
     both = confirmed([0.5, 0.6, 0.7], [0.6, 0.7, 0.8])
-    assert both.gain(settled(catalog)) == pytest.approx((0.1, 0.0), abs=1e-9)
-    assert both.gain(settled(catalog, mode="min"))[0] == pytest.approx(-0.1)
-    assert both.best_baseline("winner", METRIC) == ("random init", pytest.approx(0.2))
+    more, less = settled(catalog), settled(catalog, mode="min")
+    assert both.over_preset(more, 1).hardest.mean == pytest.approx(0.1)
+    assert both.over_preset(more, 1).hardest.deviation == 0
+    assert both.over_preset(less, 1).hardest.mean == pytest.approx(-0.1)
+    above, below = both.over_baselines(more, "preset", 1), both.over_baselines(less, "preset", 1)
+    assert above is not None
+    assert below is not None
+    assert (above.hardest.rival, above.hardest.mean) == ("random init", pytest.approx(0.4))
+    assert below.hardest.mean == pytest.approx(-0.4)
+
+
+def test_a_winner_is_compared_with_the_hardest_of_its_baselines_and_with_none_if_there_is_none(catalog: Path) -> None:
+    search = settled(catalog)
+    values = [0.5, 0.61, 0.7, 0.62, 0.58]
+    rows = [
+        {"trained": {METRIC: v}, "clock": {METRIC: 0.1}, "frozen": {METRIC: v - 0.1 + k / 100}, "other": {"f1": 0.9}}
+        for k, v in enumerate(values)
+    ]
+    found = Confirmed("val", {"preset": rows, "winner": rows}).over_baselines(search, "winner", 1)
+    assert found is not None
+    assert [d.rival for d in found.differences] == ["frozen", "clock"]
+    assert found.verdict is Verdict.HOLDS
+    alone = Confirmed("val", {"preset": [{"trained": {METRIC: 0.5}}] * 5})
+    assert alone.over_baselines(search, "preset", 1) is None
+
+
+@pytest.mark.parametrize(
+    ("scores", "failures", "claims"),
+    [(("preset",), [], 1), (("preset", "winner"), [], 2), (("preset", "winner"), ["winner: not finite"], 0)],
+)
+def test_what_is_compared_counts_as_claims(scores: tuple[str, ...], failures: list[str], claims: int) -> None:
+    assert Confirmed("val", {name: [] for name in scores}, failures).claims == claims
 
 
 @pytest.mark.parametrize(
     ("gained", "said"),
     [
-        ([0.62, 0.71, 0.81], "beats the preset by more than seed noise"),
-        ([0.3, 0.7, 0.8], "is NOT shown to beat"),
-        ([0.3, 0.4, 0.5], "is WORSE than the preset by more than seed noise: phase_f1/ego2exo"),
+        ([0.62, 0.71, 0.81], "the winner beats the preset: phase_f1/ego2exo 0.7133 ± 0.0950 against 0.6000 ± 0.1000"),
+        ([0.3, 0.7, 0.8], "the winner is NOT shown to beat the preset"),
+        ([0.31, 0.4, 0.5], "the winner is WORSE than the preset: phase_f1/ego2exo"),
+        ([0.6, 0.7, 0.8], "gain +0.1000 (no interval: equal differences take 5 seeds, 3 seeds)"),
     ],
 )
 def test_a_search_is_told_in_files_and_a_page(
     catalog: Path, tmp_path: Path, gained: list[float], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    search, folder = settled(catalog), tmp_path / "told"
+    search, folder = settled(catalog, confirm=3), tmp_path / "told"
     spec.write(folder, search)
     assert spec.read(folder) == search
     journal = Journal(folder)
@@ -377,6 +408,8 @@ def test_a_search_is_told_in_files_and_a_page(
     printed = " ".join(capsys.readouterr().out.split())
     for text in (page, printed):
         assert said in text
+        assert "its hardest baseline, random init (0.2000 ± 0.0000): gain +" in text
+        assert "2 claims decided together: a difference counts if its two-sided 95 % t interval" in text
         assert "Trial 2 has the best phase_f1/ego2exo on val, 0.6400: msm_ratio 0.3" in text
     assert page.count("data:image/png") == 4
     assert "Trial 3 failed: step 3: loss or gradient is not finite" in page
@@ -396,7 +429,7 @@ def test_runs_that_fail_on_fresh_seeds_are_told_and_hide_nothing(
     catalog: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "told"
-    spec.write(folder, settled(catalog))
+    spec.write(folder, settled(catalog, confirm=3))
     journal = Journal(folder)
     remember(journal, 0, [0.5] * 4, "finished", {})
     remember(journal, 1, [0.6] * 4, "finished", options(0.3))

@@ -66,7 +66,6 @@ def _synthetic() -> Study:
             "MSM alone": recipe(Weights(mcm_ego=0, mcm_exo=0), steps),
             "MCM alone": recipe(Weights(msm_ego=0, msm_exo=0), steps),
         },
-        seeds=3,
         claims=CLAIMS,
     )
 

@@ -57,7 +57,6 @@ def _synthetic() -> Study:
             SIGNALS: recipe(METHOD, steps=600),
             ALONE: recipe(replace(METHOD, weights=ACTIONS_ALONE), steps=600),
         },
-        seeds=3,
         tasks=("measures", "few_clips"),
         claims=(
             Claim(metric="measures/ego_score", at_least=0.25),

@@ -39,7 +39,6 @@ def _synthetic() -> Study:
             BARE: pairs(STEPS_1 // 4, auxiliary=0.0),
         },
         starts={SECOND: FIRST, LONGER: FIRST},
-        seeds=3,
         tasks=("retrieval",),
         claims=(
             *(Claim(metric=m, over=("random init", FIRST, "frozen features")) for m in METRICS),

@@ -48,7 +48,6 @@ def _synthetic() -> Study:
             SAME_VIEW: recipe(replace(METHOD, weights=replace(METHOD.weights, cross=0.0)), steps),
             NO_MOTION: recipe(replace(METHOD, motion=Motion(temperature=None)), steps),
         },
-        seeds=3,
         tasks=("measures", "action_probe"),
         claims=(
             Claim(metric="measures/cross_view_gain", at_least=0.10),

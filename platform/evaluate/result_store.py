@@ -16,7 +16,7 @@ from crossview.platform.run_folder import write_json
 from crossview.storage.tables import RESTORE, read_table, write_table
 
 FILE, FOLDER = "results.parquet", "evaluations"
-ONE_SEED = "One seed: the margins have no spread, so they are not evidence; crossview reproduce runs several seeds."
+ONE_SEED = "One seed: nothing is decided by these margins; crossview reproduce compares several seeds."
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -100,8 +101,13 @@ def _claim_folder(out: Path, study: Study, catalog: Path | None = None, protocol
     file = out / "study.json"
     own = {} if catalog is None else {"catalog": catalog, "protocol": protocol}
     content = json.loads(json.dumps(dataclasses.asdict(study) | own, default=str))
-    if file.exists() and storage.read_json(file, "choose another folder, or delete this one") != content:
-        raise UserError(f"--out {out}: it holds another version of this study; choose another folder or delete it")
+    if file.exists():
+        held = storage.read_json(file, "choose another folder, or delete this one")
+        if other := sorted(key for key in held.keys() | content.keys() if held.get(key) != content.get(key)):
+            raise UserError(
+                f"--out {out}: it holds another version of this study, which differs in {', '.join(other)}; choose "
+                "another folder or delete it"
+            )
     run_folder.write_json(file, content)
 
 
@@ -218,12 +224,12 @@ def _collect(study: Study, planned: list[Planned]) -> Scores:
     for one in planned:
         for row, values in latest_scores(one.run, split=study.split).items():
             if row in shared:
-                _append(baselines, row, values, one.experiment.seed)
+                _append(baselines, row, values, one.experiment.seed, study.seeds)
             elif one.reads is not None:
-                _append(scores if one.name in scores else baselines, one.name, values, one.experiment.seed)
+                _append(scores if one.name in scores else baselines, one.name, values, one.experiment.seed, study.seeds)
             elif row == TRAINED or one.name in _controlled(study):
                 label = _label(study, one.name, row)
-                _append(scores if row == TRAINED else baselines, label, values, one.experiment.seed)
+                _append(scores if row == TRAINED else baselines, label, values, one.experiment.seed, study.seeds)
     return scores | baselines
 
 
@@ -240,9 +246,9 @@ def _label(study: Study, variant: str, row: str) -> str:
     return f"{variant}: {row}" if study.controlled else row
 
 
-def _append(scores: Scores, row: str, values: dict[str, float], seed: int) -> None:
+def _append(scores: Scores, row: str, metrics: dict[str, float], seed: int, seeds: int) -> None:
     """One value per metric and seed: what several runs of a seed share is taken once."""
-    for metric, value in values.items():
-        of = scores.setdefault(row, {}).setdefault(metric, [])
-        if len(of) == seed:
-            of.append(value)
+    for metric, value in metrics.items():
+        of = scores.setdefault(row, {}).setdefault(metric, [math.nan] * seeds)
+        if math.isnan(of[seed]):
+            of[seed] = value

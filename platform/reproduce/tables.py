@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,45 +12,75 @@ import pyarrow.parquet as pq
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from crossview.downstream.baselines import margin
+from crossview.downstream.paired import SEEDS, Decision, Difference, Verdict, decide
 from crossview.downstream.table import cell, markdown, to_arrow
-from crossview.methods.study import Study
+from crossview.errors import UserError
+from crossview.methods.study import Claim, Study
 from crossview.platform.progress import console
 
 Scores = dict[str, dict[str, list[float]]]
-"""By row and metric, one per seed."""
+"""By row and metric, one per seed; NaN for a seed without one."""
+SEVERAL = {
+    Verdict.HOLDS: "hold",
+    Verdict.NOT_SHOWN: "are NOT shown",
+    Verdict.REVERSED: "are the other way round",
+    Verdict.UNDECIDED: "cannot be decided",
+}
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether a variant beats one rival (a row or a threshold) in one metric."""
+class Claimed:
+    """A claim of the study with what was decided on it."""
 
     metric: str
     variant: str
-    rival: str
-    mean: float
-    """Margin over the rival, paired by seed."""
-    spread: float
-    """Sample standard deviation of the margin over seeds."""
-    holds: bool
+    decision: Decision
+
+    @property
+    def sentence(self) -> str:
+        """What is claimed, whether it holds, and the numbers of the hardest row."""
+        rivals, hardest = self.decision.differences, self.decision.hardest
+        over = hardest.rival if len(rivals) == 1 else f"{len(rivals)} rows"
+        shown = "" if len(rivals) == 1 else f"hardest is {hardest.rival}, "
+        verdict = self.decision.verdict.value
+        return f"{self.metric}: the claim of {self.variant} over {over} {verdict}: {shown}{hardest.text()}"
 
 
-def verdicts(study: Study, scores: Scores) -> list[Verdict]:
-    """A verdict for each rival of each claim; none with a single seed, which has no spread."""
-    if study.seeds < 2:
-        return []
+def decisions(study: Study, scores: Scores) -> list[Claimed]:
+    """On all claims of the study, together; raises UserError for one in a row or metric that has no scores at all."""
     found = []
     for claim in study.claims:
-        metric, variant = claim.metric, claim.variant or next(iter(study.variants))
-        own = scores[variant][metric]
-        if claim.at_least is not None:
-            over = margin({variant: {metric: own}, "": {metric: [claim.at_least] * len(own)}}, trained=variant)[metric]
-            found.append(Verdict(metric, variant, f"at least {claim.at_least:g}", over.mean, over.spread, over.holds))
-        everyone = () if claim.at_least is not None else tuple(row for row in scores if row != variant)
-        for rival in (row for row in claim.over or everyone if metric in scores[row]):
-            m = margin({variant: {metric: own}, rival: {metric: scores[rival][metric]}}, trained=variant)[metric]
-            found.append(Verdict(metric, variant, rival, m.mean, m.spread, m.holds))
+        variant = claim.variant or next(iter(study.variants))
+        own = _values(scores, variant, claim.metric)
+        decision = decide(own, _rivals(study, claim, variant, scores), len(study.claims))
+        found.append(Claimed(claim.metric, variant, decision))
     return found
+
+
+def _rivals(study: Study, claim: Claim, variant: str, scores: Scores) -> dict[str, list[float]]:
+    """Scores of the rows that a claim names, or of all others that have its metric; a threshold is one too."""
+    others = [row for row, values in scores.items() if row != variant and claim.metric in values]
+    rows = claim.over or (() if claim.at_least is not None else others)
+    rivals = {row: _values(scores, row, claim.metric) for row in rows}
+    if claim.at_least is not None:
+        rivals[f"the threshold {claim.at_least:g}"] = [claim.at_least] * study.seeds
+    if not rivals:
+        raise UserError(
+            f"study: no row but {variant!r} has {claim.metric!r}; a claim names one in `over`, or a threshold"
+        )
+    return rivals
+
+
+def _values(scores: Scores, row: str, metric: str) -> list[float]:
+    """None where this row lacks the metric and others have it: the claim cannot be decided then."""
+    if row not in scores:
+        raise UserError(f"study: a claim is about row {row!r}, which has no scores; the rows are {', '.join(scores)}")
+    known = dict.fromkeys(name for values in scores.values() for name in values)
+    if metric not in known:
+        raise UserError(
+            f"study: a claim is about metric {metric!r}, which no row has; the metrics are {', '.join(known)}"
+        )
+    return scores[row].get(metric, [])
 
 
 def publish(spec: str, study: Study, scores: Scores, out: Path, notes: Sequence[str] = ()) -> Path:
@@ -56,31 +88,61 @@ def publish(spec: str, study: Study, scores: Scores, out: Path, notes: Sequence[
     file = out / "table.md"
     seeds = f"{study.seeds} seed{'s' if study.seeds > 1 else ''}"
     title = f"`crossview reproduce {spec}`: {study.split} split, mean ± standard deviation over {seeds}."
-    found = verdicts(study, scores)
+    pq.write_table(to_arrow(scores), out / "table.parquet")
+    found = decisions(study, scores)
     text = [title, "", markdown(scores)]
     if found:
-        text += ["Margin over each rival, paired by seed; it holds where it exceeds its spread.", ""]
-        text += ["| metric | row | rival | margin | spread | holds |", "|---|---|---|---:|---:|---|"]
-        text += [
-            f"| {v.metric} | {v.variant} | {v.rival} | {v.mean:+.3f} | {v.spread:.3f} | "
-            f"{'yes' if v.holds else '**no**'} |"
-            for v in found
-        ]
+        text += [_summary(study, found), "", *(_claims(found) if study.seeds > 1 else ())]
     text += [f"- {note}" for note in notes]
     file.write_text("\n".join(text) + "\n")
-    pq.write_table(to_arrow(scores), out / "table.parquet")
     if found:
         console.print(_terminal(study, scores))
-        kept = sum(v.holds for v in found)
-        console.print(f"{kept} of {len(found)} claimed margins exceed their spread over seeds.")
-        for v in found:
-            if not v.holds:
-                line = f"  not shown: {v.metric} of {v.variant} against {v.rival}: {v.mean:+.3f}, spread {v.spread:.3f}"
-                console.print(line, highlight=False)
+        console.print(_summary(study, found), highlight=False)
+        for one in found if study.seeds > 1 else ():
+            console.print(f"- {one.sentence}", highlight=False, markup=False)
     for note in notes:
         console.print(f"- {note}", highlight=False, markup=False)
     console.print(f"The table is saved to {file}", highlight=False)
     return file
+
+
+def _summary(study: Study, found: list[Claimed]) -> str:
+    """How many claims were decided in which way, and how."""
+    claims = len(found)
+    if study.seeds < 2:
+        return f"1 seed: nothing is decided. The {claims} claims take differences over {SEEDS} seeds."
+    counts = Counter(one.decision.verdict for one in found)
+    ways = ", ".join(f"{n} {v.value if n == 1 else SEVERAL[v]}" for v in SEVERAL if (n := counts[v]))
+    few = f" {study.seeds} seeds are few: a study takes {SEEDS}." if study.seeds < SEEDS else ""
+    return (
+        f"Of {claims} claims decided together, {ways}.{few} A claim holds if the 95 % interval of its differences by "
+        "seed is above 0 over each row that it must beat (Student's t, two-sided, Bonferroni's correction for "
+        f"{claims})."
+    )
+
+
+def _claims(found: list[Claimed]) -> list[str]:
+    """Two Markdown tables: the claims with the hardest row of each, and the differences from all rows."""
+    text = ["| metric | row | claim | hardest row | difference | 95 % interval | d_z | seeds |"]
+    text += ["|---|---|---|---|---:|---:|---:|---:|"]
+    for one in found:
+        verdict = one.decision.verdict
+        said = verdict.value if verdict is Verdict.HOLDS else f"**{verdict.value}**"
+        text.append(f"| {one.metric} | {one.variant} | {said} | {_cells(one.decision.hardest)} |")
+    text += ["", "A claim is the other way round if an interval, corrected for the number of its rows too, is below 0."]
+    text += ["d_z is the mean of the differences over their standard deviation. All rows, hardest first:", ""]
+    text += ["| metric | row | from | difference | 95 % interval | d_z | seeds |", "|---|---|---|---:|---:|---:|---:|"]
+    for one in found:
+        text += [f"| {one.metric} | {one.variant} | {_cells(d)} |" for d in one.decision.differences]
+    return [*text, ""]
+
+
+def _cells(d: Difference) -> str:
+    """A dash where a number is not defined."""
+    interval = "-" if math.isnan(d.low) else f"{d.low:+.3f} to {d.high:+.3f}"
+    effect = "-" if math.isnan(d.effect) else f"{d.effect:.1f}"
+    mean = f"{d.mean:+.3f}" if d.pairs else "-"
+    return f"{d.rival} | {mean} | {interval} | {effect} | {d.pairs} of {d.seeds}"
 
 
 def _terminal(study: Study, scores: Scores) -> Table:

@@ -1,4 +1,4 @@
-"""The winner against the preset on fresh seeds, each trained in full: whether its margin exceeds seed noise."""
+"""The winner against the preset on fresh seeds, each trained in full: whether it is better by more than luck."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crossview import storage
-from crossview.downstream.baselines import margin
+from crossview.downstream.paired import Decision, decide
 from crossview.errors import UserError
 from crossview.platform.cluster.run_queue import Job, run_side_by_side
 from crossview.platform.evaluate.opened import TRAINED
@@ -17,7 +17,7 @@ from crossview.platform.run_folder import write_json
 from crossview.platform.tune.capacity import Room, claimed_by_trial
 from crossview.platform.tune.overrides import with_options
 from crossview.platform.tune.spec import Search
-from crossview.platform.tune.trial import Scores, best_row, mean_scores, score, train_part
+from crossview.platform.tune.trial import Scores, score, train_part
 from crossview.platform.tune.trial_store import Journal, Trial
 
 PRESET, WINNER = "preset", "winner"
@@ -37,23 +37,27 @@ class Confirmed:
     failures: list[str] = field(default_factory=list)
     """Runs that could not be trained or scored, with their reasons; their scores are missing."""
 
-    def values(self, variant: str, metric: str) -> list[float]:
-        """One per seed."""
-        return [rows[TRAINED][metric] for rows in self.scores[variant]]
+    @property
+    def claims(self) -> int:
+        """That these runs decide: the winner against the preset, and it, or else the preset, against baselines."""
+        return 0 if self.failures else len(self.scores)
 
-    def best_baseline(self, variant: str, metric: str, sign: int = 1) -> tuple[str, float] | None:
-        """The variant's best baseline and its mean over seeds; None if no baseline has the metric."""
-        means = mean_scores(self.scores[variant])
-        return best_row({row: of for row, of in means.items() if row != TRAINED}, metric, sign)
+    def values(self, variant: str, metric: str, row: str = TRAINED) -> list[float]:
+        """One per seed; NaN where there is none."""
+        return [rows.get(row, {}).get(metric, math.nan) for rows in self.scores[variant]]
 
-    def gain(self, search: Search) -> tuple[float, float]:
-        """The winner's objective over the preset's, paired by seed, above 0 where it is better; and its spread."""
-        rows = {
-            variant: {search.metric: [search.sign * v for v in self.values(variant, search.metric)]}
-            for variant in self.scores
-        }
-        found = margin(rows, trained=WINNER)[search.metric]
-        return found.mean, found.spread
+    def over_preset(self, search: Search, claims: int) -> Decision:
+        """Whether the winner is better than the preset, as one of so many claims; a gain is above 0 where it is."""
+        return decide(self._signed(search, WINNER), {PRESET: self._signed(search, PRESET)}, claims)
+
+    def over_baselines(self, search: Search, variant: str, claims: int) -> Decision | None:
+        """Whether a variant is better than each of its baselines; None if no baseline has the metric."""
+        rows = dict.fromkeys(row for of in self.scores[variant] for row, known in of.items() if search.metric in known)
+        rivals = {row: self._signed(search, variant, row) for row in rows if row != TRAINED}
+        return decide(self._signed(search, variant), rivals, claims) if rivals else None
+
+    def _signed(self, search: Search, variant: str, row: str = TRAINED) -> list[float]:
+        return [search.sign * value for value in self.values(variant, search.metric, row)]
 
 
 def winner(search: Search, trials: list[Trial]) -> Trial | None:

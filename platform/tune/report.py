@@ -13,7 +13,6 @@ from rich.table import Table
 from crossview import storage
 from crossview.downstream.table import cell
 from crossview.errors import UserError
-from crossview.platform.evaluate.opened import TRAINED
 from crossview.platform.progress import console
 from crossview.platform.report.plots import save
 from crossview.platform.report.run_report import html
@@ -23,7 +22,6 @@ from crossview.platform.tune.confirm import PRESET, WINNER, Confirmed, confirmed
 from crossview.platform.tune.plots import figures, name
 from crossview.platform.tune.ranking import best_baseline, ranked, table, write_best
 from crossview.platform.tune.spec import Search
-from crossview.platform.tune.trial import mean_scores
 from crossview.platform.tune.trial_store import Journal, Trial
 from crossview.storage.tables import write_table
 
@@ -62,42 +60,42 @@ def verdict(search: Search, journal: Journal, best: Trial) -> list[str]:
     else:
         options = ", ".join(f"{name(path)} {_short(value)}" for path, value in best.options.items())
         said = [f"Trial {best.number} has the best {search.metric} on {search.split}, {best.objective:.4f}: {options}."]
-    for split in (search.split, "test"):
-        both = confirmed(search, journal, split)
-        if both is not None:
-            said.append(_compared(search, both))
+    fresh = [both for split in (search.split, "test") if (both := confirmed(search, journal, split)) is not None]
+    claims = sum(both.claims for both in fresh)
+    said += [_compared(search, both, claims) for both in fresh]
+    if claims:
+        said.append(
+            f"{claims} claim{'s' if claims > 1 else ''} decided together: a difference counts if its two-sided 95 % t "
+            f"interval, paired by seed and corrected for {claims} (Bonferroni), leaves out 0."
+        )
     if not search.confirm:
-        said.append("One value per trial has no spread, and the best of many is flattered: check with --confirm 3.")
+        said.append("One value per trial decides nothing, and the best of many is flattered: check with --confirm 5.")
     return said
 
 
-def _compared(search: Search, both: Confirmed) -> str:
-    """The winner against the preset, and against its best baseline."""
+def _compared(search: Search, both: Confirmed, claims: int) -> str:
+    """The winner against the preset and its baselines; the preset against its own if it has won."""
     where = f"On {both.split}, {search.confirm} fresh seeds in full"
     if both.failures:
         return f"{where}: NOT compared, since {len(both.failures)} runs failed, the first one: {both.failures[0]}."
     preset = cell(both.values(PRESET, search.metric), 4)
     if WINNER not in both.scores:
-        baseline = _against(search, both, PRESET)
-        return f"{where}: the preset has {search.metric} {preset}{baseline}."
-    gain, spread = both.gain(search)
-    beats = "is NOT shown to beat the preset"
-    if abs(gain) > spread:
-        beats = f"{'beats' if gain > 0 else 'is WORSE than'} the preset by more than seed noise"
+        return f"{where}: the preset has {search.metric} {preset}{_against(search, both, PRESET, claims)}."
+    found = both.over_preset(search, claims)
     return (
-        f"{where}: the winner {beats}: {search.metric} {cell(both.values(WINNER, search.metric), 4)} against {preset}, "
-        f"{'better' if gain >= 0 else 'worse'} by {abs(gain):.4f} with a spread of {spread:.4f}"
-        f"{_against(search, both, WINNER)}."
+        f"{where}: the winner {found.verdict.compares} the preset: {search.metric} "
+        f"{cell(both.values(WINNER, search.metric), 4)} against {preset}, gain {found.hardest.text(4)}"
+        f"{_against(search, both, WINNER, claims)}."
     )
 
 
-def _against(search: Search, both: Confirmed, variant: str) -> str:
-    baseline = both.best_baseline(variant, search.metric, search.sign)
-    if baseline is None:
+def _against(search: Search, both: Confirmed, variant: str, claims: int) -> str:
+    found = both.over_baselines(search, variant, claims)
+    if found is None:
         return ""
-    mean = mean_scores(both.scores[variant])[TRAINED][search.metric]
-    said = "beats" if search.sign * mean > search.sign * baseline[1] else "does NOT beat"
-    return f". It {said} its best baseline, {baseline[0]} ({baseline[1]:.4f})"
+    hardest = found.hardest
+    mean = cell(both.values(variant, search.metric, hardest.rival), 4)
+    return f". It {found.verdict.compares} its hardest baseline, {hardest.rival} ({mean}): gain {hardest.text(4)}"
 
 
 def _terminal(search: Search, trials: list[Trial]) -> Table:

@@ -36,9 +36,8 @@ class Settings:
     """Runs of each trial, with consecutive seeds from the experiment's own; the objective is their mean."""
     jobs: int | None = None
     """Trials that run at a time; None runs as many as fit on the cluster."""
-    confirm: int = 3
-    """Fresh seeds to train the preset and the winner with again, in full, so that their margin has a spread; 0 skips
-    this."""
+    confirm: int = 5
+    """Fresh seeds to train the preset and the winner with again, in full, and to compare them by; 0 skips this."""
     test: bool = False
     """Score those runs on the test split, once, after everything is chosen."""
 
@@ -49,14 +48,14 @@ class Settings:
         if self.jobs is not None and self.jobs < 1:
             raise UserError(f"--jobs is {self.jobs}; it must be at least 1")
         if self.confirm < 0 or self.confirm == 1:
-            raise UserError(f"--confirm is {self.confirm}; a spread needs at least 2 seeds, and 0 skips it")
+            raise UserError(f"--confirm is {self.confirm}; a comparison needs at least 2 seeds, and 0 skips it")
         if self.split == "test" or self.fit_split in ("test", self.split):
             raise UserError(
                 f"--split is {self.split!r} and --fit-split {self.fit_split!r}; a search is scored on val, fitted on "
                 "train, and never sees test: --test scores the winner there once"
             )
         if self.test and not self.confirm:
-            raise UserError("--test is on with --confirm 0; it scores the confirmed runs: set --confirm 3")
+            raise UserError("--test is on with --confirm 0; it scores the confirmed runs: set --confirm 5")
 
 
 def with_task_options() -> Settings:
