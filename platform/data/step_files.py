@@ -1,7 +1,12 @@
-"""Embeddings of the steps that a plan shows: float32 (K, D) per recording, memory-mapped. No torch for decoders."""
+"""Embeddings of the steps or clips that a plan shows: float32 (K, D) per recording, memory-mapped, beside their keys.
+
+The key of a step is its first frame and its number of frames, int64 (K, 2); that of a clip a hash, int64 (K,). No torch
+for decoders.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +14,7 @@ import numpy as np
 
 from crossview import storage
 from crossview.datasets.catalog import Recording
+from crossview.datasets.sampling.plan import Clip
 from crossview.datasets.video.frames import UnreadableVideo, on_this_node
 from crossview.errors import UserError
 
@@ -22,58 +28,94 @@ def width(folder: Path) -> int:
     return int(storage.read_json(folder / FACTS, _FIX)["width"])
 
 
-def write_steps(folder: Path, recording: Recording, steps: np.ndarray, vectors: np.ndarray) -> None:
-    """One recording's embeddings float32 (K, D), and of each step its first frame and how many: int64 (K, 2)."""
-    for file, array in zip(_files(folder, recording), (steps, vectors), strict=True):
+def clip_key(clip: Clip) -> int:
+    """A hash of what a clip shows of its recording."""
+    shown = clip.frames.astype(np.int64).tobytes() + np.array(clip.region or (), np.float64).tobytes()
+    return int.from_bytes(hashlib.blake2b(shown, digest_size=8).digest(), "little", signed=True)
+
+
+def write_embeddings(folder: Path, recording: Recording, keys: np.ndarray, vectors: np.ndarray) -> None:
+    """One recording's keys in order and embeddings float32 (K, D): NaN where a clip could not be read."""
+    for file, array in zip(_files(folder, recording), (keys, vectors), strict=True):
         storage.write(file, lambda partial, array=array: _save(partial, array))  # type: ignore[misc]
 
 
-def holds_steps(folder: Path, recording: Recording, steps: np.ndarray, size: int) -> bool:
-    """Whether they are there and whole; raises UserError where they are of other steps or another width."""
+def write_reason(folder: Path, recording: Recording, reason: str) -> None:
+    """Why some or all of a recording could not be embedded."""
+    storage.write_text(_reason(folder, recording), reason)
+
+
+def is_embedded(folder: Path, recording: Recording) -> bool:
+    """Whether its embeddings are there, be it of other steps or clips."""
+    return all(storage.is_file(file) for file in _files(folder, recording))
+
+
+def holds_embeddings(folder: Path, recording: Recording, keys: np.ndarray, size: int) -> bool:
+    """Whether those that are there are whole; raises UserError where they have other keys or another width."""
     files = _files(folder, recording)
-    if not all(storage.is_file(file) for file in files):
-        return False
     theirs, vectors = (_loaded(file) for file in files)
-    if not np.array_equal(theirs, steps) or vectors.shape != (len(steps), size):
+    if not np.array_equal(theirs, keys) or vectors.shape != (len(keys), size):
         raise UserError(
-            f"{files[1]}: embeddings {vectors.shape} of {_described(theirs)}; this run reads ({len(steps)}, {size}) of "
-            f"{_described(steps)} of {recording.id}: the recording or the run is another one; {_FIX}"
+            f"{files[1]}: embeddings {vectors.shape} of {_described(theirs)}; this run reads ({len(keys)}, {size}) of "
+            f"{_described(keys)} of {recording.id}: the recording or the run is another one; {_FIX}"
         )
-    return True
+    return not np.isnan(vectors).any()
 
 
-def read_steps(folder: Path, recording: Recording, frames: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Embeddings float32 (T, D) of steps of these frames int64 (T, n), `count` (T,) of each.
+def read_embeddings(folder: Path, recording: Recording, keys: np.ndarray) -> np.ndarray:
+    """Embeddings float32 (T, D) by their keys, of T steps or clips.
 
-    Raises UnreadableVideo where the recording has none, and UserError where a step is not among them.
+    Raises UnreadableVideo where the recording has none, and UserError where a key is not among its own.
     """
     files = _files(folder, recording)
-    steps, vectors = (_loaded(file) for file in files)
-    wanted = _key(frames[:, 0], count)
-    keys = _key(steps[:, 0], steps[:, 1])
-    places = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
-    if (keys[places] != wanted).any():
-        first = int(np.flatnonzero(keys[places] != wanted)[0])
-        raise UserError(
-            f"{files[0]}: no embedding of the {count[first]} frames of {recording.id} from {frames[first, 0]} on, but "
-            f"of {_described(steps)}; they are another run's, or of a recording of other length: {_FIX}"
+    try:
+        ours, vectors = (_loaded(file) for file in files)
+    except FileNotFoundError as error:
+        raise _unreadable(folder, recording) from error
+    numbers, wanted = _numbers(ours), _numbers(keys)
+    places = np.searchsorted(numbers, wanted).clip(max=len(numbers) - 1)
+    if (numbers[places] != wanted).any():
+        first = keys[np.flatnonzero(numbers[places] != wanted)[0]]
+        what = (
+            f"the {first[1]} frames of {recording.id} from {first[0]} on" if first.ndim else f"a clip of {recording.id}"
         )
-    return np.asarray(vectors[places])
+        raise UserError(
+            f"{files[0]}: no embedding of {what}, but of {_described(ours)}; they are another run's, or of a recording "
+            f"of other length: {_FIX}"
+        )
+    found = np.asarray(vectors[places])
+    if np.isnan(found).any():
+        raise _unreadable(folder, recording)
+    return found
 
 
-def _key(first: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """One number per step, in the order of first frames."""
-    return first.astype(np.int64) << 32 | count.astype(np.int64)
+def _numbers(keys: np.ndarray) -> np.ndarray:
+    """One per key, in the order of keys; a step's order is that of first frames."""
+    return keys if keys.ndim == 1 else keys[:, 0] << 32 | keys[:, 1]
 
 
-def _described(steps: np.ndarray) -> str:
-    last = int(steps.sum(1).max()) - 1 if len(steps) else 0
-    return f"{len(steps)} steps up to frame {last}"
+def _described(keys: np.ndarray) -> str:
+    if keys.ndim == 1:
+        return f"{len(keys)} clips"
+    last = int(keys.sum(1).max()) - 1 if len(keys) else 0
+    return f"{len(keys)} steps up to frame {last}"
 
 
 def _files(folder: Path, recording: Recording) -> tuple[Path, Path]:
-    """Of the steps and of their embeddings; the latter comes last and is there only beside the former."""
-    return folder / f"{recording.file_stem}.steps.npy", folder / f"{recording.file_stem}.npy"
+    """Of the keys and of the embeddings; the latter comes last and is there only beside the former."""
+    return folder / f"{recording.file_stem}.keys.npy", folder / f"{recording.file_stem}.npy"
+
+
+def _reason(folder: Path, recording: Recording) -> Path:
+    return folder / f"{recording.file_stem}.unreadable.txt"
+
+
+def _unreadable(folder: Path, recording: Recording) -> UnreadableVideo:
+    """With the reason that embedding it met."""
+    file = _reason(folder, recording)
+    if storage.is_file(file):
+        return UnreadableVideo(storage.read_text(file))
+    return UnreadableVideo(f"{_files(folder, recording)[1]}: the recording could not be read when it was embedded")
 
 
 def _save(file: Path, array: np.ndarray) -> None:
@@ -84,8 +126,8 @@ def _save(file: Path, array: np.ndarray) -> None:
 def _loaded(file: Path) -> np.ndarray:
     try:
         array: np.ndarray[Any, Any] = np.load(on_this_node(file), mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise UnreadableVideo(f"{file}: the recording could not be read when its steps were embedded") from error
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{file}: not a readable array ({error}); {_FIX}") from error
     return array
