@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,29 +42,33 @@ class Part:
     """Of steps (m, n, D), of clips (m, T, ...)."""
 
 
-class Inputs(Protocol):
+class Inputs(ABC):
     """What is embedded of each recording of a plan."""
 
     noun: str
     facts: dict[str, Any]
     """What decides them, as JSON keeps it."""
-    recordings: Sequence[int]
+    recordings: list[int]
     """Indices into the catalog's recordings."""
 
+    @abstractmethod
     def count(self, recording: int) -> int:
         """How many a recording has, for the progress line."""
 
+    @abstractmethod
     def keys(self, recording: int) -> np.ndarray:
         """Each once and in order, as `step_files` has them."""
 
+    @abstractmethod
     def parts(self, recording: int) -> Iterator[Part | UnreadableVideo]:
         """All of a recording, or in place of a clip why it cannot be read; raises that where nothing can."""
 
+    @abstractmethod
     def embed(self, model: Trainer, frames: Tensor) -> Tensor:
         """A part's frames -> (m, D)."""
 
 
-class Steps:
+class Steps(Inputs):
     """Steps that stretches of a plan's recordings are cut into."""
 
     noun = "steps"
@@ -98,7 +103,7 @@ class Steps:
         return model.embed_steps(frames)
 
 
-class Clips:
+class Clips(Inputs):
     """Clips of a plan whose units have only so many."""
 
     noun = "clips"
