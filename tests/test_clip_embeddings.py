@@ -25,9 +25,9 @@ from crossview.errors import UserError
 from crossview.platform import checkpoint
 from crossview.platform.config import Cadence, Compute, Data, Encoder, TrainerExperiment, preset
 from crossview.platform.data.decoder import Shard
+from crossview.platform.data.embedding_files import clip_key, write_embeddings
 from crossview.platform.data.row_decoder import RowDecoder
-from crossview.platform.data.step_files import clip_key, write_embeddings
-from crossview.platform.train import launcher, step_embeddings
+from crossview.platform.train import frozen_embeddings, launcher
 from crossview.platform.train.metrics import read_metrics
 
 SHARD = Shard(start_step=0, stop_step=24, batch=1, micro_batch=1)
@@ -148,9 +148,19 @@ def test_training_is_that_with_the_encoder_in_every_pass(
     monkeypatch.setattr(ClipEncoder, "forward", counted)
     once, each = both(tmp_path, monkeypatch, probe(root, byov))
     assert sum(size for size in embedded if size != 1) == 8 * 2 + 7 * 4  # a model is built with one clip
-    assert not (once / step_embeddings.FOLDER).exists()
+    assert not (once / frozen_embeddings.FOLDER).exists()
     assert len(set(losses(once))) == 7
     same_training(once, each)
+
+
+@pytest.mark.ray
+def test_actors_embed_for_workers(root: Path, byov: Path, tmp_path: Path, ray_cluster: None) -> None:
+    """Where a fault of this process would be, were it to embed."""
+    made = probe(root, byov, steps=5)
+    here = launcher.start(tmp_path / "here", "recognition", made, in_process=True)
+    run = launcher.start(tmp_path / "run", "recognition", made, in_process=False)
+    assert not (run / frozen_embeddings.FOLDER).exists()
+    same_training(run, here)
 
 
 def test_clips_that_are_alike_are_embedded_once_in_the_steps_precision(
@@ -161,8 +171,10 @@ def test_clips_that_are_alike_are_embedded_once_in_the_steps_precision(
     made = replace(made, data=replace(made.data, cache_features=True))
     made = replace(made, compute=replace(made.compute, precision="bfloat16"))
     written = []
-    write = step_embeddings.write_embeddings
-    monkeypatch.setattr(step_embeddings, "write_embeddings", lambda *args: (written.append(len(args[2])), write(*args)))
+    write = frozen_embeddings.write_embeddings
+    monkeypatch.setattr(
+        frozen_embeddings, "write_embeddings", lambda *args: (written.append(len(args[2])), write(*args))
+    )
     once, each = both(tmp_path, monkeypatch, made)
     assert written == [1] * 8
     same_training(once, each)
@@ -198,7 +210,7 @@ def test_it_is_resumed_with_what_is_embedded_already(
     made = probe(root, byov)
     whole = launcher.start(tmp_path / "whole", "recognition", made, in_process=True)
     run = launcher.start(tmp_path / "run", "recognition", made, in_process=True, until=3)
-    folder = run / step_embeddings.FOLDER
+    folder = run / frozen_embeddings.FOLDER
     facts = json.loads((folder / "embedded.json").read_text())
     assert facts["encoder"] == str(checkpoint.resolve(byov))
     assert (facts["draws"], facts["seed"], facts["view"]["frames"]) == (2, 0, 6)
@@ -212,8 +224,8 @@ def test_it_is_resumed_with_what_is_embedded_already(
             launcher.resume(run, in_process=True)
     (folder / "embedded.json").write_text(json.dumps(facts))
     embedded = []
-    write = step_embeddings.write_embeddings
-    monkeypatch.setattr(step_embeddings, "write_embeddings", lambda *of: (embedded.append(of[1].id), write(*of)))
+    write = frozen_embeddings.write_embeddings
+    monkeypatch.setattr(frozen_embeddings, "write_embeddings", lambda *of: (embedded.append(of[1].id), write(*of)))
     launcher.resume(run, in_process=True)
     assert embedded == ["clips/nod0/ego"]
     assert not folder.exists()
@@ -246,9 +258,9 @@ def test_a_recording_that_is_damaged_is_replaced_as_without(
     damaged = [7 in clip.frames for clip in plan.clips_of(3)]
     assert 0 < sum(damaged) < 6
     embedded = {}
-    write = step_embeddings.write_embeddings
+    write = frozen_embeddings.write_embeddings
     monkeypatch.setattr(
-        step_embeddings, "write_embeddings", lambda *of: (embedded.update({of[1].scene: of[3]}), write(*of))
+        frozen_embeddings, "write_embeddings", lambda *of: (embedded.update({of[1].scene: of[3]}), write(*of))
     )
     once, each = both(tmp_path, monkeypatch, made)
     assert {scene: int(np.isnan(of).all(1).sum()) for scene, of in embedded.items()} == {
@@ -268,7 +280,7 @@ def test_what_is_not_embedded_beforehand(
     root: Path, byov: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fewer samples than clips, an endless number of clips, an encoder that changes, and clips that do."""
-    monkeypatch.setattr(step_embeddings, "_embed", lambda *_, **__: pytest.fail("embedded beforehand"))
+    monkeypatch.setattr(frozen_embeddings, "_embed", lambda *_, **__: pytest.fail("embedded beforehand"))
     flipped = replace(NO_AUGMENTATION, flip=0.5)
     for name, made in {
         "short": probe(root, byov, steps=4),

@@ -22,9 +22,9 @@ from crossview.datasets.video.source import Source, Wanted
 from crossview.errors import UserError
 from crossview.platform.config import Data
 from crossview.platform.data.decoder import Arrays, Decoder, Shard
+from crossview.platform.data.embedding_files import clip_key, read_embeddings, width
 from crossview.platform.data.feature_files import feature_shape, read_features
 from crossview.platform.data.frame_cache import frame_cache
-from crossview.platform.data.step_files import clip_key, read_embeddings, width
 
 
 @dataclass(frozen=True)

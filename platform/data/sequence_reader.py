@@ -12,8 +12,8 @@ from crossview.datasets.video.frames import UnreadableVideo
 from crossview.errors import UserError
 from crossview.platform.config import Data
 from crossview.platform.data.decoder import Arrays, Decoder, Shard
+from crossview.platform.data.embedding_files import read_embeddings, width
 from crossview.platform.data.feature_files import feature_shape, read_features
-from crossview.platform.data.step_files import read_embeddings, width
 
 
 class SequenceReader(Decoder):

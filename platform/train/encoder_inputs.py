@@ -19,9 +19,9 @@ from crossview.datasets.video.frames import UnreadableVideo
 from crossview.downstream.trainer import Trainer
 from crossview.platform.config import Data
 from crossview.platform.data.decoder import Shard
+from crossview.platform.data.embedding_files import clip_key
 from crossview.platform.data.feature_files import read_features
 from crossview.platform.data.row_decoder import RowDecoder
-from crossview.platform.data.step_files import clip_key
 from crossview.platform.data.video_reader import in_rgb
 
 STEPS, CLIPS = 256, 16
@@ -57,7 +57,7 @@ class Inputs(ABC):
 
     @abstractmethod
     def keys(self, recording: int) -> np.ndarray:
-        """Each once and in order, as `step_files` has them."""
+        """Each once and in order, as `embedding_files` has them."""
 
     @abstractmethod
     def parts(self, recording: int) -> Iterator[Part | UnreadableVideo]:

@@ -21,7 +21,7 @@ from crossview.downstream.trainer import Trainer
 from crossview.errors import UserError
 from crossview.platform import checkpoint
 from crossview.platform.cluster.map_recordings import Arrays, Where, each
-from crossview.platform.data.step_files import (
+from crossview.platform.data.embedding_files import (
     FACTS,
     holds_embeddings,
     is_embedded,
