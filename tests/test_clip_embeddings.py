@@ -154,12 +154,17 @@ def test_training_is_that_with_the_encoder_in_every_pass(
 
 
 @pytest.mark.ray
-def test_actors_embed_for_workers(root: Path, byov: Path, tmp_path: Path, ray_cluster: None) -> None:
-    """Where a fault of this process would be, were it to embed."""
+def test_actors_embed_for_workers(
+    root: Path, byov: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: None
+) -> None:
     made = probe(root, byov, steps=5)
-    here = launcher.start(tmp_path / "here", "recognition", made, in_process=True)
-    run = launcher.start(tmp_path / "run", "recognition", made, in_process=False)
-    assert not (run / frozen_embeddings.FOLDER).exists()
+    here = launcher.start(tmp_path / "here", "recognition", made, in_process=True, until=4)
+    monkeypatch.setattr(frozen_embeddings, "write_embeddings", lambda *_: pytest.fail("embedded in this process"))
+    run = launcher.start(tmp_path / "run", "recognition", made, in_process=False, until=4)
+    vectors = [sorted((of / frozen_embeddings.FOLDER).glob("*o.npy")) for of in (here, run)]
+    assert len(vectors[0]) == 8
+    for one, other in zip(*vectors, strict=True):
+        np.testing.assert_allclose(np.load(one), np.load(other), rtol=1e-5, atol=1e-5)
     same_training(run, here)
 
 
