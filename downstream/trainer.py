@@ -32,10 +32,10 @@ class Trainer(Trained):
 
     @property
     def embeds_once(self) -> bool:
-        """Whether a step's embedding depends on its frames alone and never changes.
+        """Whether the embedding of a step, or of a clip, depends on its frames alone and never changes.
 
-        The platform may then compute all before training, by `embed_steps`: `features` are float32 (B, V, T, D') in
-        place of (B, V, T, n, D).
+        The platform may then compute all before training: of steps by `embed_steps`, and `features` are float32
+        (B, V, T, D') in place of (B, V, T, n, D); of clips by `encoder`, and a view is float32 (B, D').
         """
         return False
 

@@ -14,7 +14,8 @@ from crossview.methods.handover import take_over
 Batch = Mapping[str, Tensor]
 """What the stream yields, with NAME from `Sampling.views`:
 
-NAME: uint8 (B, T, 3, H, W), or float16 (B, T, N, D) where the catalog holds features.
+NAME: uint8 (B, T, 3, H, W), or float16 (B, T, N, D) where the catalog holds features, or float32 (B, D) embeddings of
+the clips, see `Trainer.embeds_once`.
 NAME/frames: int64 (B, T), frame indices in the recording. NAME/num_frames: int64 (B,), the recording's length.
 NAME/length: int64 (B,), with `Sampling.window_length` "true": frames that count; the rest repeat the last of them.
 NAME/label/KIND: uint8 (B, C), for KIND of `Sampling.labels`: 1 for every class that the clip's span shows.

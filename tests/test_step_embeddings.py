@@ -22,10 +22,10 @@ from crossview.downstream.segmentation.segmenter import SegmentationModel
 from crossview.errors import UserError
 from crossview.platform import checkpoint
 from crossview.platform.config import Encoder
-from crossview.platform.data.step_files import holds_steps, read_steps, write_steps
-from crossview.platform.train import launcher, step_embeddings
+from crossview.platform.data.embedding_files import holds_embeddings, is_embedded, read_embeddings, write_embeddings
+from crossview.platform.train import frozen_embeddings, launcher
+from crossview.platform.train.encoder_inputs import steps_of
 from crossview.platform.train.metrics import read_metrics
-from crossview.platform.train.step_embeddings import steps_of
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +123,8 @@ def test_training_is_that_with_the_encoder_in_every_pass(
     monkeypatch.setattr(Model, "embed_steps", counted)
     once = launcher.start(tmp_path / "once", "segmentation", made, in_process=True)
     few = sum(embedded)
-    assert not (once / step_embeddings.FOLDER).exists()
-    monkeypatch.setattr(step_embeddings, "_saves", lambda *_: False)
+    assert not (once / frozen_embeddings.FOLDER).exists()
+    monkeypatch.setattr(frozen_embeddings, "_saves", lambda *_: False)
     each = launcher.start(tmp_path / "each", "segmentation", made, in_process=True)
     assert few < sum(embedded) - few
     assert losses(once) == pytest.approx(losses(each), rel=1e-6)
@@ -138,7 +138,7 @@ def test_it_is_resumed_with_what_is_embedded_already(
 ) -> None:
     made = frozen(toys, evgap)
     run = launcher.start(tmp_path / "run", "segmentation", made, in_process=True, until=1)
-    folder = run / step_embeddings.FOLDER
+    folder = run / frozen_embeddings.FOLDER
     facts = json.loads((folder / "embedded.json").read_text())
     assert facts["encoder"] == str(checkpoint.resolve(evgap))
     assert (facts["weights"], facts["chunk"], "commit" in facts) == ("trained", 2, True)
@@ -146,8 +146,10 @@ def test_it_is_resumed_with_what_is_embedded_already(
     expected, lost_content = sorted(file.name for file in folder.iterdir()), np.load(lost)
     lost.unlink()
     embedded = []
-    before = step_embeddings.write_steps
-    monkeypatch.setattr(step_embeddings, "write_steps", lambda *args: (embedded.append(args[1].id), before(*args)))
+    before = frozen_embeddings.write_embeddings
+    monkeypatch.setattr(
+        frozen_embeddings, "write_embeddings", lambda *args: (embedded.append(args[1].id), before(*args))
+    )
     launcher.resume(run, in_process=True, until=2)
     assert embedded == ["toys/toy0/e1"]
     assert sorted(file.name for file in folder.iterdir()) == expected
@@ -157,7 +159,7 @@ def test_it_is_resumed_with_what_is_embedded_already(
     with pytest.raises(UserError, match=r"embedded.json: .*fingerprint 'another'.*another run's; remove .*embedded, "):
         launcher.resume(run, in_process=True)
     file.write_text(json.dumps(facts))
-    np.save(folder / "toys__toy0__e1.steps.npy", np.zeros((3, 2), np.int64))
+    np.save(folder / "toys__toy0__e1.keys.npy", np.zeros((3, 2), np.int64))
     with pytest.raises(UserError, match=r"toys__toy0__e1.npy: .* of 3 steps up to frame -1; .*remove that folder"):
         launcher.resume(run, in_process=True)
 
@@ -165,21 +167,22 @@ def test_it_is_resumed_with_what_is_embedded_already(
 def test_a_step_that_was_not_embedded_is_an_error_and_its_recording_named(toys: Path, tmp_path: Path) -> None:
     one, other = Catalog.load(toys).recordings[:2]
     steps = Stretch(4, 20, 5).steps()
-    write_steps(tmp_path, one, steps, np.arange(8, dtype=np.float32).reshape(4, 2))
-    assert holds_steps(tmp_path, one, steps, 2)
-    assert not holds_steps(tmp_path, other, steps, 2)
-    frames = np.arange(9, 19).reshape(2, 5)
-    assert read_steps(tmp_path, one, frames, np.array([5, 5])).tolist() == [[2, 3], [4, 5]]
-    for wrong in (frames + 1, frames + 100):
+    write_embeddings(tmp_path, one, steps, np.arange(8, dtype=np.float32).reshape(4, 2))
+    assert holds_embeddings(tmp_path, one, steps, 2)
+    assert [is_embedded(tmp_path, each) for each in (one, other)] == [True, False]
+    wanted = np.array([[9, 5], [14, 5]])
+    assert read_embeddings(tmp_path, one, wanted).tolist() == [[2, 3], [4, 5]]
+    for later in (1, 100):
+        wrong = wanted + np.array([later, 0])
         with pytest.raises(UserError, match=rf"no embedding of the 5 frames of {one.id} from {wrong[0, 0]} on"):
-            read_steps(tmp_path, one, wrong, np.array([5, 5]))
+            read_embeddings(tmp_path, one, wrong)
     with pytest.raises(UserError, match=r"\(4, 2\) of 4 steps up to frame 19; this run reads \(4, 3\)"):
-        holds_steps(tmp_path, one, steps, 3)
-    with pytest.raises(UnreadableVideo, match=r"toys__toy0__v1.steps.npy: the recording could not be read"):
-        read_steps(tmp_path, other, frames, np.array([5, 5]))
+        holds_embeddings(tmp_path, one, steps, 3)
+    with pytest.raises(UnreadableVideo, match=r"toys__toy0__v1.npy: the recording could not be read"):
+        read_embeddings(tmp_path, other, wanted)
     (tmp_path / "toys__toy0__e1.npy").write_bytes(b"cut")
     with pytest.raises(UserError, match=r"not a readable array .* remove that folder"):
-        read_steps(tmp_path, one, frames, np.array([5, 5]))
+        read_embeddings(tmp_path, one, wanted)
 
 
 def test_what_cannot_be_embedded_is_named(
@@ -204,7 +207,7 @@ def test_a_recording_that_cannot_be_read_is_quarantined(evgap: Path, tmp_path: P
         launcher.start(tmp_path / "none", "segmentation", made, in_process=True)
     made = replace(made, data=replace(made.data, max_quarantined=0.2))
     run = launcher.start(tmp_path / "some", "segmentation", made, in_process=True, until=3)
-    assert not (run / step_embeddings.FOLDER).exists()  # that step is the last
+    assert not (run / frozen_embeddings.FOLDER).exists()  # that step is the last
     assert "quarantine.parquet" in {file.name for file in run.iterdir()}
     assert len(losses(run)) == 3
 
@@ -212,7 +215,7 @@ def test_a_recording_that_cannot_be_read_is_quarantined(evgap: Path, tmp_path: P
 def test_few_steps_and_a_tuned_encoder_embed_in_every_pass(
     toys: Path, evgap: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(step_embeddings, "_embed", lambda *_, **__: pytest.fail("embedded beforehand"))
+    monkeypatch.setattr(frozen_embeddings, "_embed", lambda *_, **__: pytest.fail("embedded beforehand"))
     short = frozen(toys, evgap)
     short = replace(short, optim=replace(short.optim, steps=1))  # one epoch
     for name, made in {"short": short, "tuned": frozen(toys, evgap, encoder_lr=0.1)}.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -68,10 +69,14 @@ class Plan:
     scene, more where a scene has more cameras than slots. Recordings without a second file of their action, or a second
     camera of their scene, which for `synchronized` must run at the same time, stay out of pairs: `drawn` has the
     indices of those that are in rows, and `coverage.plan_warnings` says why the others are not.
-    With `Sampling.unit`, segments of recordings are in the place of recordings.
+    With `Sampling.unit`, segments of recordings are in the place of recordings; with `Sampling.draws`, what a row shows
+    of one depends on it and on which of its draws the epoch shows.
     `labels` come from the whole dataset where `catalog` is a part of it.
     Raises ValueError if the catalog cannot give what the sampling asks for.
     """
+
+    embedded: Path | None = None
+    """Folder of embeddings of all its clips, which are read in place of frames."""
 
     def __init__(self, catalog: Catalog, sampling: Sampling, seed: int, labels: Labels | None = None) -> None:
         if seed < 0:
@@ -99,14 +104,32 @@ class Plan:
         """Sample `i`, counted from 0 over all epochs."""
         if i < 0:
             raise IndexError(f"row {i}: rows count from 0")
-        table = self._rows_of(i // self.rows_per_epoch)
-        recordings = table[i % self.rows_per_epoch]
-        seeds = np.random.SeedSequence((self.seed, i, _FRAMES))
-        rng = np.random.Generator(np.random.Philox(seeds))
+        epoch, place = divmod(i, self.rows_per_epoch)
+        units = self._rows_of(epoch)[place]
         row_seed = int(np.random.SeedSequence((self.seed, i, _SEED)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+        draws = self.sampling.draws
+        draw = i if draws is None else self._draw(int(units[0]), epoch % draws)
+        return Row(i, row_seed, self._clips(units, draw))
+
+    def clips_of(self, recording: int) -> list[Clip]:
+        """Every clip that the rows of any epoch show of a recording, where `Sampling.rows_per_unit` is a number."""
+        draws = self.sampling.rows_per_unit
+        assert draws is not None
+        first, stop = np.searchsorted(self.units.recordings, (recording, recording + 1)).tolist()
+        units = [unit for unit in range(first, stop) if unit in self._cameras.drawn]
+        rows = [self._clips(np.array([unit]), self._draw(unit, draw)) for unit in units for draw in range(draws)]
+        return [clip for row in rows for window in row for clip in window if clip is not None]
+
+    def _draw(self, unit: int, draw: int) -> int:
+        """In place of a row's number, one that its rows in other epochs may share."""
+        return draw * len(self.units.recordings) + unit
+
+    def _clips(self, units: np.ndarray, draw: int) -> tuple[tuple[Clip | None, ...], ...]:
+        """What a row shows of its units int64 (slots,), a pure function of these, the seed and `draw`."""
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, draw, _FRAMES))))
         starts = Starts(self.sampling.window_stride, rng)
-        windows = [self._window(recordings, starts, rng) for _ in range(self.sampling.windows)]
-        return Row(i, row_seed, tuple(self._cut_out(window, (self.seed, i, w)) for w, window in enumerate(windows)))
+        windows = [self._window(units, starts, rng) for _ in range(self.sampling.windows)]
+        return tuple(self._cut_out(window, (self.seed, draw, w)) for w, window in enumerate(windows))
 
     def _rows_of(self, epoch: int) -> np.ndarray:
         """Recordings of one epoch in its order, int64 (rows, slots); only the last epoch asked for is kept."""
@@ -154,7 +177,7 @@ class Plan:
             return clip
         if not geometry.drawn:
             return replace(clip, region=geometry.centre(facts.height_px, facts.width_px, view.size_px))
-        seed, row, window, slot = place
-        own = (seed, row, window, 0 if geometry.shared else slot, _REGION)
+        seed, draw, window, slot = place
+        own = (seed, draw, window, 0 if geometry.shared else slot, _REGION)
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(own)))
         return replace(clip, region=geometry.region(facts.height_px, facts.width_px, view.size_px, rng))

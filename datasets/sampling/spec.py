@@ -77,6 +77,8 @@ class Sampling:
     """What a row is drawn for: a whole recording, or each segment of this name, e.g. "action"."""
     windows: int = 1
     """Clips of one recording (or scene) in one row of the plan."""
+    draws: int | None = None
+    """With `single`: rows that are drawn of a unit, shown in turn from epoch to epoch; None draws anew in every one."""
     window_scale: tuple[float, float] = (1.0, 1.0)
     """A window is scaled by one factor drawn from this range, shared by all its views."""
     window_scale_spread: Literal["uniform", "log"] = "uniform"
@@ -138,6 +140,11 @@ class Sampling:
             raise UserError(f"sampling: window_scale is {self.window_scale}; it must satisfy 0 < low <= high")
         if self.windows < 1:
             raise UserError(f"sampling: windows is {self.windows}; it must be at least 1")
+        if self.draws is not None and (self.draws < 1 or self.pairing != "single"):
+            raise UserError(
+                f"sampling: draws is {self.draws} with pairing {self.pairing!r}; it must be at least 1, with pairing "
+                "'single', or None to draw anew in every epoch"
+            )
         if (self.window_length == "true" or self.window_stride is not None) and any(
             view.fps is None for view in self.views.values()
         ):
@@ -153,6 +160,15 @@ class Sampling:
             )
         if self.pairing == "group" and (self.labels or self.scores or self.boxes):
             raise UserError("sampling: labels, scores and boxes travel with single views, not with pairing 'group'")
+
+    @property
+    def rows_per_unit(self) -> int | None:
+        """Different rows of a unit in any number of epochs; None where there is no end of them."""
+        if self.pairing != "single":
+            return None
+        (view,) = self.views.values()
+        alike = view.fps is None and view.spread == "even" and not view.geometry.drawn
+        return 1 if alike else self.draws
 
     def max_frames(self, view: View) -> int:
         """Frames that a clip of the view has in the batch (T)."""

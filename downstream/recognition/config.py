@@ -84,6 +84,9 @@ class Config:
     size_px: int = 128
     geometry: Geometry = field(default_factory=lambda: Geometry(crop="resized"))
     """How frames become squares in training; tests cut the same shape from the centre or along the longer side."""
+    draws: int | None = None
+    """Different clips of a sample, shown in turn from epoch to epoch; None draws start and crop anew in every epoch. A
+    frozen encoder embeds each of them once where nothing is augmented."""
     encoder_lr: float | None = 1.0
     """Rate of the encoder's highest layer as a share of the classifier's, before `layer_decay`; None keeps the encoder
     frozen: a linear probe."""
@@ -135,6 +138,7 @@ class Config:
             views={"video": view},
             pairing="single",
             unit=self.unit,
+            draws=self.draws,
             labels=dict(self.classes),
             label_options={kind: f"method.classes.{kind}" for kind in self.classes},
         )
@@ -206,7 +210,10 @@ def _segments(unit: str, classes: dict[str, int], perspective: Literal["ego", "a
 
 
 def _charades_ego_probe() -> Recipe:
-    """A linear layer on the mean of BYOV's frames, 32 of a whole video; its optimiser is not reported and ours."""
+    """A linear layer on the mean of BYOV's frames, 32 of a whole video; its optimiser is not reported and ours.
+
+    At even distances and uncropped: a video has one clip, which is embedded once whatever `draws` is.
+    """
     method = Config(
         classes={"action": 157},
         loss="sigmoid",

@@ -47,6 +47,11 @@ class Model(Trainer):
             label_smoothing=config.label_smoothing,
         )
 
+    @property
+    def embeds_once(self) -> bool:
+        """With a frozen encoder, unless clips are augmented here."""
+        return not self.tuned and not self.config.augmentation.changes
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The sum of the kinds' losses, and with softmax the share of clips whose likeliest class is one they show."""
         clips, targets = self._video(batch), {kind: self._target(batch, kind) for kind in self.config.classes}
@@ -77,6 +82,8 @@ class Model(Trainer):
         return parameter_groups(layers, self.config.layer_decay, weight_decay, below=self.config.encoder_lr or 1.0)
 
     def _pooled(self, clips: Tensor) -> Tensor:
+        if self.embeds_once and clips.ndim == 2:
+            return clips  # embedded before training
         with torch.set_grad_enabled(self.tuned and torch.is_grad_enabled()):
             return self.encoder(clips)
 

@@ -22,6 +22,7 @@ from crossview.datasets.video.source import Source, Wanted
 from crossview.errors import UserError
 from crossview.platform.config import Data
 from crossview.platform.data.decoder import Arrays, Decoder, Shard
+from crossview.platform.data.embedding_files import clip_key, read_embeddings, width
 from crossview.platform.data.feature_files import feature_shape, read_features
 from crossview.platform.data.frame_cache import frame_cache
 
@@ -34,7 +35,7 @@ class Slot:
     """Key in the batch."""
     frames: int
     shape: tuple[int, ...]
-    """Of one frame as it travels."""
+    """Of a clip as it travels: (T, ...), or (D,) where it is embedded."""
     dtype: str
 
 
@@ -50,6 +51,7 @@ class RowDecoder(Decoder):
         super().__init__(plan, data, shard)
         self.pixels = data.pixels(next(iter(plan.sampling.views.values())))
         self.group = plan.sampling.pairing == "group"
+        self.embedded = plan.embedded if isinstance(plan, Plan) else None
         self.slots = self._slots()
         wanted = plan.sampling.scores or plan.sampling.boxes
         self.teachers = Teachers.load(data.catalog / FOLDER) if wanted else None
@@ -58,14 +60,15 @@ class RowDecoder(Decoder):
         self._indexed: dict[int, Source] = {}
 
     def _slots(self) -> list[Slot]:
-        frame = self._feature_frame()
+        vector = () if self.embedded is None else (width(self.embedded),)
+        frame = None if vector else self._feature_frame()
         slots = []
         for name in self.plan.slots:
             view = self.plan.sampling.views[name]
-            size = view.size_px
+            size, count = view.size_px, self.plan.sampling.max_frames(view)
             shape: tuple[int, ...] = (size * 3 // 2, size) if self.pixels == "yuv420" else (size, size, 3)
-            kind = (shape, "uint8") if frame is None else (frame, "float16")
-            slots.append(Slot("video" if self.group else name, self.plan.sampling.max_frames(view), *kind))
+            kind = ((count, *shape), "uint8") if frame is None else ((count, *frame), "float16")
+            slots.append(Slot("video" if self.group else name, count, *((vector, "float32") if vector else kind)))
         return slots
 
     def _feature_frame(self) -> tuple[int, ...] | None:
@@ -84,12 +87,12 @@ class RowDecoder(Decoder):
         raise UserError(f"catalog {catalog.place}: none of its {len(catalog.recordings)} feature files can be read")
 
     def empty(self, rows: int) -> Arrays:
-        """Zeros in the shapes of `rows` rows: (rows, windows, [V,] T, *frame), frames and counts beside them."""
+        """Zeros in the shapes of `rows` rows: (rows, windows, [V,] *clip), frames and counts beside them."""
         W, V = self.plan.sampling.windows, len(self.slots)
         out: Arrays = {"sample": np.zeros((rows, W), np.int64), "seed": np.zeros((rows, W), np.int64)}
         for slot in self.slots:
             cameras = (V,) if self.group else ()
-            out[slot.name] = np.zeros((rows, W, *cameras, slot.frames, *slot.shape), slot.dtype)
+            out[slot.name] = np.zeros((rows, W, *cameras, *slot.shape), slot.dtype)
             out[f"{slot.name}/frames"] = np.zeros((rows, W, *cameras, slot.frames), np.int64)
             out[f"{slot.name}/num_frames"] = np.zeros((rows, W, *cameras), np.int64)
             if self.group:
@@ -169,7 +172,7 @@ class RowDecoder(Decoder):
             try:
                 if self._fails(recording, last):
                     raise UnreadableVideo(f"{recording}: it failed before")
-                self._read(recording, of_file, places)
+                self.read(recording, of_file, places)
             except UnreadableVideo as error:
                 self._failure(recording, last, error, reports)
                 raise
@@ -191,12 +194,17 @@ class RowDecoder(Decoder):
         facts = self.plan.catalog.recordings[clip.recording]
         return self.plan.sampling.views[clip.view].framing(clip.region, facts.height_px, facts.width_px)
 
-    def _read(self, recording: int, clips: list[Clip], places: list[np.ndarray]) -> None:
-        """Clips of one recording into their places."""
+    def read(self, recording: int, clips: list[Clip], places: list[np.ndarray]) -> None:
+        """Clips of one recording into their places, each of its slot's shape; raises UnreadableVideo."""
         catalog, data = self.plan.catalog, self.data
         facts = catalog.recordings[recording]
+        if self.embedded is not None:
+            vectors = read_embeddings(self.embedded, facts, np.array([clip_key(clip) for clip in clips]))
+            for vector, place in zip(vectors, places, strict=True):
+                place[:] = vector
+            return
         if facts.kind == "features":
-            array = _features(catalog.file(facts), facts, self.slots[0].shape)
+            array = _features(catalog.file(facts), facts, self.slots[0].shape[1:])
             for clip, place in zip(clips, places, strict=True):
                 place[:] = array[clip.frames]
             return

@@ -12,8 +12,8 @@ from crossview.datasets.video.frames import UnreadableVideo
 from crossview.errors import UserError
 from crossview.platform.config import Data
 from crossview.platform.data.decoder import Arrays, Decoder, Shard
+from crossview.platform.data.embedding_files import read_embeddings, width
 from crossview.platform.data.feature_files import feature_shape, read_features
-from crossview.platform.data.step_files import read_steps, width
 
 
 class SequenceReader(Decoder):
@@ -73,7 +73,8 @@ class SequenceReader(Decoder):
         catalog = self.plan.catalog
         facts = catalog.recordings[recording]
         if self.plan.embedded is not None:
-            place[: len(frames)] = read_steps(self.plan.embedded, facts, frames, count)
+            steps = np.stack([frames[:, 0], count], 1)
+            place[: len(frames)] = read_embeddings(self.plan.embedded, facts, steps)
             return
         array = read_features(catalog.file(facts), facts)
         if int(np.prod(array.shape[1:])) != self.width:

@@ -16,13 +16,13 @@ from crossview.platform.evaluate.runner import evaluate, show
 from crossview.platform.evaluate.tasks import options_from
 from crossview.platform.progress import Progress, console, warn
 from crossview.platform.train.device import device_of, set_threads, wants_gpu, within_memory
+from crossview.platform.train.frozen_embeddings import discard_embeddings, on_embeddings
 from crossview.platform.train.loop import train
 from crossview.platform.train.notice import TERMINATED, Notice, on_sigterm
 from crossview.platform.train.resolve import ResolvedRun, check_new, frozen_part, saved
 from crossview.platform.train.settings import Validation
 from crossview.platform.train.state import Worker
 from crossview.platform.train.status import Status, shown_on, status_writer
-from crossview.platform.train.step_embeddings import discard_embeddings, on_embeddings
 from crossview.platform.train.validation import check, is_missing
 
 

@@ -1,4 +1,4 @@
-"""Steps that a frozen encoder embeds, embedded once before a trainer trains on them."""
+"""What a frozen encoder embeds, steps or clips, embedded once before a trainer trains on it."""
 
 from __future__ import annotations
 
@@ -13,47 +13,52 @@ import numpy as np
 import torch
 
 from crossview import storage
-from crossview.datasets.sampling.sequence_plan import SequencePlan, Stretch
+from crossview.datasets.sampling.plan import Plan
+from crossview.datasets.sampling.sequence_plan import SequencePlan
+from crossview.datasets.video.frames import UnreadableVideo
 from crossview.downstream.encoder import ClipEncoder
 from crossview.downstream.trainer import Trainer
 from crossview.errors import UserError
 from crossview.platform import checkpoint
 from crossview.platform.cluster.map_recordings import Arrays, Where, each
-from crossview.platform.data.feature_files import read_features
-from crossview.platform.data.step_files import FACTS, holds_steps, write_steps
+from crossview.platform.data.embedding_files import (
+    FACTS,
+    holds_embeddings,
+    is_embedded,
+    write_embeddings,
+    write_reason,
+)
 from crossview.platform.data.unreadable import Quarantine
 from crossview.platform.progress import Progress
 from crossview.platform.run_folder import provenance, write_json
 from crossview.platform.train.device import device_of, wants_gpu
+from crossview.platform.train.encoder_inputs import Clips, Inputs, Part, Steps, Stretches
 from crossview.platform.train.resolve import ResolvedRun, initialised
 
 FOLDER = "embedded"
 """Of a run, while it trains."""
-STEPS = 256
-"""Steps that are embedded at once; bounds memory."""
-Stretches = dict[int, list[Stretch]]
-"""By recording."""
 
 
 def on_embeddings(run: ResolvedRun, *, in_process: bool) -> ResolvedRun:
-    """The run on its steps' embeddings, of which those that are missing are computed; else the same run.
+    """The run on its steps' or clips' embeddings, of which those that are missing are computed; else the same run.
 
-    That is where the encoder never changes, and embeds fewer steps than training shows; otherwise it embeds those of
-    every batch. Raises UserError where the run's folder has embeddings of another encoder or of other steps.
+    That is where the encoder never changes, and embeds fewer of them than training shows; otherwise it embeds those of
+    every batch. Raises UserError where the run's folder has embeddings of another encoder or of other steps or clips.
     """
     plan = run.plan
-    if run.experiment.encoder.run is None or not isinstance(plan, SequencePlan):
+    endless = isinstance(plan, Plan) and plan.sampling.rows_per_unit is None
+    if run.experiment.encoder.run is None or not isinstance(plan, SequencePlan | Plan) or endless:
         return run
     model = _model(run)
     if not model.embeds_once:
         return run
-    stretches = plan.stretches()
-    if stretches is None or not _saves(plan, stretches, run.total_steps * run.experiment.optim.batch):
+    inputs = _inputs(run)
+    if inputs is None:
         return run
     folder = run.folder / FOLDER
     assert model.encoder is not None
-    _claim(folder, run, model.encoder)
-    _embed(run, model, folder, stretches, in_process=in_process)
+    _claim(folder, run, model.encoder, inputs)
+    _embed(run, model, folder, inputs, in_process=in_process)
     plan = copy.copy(plan)
     plan.embedded = folder
     return replace(run, plan=plan)
@@ -61,8 +66,20 @@ def on_embeddings(run: ResolvedRun, *, in_process: bool) -> ResolvedRun:
 
 def discard_embeddings(run: ResolvedRun) -> None:
     """Remove them, once training is done."""
-    if isinstance(run.plan, SequencePlan) and run.plan.embedded is not None:
+    if isinstance(run.plan, SequencePlan | Plan) and run.plan.embedded is not None:
         storage.remove(run.folder / FOLDER)
+
+
+def _inputs(run: ResolvedRun) -> Inputs | None:
+    """What is embedded; None where it is as much as training shows."""
+    plan, samples = run.plan, run.total_steps * run.experiment.optim.batch
+    if isinstance(plan, SequencePlan):
+        stretches = plan.stretches()
+        return Steps(plan, stretches) if stretches is not None and _saves(plan, stretches, samples) else None
+    assert isinstance(plan, Plan)
+    rows = plan.sampling.rows_per_unit
+    assert rows is not None
+    return Clips(plan, run.experiment.data) if rows * plan.rows_per_epoch < samples else None
 
 
 def _saves(plan: SequencePlan, stretches: Stretches, samples: int) -> bool:
@@ -83,16 +100,14 @@ def _model(run: ResolvedRun) -> Trainer:
     return model
 
 
-def _claim(folder: Path, run: ResolvedRun, encoder: ClipEncoder) -> None:
+def _claim(folder: Path, run: ResolvedRun, encoder: ClipEncoder, inputs: Inputs) -> None:
     """Note what computes the embeddings; raises UserError where others are there."""
-    spec = run.experiment.sampling()
     facts = {
         "encoder": str(run.experiment.encoder.run),
         "weights": run.experiment.encoder.weights,
         "fingerprint": _fingerprint(encoder),
         "width": encoder.width,
-        "chunk": spec.chunk,
-        "chunk_range": spec.chunk_range and list(spec.chunk_range),
+        **inputs.facts,
     }
     file, fix = folder / FACTS, f"remove {folder}, and `crossview resume {run.folder}` embeds again"
     if storage.is_file(file):
@@ -115,71 +130,80 @@ def _fingerprint(encoder: ClipEncoder) -> str:
     return digest.hexdigest()
 
 
-def _embed(run: ResolvedRun, model: Trainer, folder: Path, stretches: Stretches, *, in_process: bool) -> None:
+def _embed(run: ResolvedRun, model: Trainer, folder: Path, inputs: Inputs, *, in_process: bool) -> None:
     """Compute what is missing, in this process or on as many Ray actors as there are workers."""
     recordings, compute, data = run.plan.catalog.recordings, run.experiment.compute, run.experiment.data
-    steps = {index: steps_of(of) for index, of in sorted(stretches.items())}
     width = model.encoder.width if model.encoder else 0
-    missing = [i for i, of in steps.items() if not holds_steps(folder, recordings[i], of, width)]
+    missing = [
+        i
+        for i in inputs.recordings
+        if not (is_embedded(folder, recordings[i]) and holds_embeddings(folder, recordings[i], inputs.keys(i), width))
+    ]
     if not missing:
         return
-    counts = {i: len(steps[i]) for i in missing}
+    counts = {i: inputs.count(i) for i in missing}
     device = device_of(compute).type if in_process else "cuda" if wants_gpu(compute) else "cpu"
     options: dict[str, Any] = {"run": run.for_workers(), "folder": folder, "device": device}
-    options["stretches"] = [(i, stretches[i]) for i in missing]
+    options |= {"inputs": inputs, "missing": missing}
     if in_process:
         options["model"] = model
     quarantine = Quarantine(run.folder, len(recordings), data.max_quarantined)
-    with Progress("embedding", sum(counts.values()), "steps") as line:
+    with Progress("embedding", sum(counts.values()), inputs.noun) as line:
         for done in each(len(missing), Embedder, options, Where(in_process, compute.workers, device)):
             recording = recordings[missing[done.index]]
             if done.unreadable is not None:
+                write_reason(folder, recording, done.unreadable)
                 path = str(run.plan.catalog.file(recording))
                 quarantine.add([json.dumps([{"recording": recording.id, "path": path, "reason": done.unreadable}])])
             line.advance(counts[missing[done.index]])
 
 
-def steps_of(stretches: list[Stretch]) -> np.ndarray:
-    """First frame and number of frames of every step, each once and in order: int64 (K, 2)."""
-    return np.unique(np.concatenate([stretch.steps() for stretch in stretches]), axis=0)
-
-
 class Embedder:
-    """Embeds and writes one recording's steps."""
+    """Embeds and writes one recording's steps or clips."""
 
     def __init__(
         self,
         run: ResolvedRun,
         folder: Path,
         device: str,
-        stretches: list[tuple[int, list[Stretch]]],
+        inputs: Inputs,
+        missing: list[int],
         model: Trainer | None = None,
     ) -> None:
-        self.run, self.folder, self.stretches, self.device = run, folder, stretches, torch.device(device)
+        self.run, self.folder, self.device = run, folder, torch.device(device)
+        self.inputs, self.missing = inputs, missing
         self.model = (model or _model(run)).to(self.device).eval()
 
     @torch.inference_mode()
     def __call__(self, index: int) -> Arrays:
-        """Of the `index`-th recording."""
-        catalog, (number, stretches) = self.run.plan.catalog, self.stretches[index]
-        recording = catalog.recordings[number]
-        array = read_features(catalog.file(recording), recording)
-        flat, steps = array.reshape(len(array), -1), steps_of(stretches)
-        vectors: np.ndarray | None = None
-        for size in np.unique(steps[:, 1]).tolist():
-            rows = np.flatnonzero(steps[:, 1] == size)
-            for some in np.array_split(rows, -(-len(rows) // STEPS)):
-                clips = torch.from_numpy(flat[steps[some, :1] + np.arange(size)])  # (m, n, D)
-                found = self.model.embed_steps(clips.to(self.device).float()).cpu().numpy()
-                if vectors is None:
-                    vectors = np.empty((len(steps), found.shape[1]), np.float32)
-                vectors[some] = found
-        assert vectors is not None
-        if not np.isfinite(vectors).all():
-            first = int(steps[~np.isfinite(vectors).all(1)][0, 0])
-            raise UserError(
-                f"{self.run.experiment.encoder.run}: the embedding of {recording.id} from frame {first} on is not "
-                f"finite; check the losses of that run, and {catalog.file(recording)}"
-            )
-        write_steps(self.folder, recording, steps, vectors)
+        """Of the `index`-th recording that is missing; one that is unreadable in part is written as far as it goes."""
+        number = self.missing[index]
+        recording, keys = self.run.plan.catalog.recordings[number], self.inputs.keys(number)
+        assert self.model.encoder is not None
+        vectors = np.full((len(keys), self.model.encoder.width), np.nan, np.float32)
+        unreadable: UnreadableVideo | None = None
+        for part in self.inputs.parts(number):
+            if isinstance(part, UnreadableVideo):
+                unreadable = unreadable or part
+            else:
+                vectors[part.places] = self._embedded(number, part)
+        write_embeddings(self.folder, recording, keys, vectors)
+        if unreadable is not None:
+            raise unreadable
         return {}
+
+    def _embedded(self, number: int, part: Part) -> np.ndarray:
+        """float32 (m, D), in the precision of a training step; raises UserError where a value is not finite."""
+        dtype = getattr(torch, self.run.experiment.compute.precision)
+        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+            vectors = self.inputs.embed(self.model, part.frames.to(self.device)).float().cpu().numpy()
+        finite = np.isfinite(vectors).all(1)
+        if not finite.all():
+            catalog = self.run.plan.catalog
+            recording = catalog.recordings[number]
+            raise UserError(
+                f"{self.run.experiment.encoder.run}: the embedding of {recording.id} from frame "
+                f"{part.first_frames[~finite][0]} on is not finite; check the losses of that run, and "
+                f"{catalog.file(recording)}"
+            )
+        return vectors
