@@ -8,11 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from crossview.downstream.bench import studies as bench_studies
 from crossview.downstream.paired import SEEDS, Decision, Difference, Verdict, decide
 from crossview.downstream.table import cell
-from crossview.platform.config import method_names
-from crossview.platform.reproduce import runner
 
 NAN = math.nan
 HOLDS, NOT_SHOWN, REVERSED, UNDECIDED = Verdict
@@ -149,25 +146,18 @@ def verdicts_of_luck(trials: int, claims: int, rivals: int, lead: float = 0.0) -
 
 @pytest.mark.parametrize("claims", [1, 4])
 def test_luck_passes_at_its_level_in_any_of_the_claims(claims: int) -> None:
-    """With one rival the level is reached: 2.5 % in either direction; a standard error of 2000 studies is 0.35 %."""
-    studies = [{one.verdict for one in study} for study in verdicts_of_luck(2000, claims, 1)]
+    """With one rival the level is reached: 2.5 % in either direction; a standard error of 1000 studies is 0.5 %."""
+    studies = [{one.verdict for one in study} for study in verdicts_of_luck(1000, claims, 1)]
     for verdict in (HOLDS, REVERSED):
-        assert 0.0145 < np.mean([verdict in study for study in studies]) < 0.0355
+        assert 0.01 < np.mean([verdict in study for study in studies]) < 0.04
 
 
 def test_luck_passes_no_more_often_over_several_rows() -> None:
-    studies = [{one.verdict for one in study} for study in verdicts_of_luck(1000, 1, 3)]
+    studies = [{one.verdict for one in study} for study in verdicts_of_luck(600, 1, 3)]
     assert np.mean([HOLDS in study for study in studies]) < 0.01
     assert np.mean([REVERSED in study for study in studies]) < 0.035
     led = verdicts_of_luck(1000, 1, 2, lead=-20.0)  # the first is beaten by far: the other decides
     assert 0.015 < np.mean([any(one.verdict is HOLDS for one in study) for study in led]) < 0.04
-
-
-def test_studies_take_five_seeds_but_the_quickstart() -> None:
-    found = {f"{of}:{name}": s.seeds for of in method_names() for name, s in runner._studies(of).items()}
-    found |= {name: study.seeds for name, study in bench_studies().items()}
-    assert found.pop("byov:quickstart") == 2
-    assert set(found.values()) == {SEEDS}
 
 
 def test_nothing_to_beat_is_our_mistake() -> None:

@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from crossview.datasets.synthetic.config import WorldConfig
-from crossview.downstream.paired import Verdict
+from crossview.downstream.paired import SEEDS, Verdict
 from crossview.downstream.table import from_arrow
 from crossview.errors import UserError
 from crossview.methods.base import FrozenViT
@@ -20,6 +20,7 @@ from crossview.methods.byov.config import presets as byov_presets
 from crossview.methods.byov.studies import studies as find_studies
 from crossview.methods.study import BaseTraining, Claim, Study
 from crossview.platform import checkpoint
+from crossview.platform.config import method_names
 from crossview.platform.reproduce import runner
 from crossview.platform.reproduce.base import with_base
 from crossview.platform.reproduce.tables import Scores, decisions, publish
@@ -226,6 +227,14 @@ def test_a_folder_of_an_older_form_is_told(tmp_path: Path) -> None:
     (tmp_path / "study.json").write_text('{"seeds": 3}')
     with pytest.raises(UserError, match=r"another version of this study, which differs in .*claims.*seeds.*; choose"):
         runner._claim_folder(tmp_path, five_seeds())
+
+
+def test_studies_take_five_seeds_but_the_quickstart() -> None:
+    names = (*method_names(), runner.BENCH)
+    found = {f"{of}:{name}": study.seeds for of in names for name, study in runner._studies(of).items()}
+    assert found.pop("byov:quickstart") == 2
+    assert len(found) == 5
+    assert set(found.values()) == {SEEDS}
 
 
 def test_an_unknown_study_is_refused_with_the_known_ones() -> None:
