@@ -44,10 +44,15 @@ class Method(Trained):
         first. Raises ValueError for one above 0 where there are no such blocks.
         """
         if drop_path:
-            raise UserError(f"drop_path is {drop_path}, but this method's encoder drops no branches; set it to 0")
+            raise UserError(
+                f"drop_path is {drop_path}, but this method's encoder drops no branches; set --method.drop-path 0"
+            )
 
     def layers(self) -> Sequence[Sequence[nn.Parameter]]:
-        """Parameters of `embed_clip` by layer, from the lowest, for rates that fall with depth; here all in one."""
+        """Parameters of `embed_clip` by layer, from the lowest, for rates that fall with depth; here all in one.
+
+        Each that `embed_clip` trains is in one layer: the lowest are those of the input's embedding.
+        """
         return [list(self.parameters())]
 
     def clip_input(self) -> Tensor:

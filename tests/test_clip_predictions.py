@@ -21,11 +21,13 @@ from crossview.downstream import results
 from crossview.downstream.task import PredictionPart
 from crossview.downstream.test_views import Views
 from crossview.errors import UserError
+from crossview.methods.egoexo.model import Model
+from crossview.methods.method import Method
 from crossview.methods.recipe import Optim
 from crossview.platform.config import Cadence, Compute, Data, Experiment
 from crossview.platform.data.color import yuv420_to_rgb
 from crossview.platform.evaluate import clip_predictions as module
-from crossview.platform.evaluate.opened import OpenRun, open_run
+from crossview.platform.evaluate.opened import RANDOM_INIT, TRAINED, OpenRun, open_run
 from crossview.platform.evaluate.predictions import predictions
 from crossview.platform.evaluate.result_store import read_results, read_texts
 from crossview.platform.evaluate.runner import evaluate
@@ -82,8 +84,8 @@ def run(catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def predicted(of: OpenRun, split: str = "val", test: Views | None = None, **given: Any) -> PredictionPart:
-    model = given.pop("model", of.model)
-    return predictions(of, of.catalog, split, model, (), of.seen, given.pop("views", None), test)
+    row = given.pop("row", TRAINED)
+    return predictions(of, of.catalog, split, row, (), of.seen, given.pop("views", None), test)
 
 
 @pytest.fixture
@@ -99,14 +101,16 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return opened
 
 
-def by_hand(opened: OpenRun, name: str, frames: np.ndarray, left: int) -> dict[str, np.ndarray]:
+def by_hand(
+    opened: OpenRun, name: str, frames: np.ndarray, left: int, model: Method | None = None
+) -> dict[str, np.ndarray]:
     """Scores of one clip of 64 x 64 pixels, from all of the recording's frames."""
     recording = next(r for r in opened.catalog.recordings if r.id == name)
     whole = [Wanted(np.arange(recording.num_frames), Framing(size=(64, 96)))]
     (planes,) = read_clips(opened.catalog.source(recording), whole, pixels="yuv420")
     clip = yuv420_to_rgb(torch.from_numpy(np.array(planes)))[frames][None, ..., left : left + 64]
     with torch.inference_mode():
-        return {kind: scores[0].numpy() for kind, scores in opened.trained.class_scores(clip).items()}
+        return {kind: scores[0].numpy() for kind, scores in (model or opened.trained).class_scores(clip).items()}
 
 
 def test_every_view_is_what_the_classifier_gives_of_it(run: Path, reads: list[str]) -> None:
@@ -129,25 +133,43 @@ def test_every_view_is_what_the_classifier_gives_of_it(run: Path, reads: list[st
 @pytest.mark.ray
 def test_actors_give_what_one_process_gives(run: Path, ray_cluster: None) -> None:
     test = Views(clips=1, crops=3)
-    here = predicted(open_run(run, in_process=True, device="cpu"), test=test)
-    there = predicted(open_run(run, actors=2, device="cpu"), test=test)
-    for a, b in zip(here.samples, there.samples, strict=True):
-        assert a.recordings == b.recordings
-        np.testing.assert_allclose(a.outputs["action"], b.outputs["action"], rtol=1e-4, atol=1e-6)
+    for row in (TRAINED, RANDOM_INIT):
+        here = predicted(open_run(run, in_process=True, device="cpu"), test=test, row=row)
+        there = predicted(open_run(run, actors=2, device="cpu"), test=test, row=row)
+        for a, b in zip(here.samples, there.samples, strict=True):
+            assert a.recordings == b.recordings
+            np.testing.assert_allclose(a.outputs["action"], b.outputs["action"], rtol=1e-4, atol=1e-6)
 
 
 def test_targets_alone_read_nothing(run: Path, reads: list[str]) -> None:
-    found = predicted(open_run(run, in_process=True, device="cpu"), "train", model=None)
+    found = predicted(open_run(run, in_process=True, device="cpu"), "train", row=None)
     assert not reads
     assert all(sample.outputs == {} for sample in found.samples)
     assert sum(sample.targets["action"] for sample in found.samples).tolist() == [6, 6]
 
 
-def test_it_is_scored_with_its_cameras_and_baselines(run: Path) -> None:
+def test_before_training_the_same_classifier_gives_the_control(run: Path) -> None:
+    """All of it, network and classifiers, as it is drawn for the run's seed."""
+    opened = open_run(run, in_process=True, device="cpu")
+    with torch.random.fork_rng():
+        torch.manual_seed(opened.experiment.seed)
+        drawn = Model(opened.experiment.method).eval()
+    one, after = (predicted(opened, test=Views(clips=1, crops=1), row=row).samples[0] for row in (RANDOM_INIT, TRAINED))
+    assert one.recordings == after.recordings
+    frames = (one.span[1] - 15) // 2 + np.arange(8) * 2
+    expected = by_hand(opened, one.recordings[0], frames, 16, drawn)["action"]
+    np.testing.assert_allclose(one.outputs["action"], [expected], rtol=1e-4, atol=1e-6)
+    assert np.abs(after.outputs["action"] - expected).max() > 1e-3
+
+
+def test_it_is_scored_with_its_cameras_and_baselines(run: Path, reads: list[str]) -> None:
     options = {"recognition": options_from("recognition", {"test": SMALL, "unseen": "subject"})}
     lines = evaluate(run, tasks=["recognition"], options=options, in_process=True, device="cpu")
     scores = results.scores(lines)
-    assert set(scores) == {"trained", "majority", "chance"}
+    assert list(scores) == ["trained", "random init", "majority", "chance"]
+    assert scores["random init"].keys() == scores["trained"].keys()
+    assert scores["random init"] != scores["trained"]
+    assert len(reads) == 24
     assert scores["majority"]["recognition/top1"] == scores["chance"]["recognition/top1"] == 0.5
     assert {"recognition/top1/held_out", "recognition/top1/fused", "recognition/top1/unseen"} <= set(scores["trained"])
     notes = read_texts(run, "val")["recognition"].notes
@@ -157,6 +179,12 @@ def test_it_is_scored_with_its_cameras_and_baselines(run: Path) -> None:
     table = read_results(run)
     assert table is not None
     assert set(table["task"].to_pylist()) == {"recognition"}
+    reads.clear()
+    again = results.scores(evaluate(run, tasks=["recognition"], options=options, in_process=True, device="cpu"))
+    assert len(reads) == 12  # the control is that of every checkpoint
+    assert again == scores
+    alone = evaluate(run, tasks=["recognition"], options=options, baselines=False, in_process=True, device="cpu")
+    assert "random init" not in results.scores(alone)
 
 
 def test_segments_are_cut_from_their_recording_in_one_reading(

@@ -21,6 +21,7 @@ from crossview.downstream.recognition.metrics import fuse
 from crossview.downstream.recognition.model import Model
 from crossview.downstream.test_views import clip_frames
 from crossview.downstream.view_scores import view_scores
+from crossview.errors import UserError
 from crossview.methods.method import build
 from crossview.methods.mv2mae.model import Model as Pretrained
 from crossview.platform.config import preset
@@ -87,7 +88,77 @@ def test_learning_rates_fall_with_depth() -> None:
         assert all(decay[id(p)] == (0.05 if p.ndim > 1 else 0) for p in model.parameters() if p.requires_grad)
 
 
-@pytest.mark.parametrize("method", ["byov", "egoexo", "evgap"])
+BLOCKS = [["encoder.blocks.0."], ["encoder.blocks.1."], ["encoder.blocks.2."]]
+SLOW = [[f"backbone.slow_stages.{i}."] for i in range(4)]
+FAST = [[f"backbone.slow_stages.{i}.", f"backbone.fast_stages.{i}.", f"backbone.lateral.{i}."] for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "expected"),
+    [
+        ("mv2mae", {}, [["encoder.embed."], *BLOCKS]),
+        ("byov", {"final_norm": True}, [["encoder.embed."], *BLOCKS[:2], [*BLOCKS[2], "encoder.norm."]]),
+        ("byov", {"final_norm": False}, [["encoder.embed.", "encoder.norm."], *BLOCKS]),
+        (
+            "evgap",
+            {"encoder.norm": "post"},
+            [
+                ["encoder.project.", "encoder.token", "encoder.positions"],
+                *([f"encoder.layers.{i}."] for i in range(3)),
+            ],
+        ),
+        (
+            "evgap",
+            {"encoder.norm": "pre"},
+            [
+                ["encoder.project.", "encoder.token", "encoder.positions"],
+                *([f"encoder.layers.{i}.", f"encoder.norms.{i}."] for i in range(3)),
+            ],
+        ),
+        ("egoexo", {}, [["backbone.slow_stem.", "backbone.fast_stem."], *FAST]),
+        ("egoexo", {"backbone.pathways": "slow"}, [["backbone.slow_stem."], *SLOW]),
+    ],
+)
+def test_each_trained_parameter_is_in_one_layer_by_depth(
+    method: str, changes: dict[str, object], expected: list[list[str]]
+) -> None:
+    """The parameters are those that autograd finds; a layer's rate is `layer_decay` times that of the one above."""
+    options = preset(method, "debug").method
+    if method in ("mv2mae", "byov"):
+        options = replace(options, encoder=replace(options.encoder, depth=3))
+    for name, value in changes.items():
+        outer, _, inner = name.partition(".")
+        options = replace(options, **{outer: replace(getattr(options, outer), **{inner: value}) if inner else value})
+    built = build(method, options)
+    frames, *_, size_px = built.clip_input().shape[1:]
+    config = Config(classes={"verb": 3}, frames=frames, size_px=size_px, layer_decay=0.5, augmentation=NO_AUGMENTATION)
+    model = Model(config, ClipEncoder(built))
+    learning = {name: p for name, p in built.named_parameters() if p.requires_grad}
+    vector = built.embed_clip(labelled(config, 2)["video"]).sum()
+    found = torch.autograd.grad(vector, list(learning.values()), allow_unused=True)
+    used = {name for name, gradient in zip(learning, found, strict=True) if gradient is not None}
+    names = {id(p): name for name, p in built.named_parameters()}
+    layers = [[names[id(p)] for p in layer if p.requires_grad] for layer in built.layers()]
+    assert len(layers) == len(expected)
+    for layer, prefixes in zip(layers, expected, strict=True):
+        assert {name for name in used if name.startswith(tuple(prefixes))} == set(layer)
+        assert all(any(name.startswith(prefix) for name in layer) for prefix in prefixes)
+    assert sorted(name for layer in layers for name in layer) == sorted(used) == sorted(learning)
+    scale = {id(p): group["lr_scale"] for group in model.parameter_groups(0.05) for p in group["params"]}
+    of_layers = [{scale[id(learning[name])] for name in layer} for layer in layers]
+    assert of_layers == [{0.5 ** (len(layers) - depth)} for depth in range(len(layers))]
+    assert {scale[id(p)] for p in model.heads.parameters()} == {1.0}
+
+
+def test_a_parameter_that_no_layer_has_is_not_left_untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = classifier()
+    layers = model.encoder.method.layers()
+    monkeypatch.setattr(model.encoder.method, "layers", lambda: layers[1:])
+    with pytest.raises(ValueError, match=r"encoder.method.encoder.embed.weight, .*in none of the encoder's layers"):
+        model.parameter_groups(0.05)
+
+
+@pytest.mark.parametrize("method", ["byov", "egoexo", "evgap", "mv2mae"])
 def test_every_method_can_be_fine_tuned(method: str) -> None:
     built = build(method, preset(method, "debug").method)
     frames, *_, size_px = built.clip_input().shape[1:]
@@ -97,12 +168,14 @@ def test_every_method_can_be_fine_tuned(method: str) -> None:
     out["loss"].backward()
     assert set(out) == {"loss", "verb", "noun", "accuracy/verb", "accuracy/noun"}
     groups = model.parameter_groups(0.05)
-    assert {group["lr_scale"] for group in groups} == {0.75, 1.0}
     trained = [p for p in model.parameters() if p.requires_grad]
     assert sum(len(group["params"]) for group in groups) == len(trained) > 4
     assert [p.shape for p in trained if p.grad is None] == []
-    with pytest.raises(ValueError, match=r"drop_path is 0.1, but this method's encoder drops no branches"):
-        built.fine_tune(drop_path=0.1)
+    if method != "mv2mae":
+        with pytest.raises(
+            UserError, match=r"drop_path is 0.1, but this method's encoder drops no branches; set --meth"
+        ):
+            Model(replace(config, drop_path=0.1), ClipEncoder(built))
 
 
 # The loss

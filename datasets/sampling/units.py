@@ -42,10 +42,13 @@ class Units:
         places = {recording.id: i for i, recording in enumerate(catalog.recordings)}
         found = sorted((places[s.recording], s.start_s, s.end_s, s.label) for s in catalog.segments if s.name == unit)
         if not found:
-            kinds = ", ".join(sorted({segment.name for segment in catalog.segments})) or "none"
+            kinds = sorted({segment.name for segment in catalog.segments})
+            fix = f"kinds of segments here: {', '.join(kinds)}. Choose one of them, or 'recording'"
+            if not kinds:
+                fix = "nothing here is labelled with segments: take a split that is, or choose 'recording'"
             raise UserError(
                 f"catalog {catalog.place}: it has no segments of kind {unit!r} here, and the method's unit is one; "
-                f"kinds of segments here: {kinds}. Choose one of them, or 'recording'"
+                f"{fix}"
             )
         spans = [_span(catalog, catalog.recordings[i], start_s, end_s, label) for i, start_s, end_s, label in found]
         recordings = _by_event(spans)

@@ -79,6 +79,9 @@ class Model(Trainer):
         """No weight decay on vectors; a layer's rate is `layer_decay` times that of the one above it."""
         below = [list(layer) for layer in self.encoder.method.layers()] if self.tuned else []
         layers = [*below, list(self.heads.parameters())]
+        known = {id(p) for layer in layers for p in layer}
+        if missing := [name for name, p in self.named_parameters() if p.requires_grad and id(p) not in known]:
+            raise ValueError(f"{', '.join(missing[:5])}: in none of the encoder's layers(), so it would not be trained")
         return parameter_groups(layers, self.config.layer_decay, weight_decay, below=self.config.encoder_lr or 1.0)
 
     def _pooled(self, clips: Tensor) -> Tensor:

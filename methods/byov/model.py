@@ -89,6 +89,10 @@ class Model(Method):
         """The encoder's latents of the complete recording; every frame is embedded, the decoder is not used."""
         return self._embed(video, self.config.time_code)
 
+    def layers(self) -> list[list[nn.Parameter]]:
+        """The embedding of the merged features and the blocks of the encoder; the base is frozen."""
+        return self.encoder.layers()
+
     def frozen_features(self, video: Tensor) -> Tensor:
         """Patch tokens of the base, float16 (B, T, N, D)."""
         tokens = self.base(video).half()

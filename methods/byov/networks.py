@@ -21,6 +21,12 @@ class Encoder(nn.Module):
         self.final_norm = final_norm
         self.apply(xavier_init)
 
+    def layers(self) -> list[list[nn.Parameter]]:
+        """Parameters of the embedding, then of each block; the norm's belong to the one that it follows."""
+        layers = [list(part.parameters()) for part in (self.embed, *self.blocks)]
+        layers[-1 if self.final_norm else 0] += self.norm.parameters()
+        return layers
+
     def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
         """Any frames in time order, with their time code added: (B, n, D) -> (B, n, width)."""
         x = self.embed(x)

@@ -154,6 +154,10 @@ class Model(Method):
             done = start + size
         return torch.cat(parts, dim=1)
 
+    def layers(self) -> list[list[nn.Parameter]]:
+        """The stems and the four stages of the backbone."""
+        return self.backbone.layers()
+
     @torch.no_grad()
     def measures(self, batch: Batch) -> dict[str, Tensor]:
         """For each loss, 1 - loss / loss of the best constant, both less the target's own entropy.

@@ -42,6 +42,15 @@ class SlowFast(nn.Module):
         self.widths = (slow_in, fast_in) if self.has_fast else (slow_in,)
         _initialise(self, zero_init_residual=config.zero_init_residual)
 
+    def layers(self) -> list[list[nn.Parameter]]:
+        """Parameters of the stems, then of each stage of both pathways; a lateral connection's with what it feeds."""
+        parts: list[list[nn.Module]] = [[self.slow_stem], *([stage] for stage in self.slow_stages)]
+        if self.has_fast:
+            parts[0].append(self.fast_stem)
+            for layer, fast, lateral in zip(parts[1:], self.fast_stages, self.lateral, strict=True):
+                layer += [lateral, fast]
+        return [[p for part in layer for p in part.parameters()] for layer in parts]
+
     def forward(self, clips: Tensor) -> list[Tensor]:
         """The pathways' last feature maps, slow first."""
         if not self.has_fast:

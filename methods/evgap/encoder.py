@@ -79,6 +79,12 @@ class ClipEncoder(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.register_buffer("rows", torch.arange(frames, dtype=torch.float32), persistent=False)
 
+    def depths(self) -> list[list[nn.Parameter]]:
+        """Parameters of the input's embedding, then of each layer with the norm of its class token."""
+        lowest = [*self.project.parameters(), self.token, self.positions]
+        both = zip(self.layers, self.norms, strict=True)
+        return [lowest, *([*layer.parameters(), *norm.parameters()] for layer, norm in both)]
+
     def forward(self, features: Tensor, length: Tensor | None = None) -> Tensor:
         """Frame features (n, T, F), of which the first length (n,) are valid -> class tokens (layers, n, D)."""
         return self.clips(self.project(features), length)

@@ -153,6 +153,10 @@ class Model(Method):
         features = self._flat(video)
         return _unit(self.encoder(features)[-1], features)
 
+    def layers(self) -> list[list[nn.Parameter]]:
+        """The projection with class token and positions, then the encoder's layers; the base is frozen."""
+        return self.encoder.depths()
+
     def measures(self, batch: Batch) -> dict[str, Tensor]:
         """R@1 across perspectives within the batch, and the gap between mean positive and negative similarity."""
         found = _last(self.views(batch))

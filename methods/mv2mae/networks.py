@@ -140,8 +140,10 @@ class Encoder(nn.Module):
             block.drop_path.chance = chance * i  # type: ignore[union-attr]
 
     def layers(self) -> list[list[nn.Parameter]]:
-        """Parameters of the token embedding, then of each block."""
-        return [list(part.parameters()) for part in (self.embed, *self.blocks)]
+        """Parameters of the token embedding, then of each block; the last norm, where there is one, with the last."""
+        layers = [list(part.parameters()) for part in (self.embed, *self.blocks)]
+        layers[-1] += self.norm.parameters()
+        return layers
 
     def forward(self, tokens: Tensor, index: Tensor | None = None) -> Tensor:
         """Tokens at the positions `index` (B, n), or all tokens in order: (B, n, P) -> (B, n, D)."""

@@ -23,7 +23,6 @@ from crossview.downstream.trainer import Trainer
 from crossview.downstream.view_scores import view_scores
 from crossview.errors import UserError
 from crossview.methods.method import Method
-from crossview.methods.trained import Trained
 from crossview.platform.cluster.map_recordings import Arrays
 from crossview.platform.data.cameras import pretraining
 from crossview.platform.data.feature_files import read_features
@@ -111,7 +110,7 @@ def clip_predictions(
     run: OpenRun,
     catalog: Catalog,
     split: str,
-    model: Trained | None,
+    row: str | None,
     recordings: tuple[Recorded, ...],
     seen: frozenset[str],
     views: tuple[str, ...] | None = None,
@@ -126,8 +125,8 @@ def clip_predictions(
     chosen = ClipUnits.of(part, sampling, catalog, every=views is not None)
     units = range(len(chosen.units.recordings))
     outputs: dict[int, Mapping[str, np.ndarray]] = {unit: {} for unit in units}
-    if model is not None:
-        outputs = _classified(run, split, chosen, sampling, test or Views())
+    if row is not None:
+        outputs = _classified(run, row, split, chosen, sampling, test or Views())
     return PredictionPart(
         split=split,
         recordings=recordings,
@@ -136,13 +135,13 @@ def clip_predictions(
         classes=dict(chosen.labels.classes),
         left_out=len(units) - len(outputs),
         undrawn=chosen.undrawn,
-        several_classes=model is not None and model.several_classes,
+        several_classes=row is not None and run.network(row).several_classes,
         **pretraining(run.experiment, part),
     )
 
 
 def _classified(
-    run: OpenRun, split: str, chosen: ClipUnits, sampling: Sampling, test: Views
+    run: OpenRun, row: str, split: str, chosen: ClipUnits, sampling: Sampling, test: Views
 ) -> dict[int, Mapping[str, np.ndarray]]:
     """By unit, without those of recordings that cannot be read."""
     of: dict[int, list[int]] = {}
@@ -154,7 +153,7 @@ def _classified(
         tuple(chosen.frames(unit, view, test.clips) for unit in units)
         for units, view in zip(of.values(), views, strict=True)
     ]
-    job = _Job(kept, run.experiment.data, 0, run.where.device, run, (), tuple(views), tuple(clips), test.crops)
+    job = _Job(kept, run.experiment.data, 0, run.where.device, run, (row,), tuple(views), tuple(clips), test.crops)
     arrays = embedded(job, _Classifier, run.path / "embeddings" / split / "predictions", run.where, "classifying clips")
     found: dict[int, Mapping[str, np.ndarray]] = {}
     for place, units in enumerate(of.values()):
@@ -177,7 +176,7 @@ class _Classifier:
 
     def __init__(self, job: _Job) -> None:
         self.job, self.device = job, torch.device(job.device)
-        self.classify = _classifier(job.run)
+        self.classify = _classifier(job.run, *job.rows)
 
     @torch.inference_mode()
     def __call__(self, index: int) -> Arrays:
@@ -234,9 +233,9 @@ def _groups(wanted: list[np.ndarray], most: int) -> list[list[np.ndarray]]:
     return groups
 
 
-def _classifier(run: OpenRun) -> Callable[[Tensor], Mapping[str, Tensor]]:
+def _classifier(run: OpenRun, row: str) -> Callable[[Tensor], Mapping[str, Tensor]]:
     """Clips (B, T, ...) to probabilities (B, C) by kind."""
-    model = run.model
+    model = run.network(row)
     if isinstance(model, Method):
         return model.class_scores
     assert isinstance(model, Trainer)

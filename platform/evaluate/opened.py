@@ -92,6 +92,10 @@ class OpenRun:
         model.load_state_dict({n: frozen.get(n, value) for n, value in model.state_dict().items()})
         return model.to(self.device).eval()
 
+    def network(self, row: str) -> Trained:
+        """The model of a row that every method's run has: "trained" or "random init"."""
+        return self.random_init if row == RANDOM_INIT else self.model
+
     def _untrained(self) -> Method:
         model = build_model(self.method, self.experiment)
         assert isinstance(model, Method)

@@ -28,7 +28,7 @@ from crossview.downstream.task import (
 )
 from crossview.downstream.test_views import ClassifierOptions
 from crossview.methods.method import Batch, Method
-from crossview.methods.trained import Trained
+from crossview.platform.config import is_trainer
 from crossview.platform.data.loader import Shard, Stream
 from crossview.platform.evaluate.clip_embeddings import clip_windows, embed_clips
 from crossview.platform.evaluate.clip_reader import ClipFiles
@@ -140,23 +140,25 @@ class Reader:
         return self._models(parts)
 
     def _predictions(self, task: Task[Any, Any], splits: list[str]) -> Rows:
-        """The trained run, and the runs that `controls` holds."""
+        """The trained run, a method's before its training, and the runs that a trainer's `controls` hold."""
         assert isinstance(task.options, PredictionOptions)
         run, options, (*fitted, split) = self.run, task.options, splits
         test = options.test if isinstance(options, ClassifierOptions) else None
         train: PredictionPart | None = None
 
-        def part(of: OpenRun, name: str, model: Trained | None) -> PredictionPart:
+        def part(of: OpenRun, name: str, row: str | None) -> PredictionPart:
             chosen = options.views if name == split else None
-            return predictions(of, run.catalog, name, model, self._recordings(name), self.run.seen, chosen, test)
+            return predictions(of, run.catalog, name, row, self._recordings(name), self.run.seen, chosen, test)
 
-        def parts(of: OpenRun) -> Parts:
+        def parts(of: OpenRun, row: str = TRAINED) -> Parts:
             nonlocal train
             if fitted and train is None:
                 train = part(run, fitted[0], None)
-            return train, part(of, split, of.model)
+            return train, part(of, split, row)
 
         rows: Rows = {TRAINED: lambda: parts(run)}
+        if self.baselines != "none" and not is_trainer(run.method):
+            rows[RANDOM_INIT] = lambda: parts(run, RANDOM_INIT)
         if self.baselines == "all":
             rows |= {name: partial(parts, control) for name, control in run.controls().items()}
         return rows

@@ -19,7 +19,6 @@ from crossview.downstream.task import Predicted, PredictionPart, Recorded
 from crossview.downstream.test_views import Views
 from crossview.downstream.trainer import Trainer
 from crossview.errors import UserError
-from crossview.methods.trained import Trained
 from crossview.platform.data.cameras import pretraining
 from crossview.platform.data.decoder import Arrays, Shard
 from crossview.platform.data.plan_builder import feature_plan
@@ -37,13 +36,13 @@ def predictions(
     run: OpenRun,
     catalog: Catalog,
     split: str,
-    model: Trained | None,
+    row: str | None,
     recordings: tuple[Recorded, ...],
     seen: frozenset[str],
     views: tuple[str, ...] | None = None,
     test: Views | None = None,
 ) -> PredictionPart:
-    """The samples of a split with what `model` predicts of them, or with None their targets alone.
+    """The samples of a split with what the run's model of `row` predicts of them, or with None their targets alone.
 
     `catalog` has all splits of the run's protocol; `views` are the cameras that are predicted, all by default, and
     `test` is how many clips and crops a classifier of clips gets. Samples of recordings that cannot be read are left
@@ -51,12 +50,13 @@ def predictions(
     """
     spec, data = run.experiment.sampling(), run.experiment.data
     if isinstance(spec, Sampling):
-        return clip_predictions(run, catalog, split, model, recordings, seen, views, test)
+        return clip_predictions(run, catalog, split, row, recordings, seen, views, test)
     part = of_views(ordered(catalog.select(split)), views)
     plan = feature_plan(part, spec, 0, catalog, data, test=True)
     rows = [plan.row(i) for i in range(plan.rows_per_epoch)]
     outputs: list[Mapping[str, np.ndarray] | None] = [{} for _ in rows]
-    if model is not None:
+    if row is not None:
+        model = run.network(row)
         assert isinstance(model, Trainer)
         outputs = _predicted(run, plan, rows, model)
     samples = [_sample(plan, row, found) for row, found in zip(rows, outputs, strict=True) if found is not None]

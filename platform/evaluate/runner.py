@@ -85,8 +85,8 @@ def show(run: Path, split: str, protocol: str, tasks: Sequence[str]) -> None:
     lower = results.lower_is_better(shown)
     console.print(terminal(results.scores(shown), f"{run.name}, split {split}", console.width, lower))
     for note in notes_of(table, shown, split, read_texts(run, split)):
-        console.print(note, highlight=False)
-    console.print(f"The scores are saved to {run / FILE} and {run / FOLDER / split}.md", highlight=False)
+        console.print(note, highlight=False, markup=False)
+    console.print(f"The scores are saved to {run / FILE} and {run / FOLDER / split}.md", highlight=False, markup=False)
 
 
 @dataclass(frozen=True)

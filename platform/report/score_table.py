@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
@@ -82,7 +83,7 @@ def _whole(rows: Scores, title: str, lower: Collection[str]) -> Table:
         table.add_column(row, justify="right", style="bold" if row == TRAINED else "", min_width=width, max_width=width)
     for metric, cells, best in lines(rows, lower):
         marked = [f"[underline]{c}[/]" if best and row == best.baseline else c for row, c in cells.items()]
-        table.add_row(metric, *marked, _coloured(best))
+        table.add_row(escape(metric), *marked, _coloured(best))
     return table
 
 
@@ -93,14 +94,14 @@ def _narrow(rows: Scores, title: str, lower: Collection[str]) -> Table:
     table.add_column("baseline")
     for metric, cells, best in lines(rows, lower):
         baseline = best.baseline if best else ""
-        table.add_row(metric, cells[TRAINED], cells.get(baseline, ""), _coloured(best), baseline)
+        table.add_row(escape(metric), cells[TRAINED], cells.get(baseline, ""), _coloured(best), baseline)
     return table
 
 
 def _table(title: str, caption: str) -> Table:
     """With the column of metrics."""
     table = Table(
-        title=title,
+        title=escape(title),
         title_justify="left",
         caption=caption,
         caption_justify="left",
