@@ -46,7 +46,7 @@ from crossview.datasets.video.seeking import passes
 from crossview.datasets.video.source import Source, Wanted, frames_in_file
 
 WINDOWS = (1, 10)
-READ_AHEAD = 2**18
+READ_AHEAD = 2**17
 """Bytes beyond those asked for that a request for a range of a copy fetches."""
 FIRST_READ = "S3 copies, first read (fetches the files)"
 
@@ -76,8 +76,8 @@ class Spent:
 
     cpu_ms: float = 0.0
     wall_ms: float = 0.0
-    requests: int = 0
-    bytes: int = 0
+    requests: float = 0
+    bytes: float = 0
 
 
 def from_copies(catalog: Catalog, group: Group) -> list[np.ndarray]:
