@@ -11,14 +11,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
@@ -27,8 +23,8 @@ from typing import Any, cast
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from s3_server import s3
 
-from crossview import storage
 from crossview.methods.example_batch import example_batch
 from crossview.methods.recipe import Optim
 from crossview.platform import checkpoint, run_folder
@@ -48,31 +44,6 @@ class Measured:
     total_s: float
     blocked_s: float
     """Of all its checkpoints."""
-
-
-@contextmanager
-def s3() -> Iterator[Path]:
-    """A bucket of an S3 server in another process."""
-    import boto3
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    os.environ |= {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "nobody"}
-    os.environ |= {"AWS_SECRET_ACCESS_KEY": "nothing", "AWS_DEFAULT_REGION": "us-east-1"}
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        while True:
-            with socket.socket() as tried:
-                if tried.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        boto3.client("s3").create_bucket(Bucket="runs")
-        yield storage.as_path("s3://runs")
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def measure(folder: Path, experiment: Experiment[Any], batch: Any, way: bool | None, steps: int) -> Measured:
