@@ -114,27 +114,24 @@ def _difference(rival: str, own: Sequence[float], scores: Sequence[float], level
     paired = np.asarray(own[:n], np.float64) - np.asarray(scores[:n], np.float64)  # (n,)
     paired = paired[np.isfinite(paired)]
     paired[np.abs(paired) <= SAME] = 0
-    low, high = _interval(paired, level)
+    pairs, mean, deviation = len(paired), math.nan, math.nan
+    if pairs:
+        mean = float(paired.mean())
+    if pairs > 1:
+        deviation = 0.0 if np.ptp(paired) <= SAME else float(paired.std(ddof=1))
+    low, high = _interval(mean, deviation, pairs, level)
     if math.isnan(low):
         verdict = Verdict.UNDECIDED
-    elif _interval(paired, level / rivals)[1] < 0:
+    elif _interval(mean, deviation, pairs, level / rivals)[1] < 0:
         verdict = Verdict.REVERSED
     else:
         verdict = Verdict.HOLDS if low > 0 else Verdict.NOT_SHOWN
-    mean = float(paired.mean()) if len(paired) else math.nan
-    return Difference(rival, mean, _deviation(paired), len(paired), seeds, low, high, verdict)
+    return Difference(rival, mean, deviation, pairs, seeds, low, high, verdict)
 
 
-def _interval(differences: np.ndarray, level: float) -> tuple[float, float]:
+def _interval(mean: float, deviation: float, n: int, level: float) -> tuple[float, float]:
     """Around the mean, missed with a probability of `level`; NaN if so few differences show no deviation."""
-    n, deviation = len(differences), _deviation(differences)
     if n < 2 or (deviation == 0 and n < SEEDS):
         return math.nan, math.nan
-    mean, half = differences.mean(), stdtrit(n - 1, 1 - level / 2) * deviation / math.sqrt(n)
-    return float(mean - half), float(mean + half)
-
-
-def _deviation(differences: np.ndarray) -> float:
-    if len(differences) < 2:
-        return math.nan
-    return 0.0 if np.ptp(differences) <= SAME else float(differences.std(ddof=1))
+    half = float(stdtrit(n - 1, 1 - level / 2)) * deviation / math.sqrt(n)
+    return mean - half, mean + half

@@ -19,6 +19,7 @@ from crossview.downstream.bench import (
     CONTROLS,
     EGOEXO,
     EVGAP,
+    HEADLINES,
     METHODS,
     MV2MAE,
     STEP_1,
@@ -32,9 +33,9 @@ from crossview.methods.study import Study
 from crossview.platform.config import Data, name_of
 from crossview.platform.data.loader import Shard, Stream
 from crossview.platform.reproduce import runner
-from crossview.platform.reproduce.own_catalog import fit_to
+from crossview.platform.reproduce.own_catalog import fit_to, scored_claims
 from crossview.platform.reproduce.runs import train_and_score
-from crossview.platform.reproduce.tables import publish
+from crossview.platform.reproduce.tables import decisions, publish
 
 WORLD = WorldConfig(
     actions=("pour_milk", "strike_peg"),
@@ -172,4 +173,8 @@ def test_a_method_is_trained_scored_and_segmented_beside_its_controls(
     made = Catalog.load(tmp_path / "embedded" / "MV2MAE-seed0")
     assert {made.split_of(r) for r in made.recordings} == {"train", "test"}
     assert all(np.load(made.file(r)).shape[0] == r.num_frames for r in made.recordings)
+    study = replace(study, claims=scored_claims(study, scores))
     assert "| MV2MAE |" in publish("bench:tiny", study, scores, tmp_path).read_text()
+    found = [one.decision for one in decisions(study, scores)]
+    assert len(found) == len([metric for metric in HEADLINES if not metric.endswith("held_out")])
+    assert {d.pairs for one in found for d in one.differences} == {1}  # no row of a claim lacks its metric
