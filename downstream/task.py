@@ -27,8 +27,8 @@ frames: `TablePart`, one row per frame of every recording, for each row of the r
 clips: `TablePart`, one row per evaluation clip, for each row of the result.
 encoder: `EncoderPart`, a network and the clips to train or score it on, for the trained weights and the random init.
 samples: `SamplePart`, a network and one batch drawn as in its training, for the trained weights and the random init.
-predictions: `PredictionPart`, what the trainer of the task's name predicts, for the trained run and its controls; the
-targets alone of the split that is fitted on.
+predictions: `PredictionPart`, what the trainer of the task's name predicts, for the trained run and its controls, or a
+method's own classifier, for the trained weights and the random init; the targets alone of the split that is fitted on.
 """
 
 
