@@ -175,13 +175,17 @@ def test_clips_that_are_alike_are_embedded_once_in_the_steps_precision(
     made = probe(root, byov, steps=3, fps=None, draws=None, geometry=Geometry(fit="squash", via_px=256))
     made = replace(made, data=replace(made.data, cache_features=True))
     made = replace(made, compute=replace(made.compute, precision="bfloat16"))
-    written = []
-    write = frozen_embeddings.write_embeddings
-    monkeypatch.setattr(
-        frozen_embeddings, "write_embeddings", lambda *args: (written.append(len(args[2])), write(*args))
-    )
+    embedded = []
+    before = ClipEncoder.forward
+
+    def noted(self: ClipEncoder, clips: torch.Tensor) -> torch.Tensor:
+        if torch.is_inference_mode_enabled():
+            embedded.append((len(clips), clips.dtype, torch.is_autocast_enabled("cpu")))
+        return before(self, clips)
+
+    monkeypatch.setattr(ClipEncoder, "forward", noted)
     once, each = both(tmp_path, monkeypatch, made)
-    assert written == [1] * 8
+    assert embedded == [(1, torch.float16, True)] * 8
     same_training(once, each)
 
 

@@ -61,7 +61,7 @@ class Inputs(ABC):
 
     @abstractmethod
     def parts(self, recording: int) -> Iterator[Part | UnreadableVideo]:
-        """All of a recording, or in place of a clip why it cannot be read; raises that where nothing can."""
+        """All of a recording that can be read, and why the rest cannot, which is raised where that is all of it."""
 
     @abstractmethod
     def embed(self, model: Trainer, frames: Tensor) -> Tensor:
@@ -134,18 +134,20 @@ class Clips(Inputs):
         clips = [clip for _, clip in sorted(self._by_key(recording).items())]
         order = sorted(range(len(clips)), key=lambda place: clips[place].frames[0])
         for first in range(0, len(order), CLIPS):
-            some = order[first : first + CLIPS]
-            try:
-                yield self._part(recording, clips, some)
-            except UnreadableVideo:
-                yield from self._one_by_one(recording, clips, some)
+            yield from self._parts(recording, clips, order[first : first + CLIPS])
 
-    def _one_by_one(self, recording: int, clips: list[Clip], places: list[int]) -> Iterator[Part | UnreadableVideo]:
-        """What does not reach what is damaged is readable, as rows are in training."""
-        for place in places:
-            try:
-                yield self._part(recording, clips, [place])
-            except UnreadableVideo as error:
+    def _parts(self, recording: int, clips: list[Clip], places: list[int]) -> Iterator[Part | UnreadableVideo]:
+        """Together, or where that fails each by itself: what does not reach the damage is read, as in training."""
+        try:
+            yield self._part(recording, clips, places)
+        except UnreadableVideo as error:
+            failed = len(places) == 1
+            for place in [] if failed else places:
+                try:
+                    yield self._part(recording, clips, [place])
+                except UnreadableVideo:
+                    failed = True
+            if failed:
                 yield error
 
     def _part(self, recording: int, clips: list[Clip], places: list[int]) -> Part:
