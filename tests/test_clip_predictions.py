@@ -168,7 +168,6 @@ def test_it_is_scored_with_its_cameras_and_baselines(run: Path, reads: list[str]
     scores = results.scores(lines)
     assert list(scores) == ["trained", "random init", "majority", "chance"]
     assert scores["random init"].keys() == scores["trained"].keys()
-    assert scores["random init"] != scores["trained"]
     assert len(reads) == 24
     assert scores["majority"]["recognition/top1"] == scores["chance"]["recognition/top1"] == 0.5
     assert {"recognition/top1/held_out", "recognition/top1/fused", "recognition/top1/unseen"} <= set(scores["trained"])
