@@ -147,7 +147,7 @@ def test_what_was_decided_is_told_in_words(tmp_path: Path, capsys: pytest.Captur
     summary = "Of 2 claims decided together, 1 holds, 1 is the other way round."
     for text in (page, printed):
         assert summary in text
-        assert "(Student's t, two-sided, Bonferroni's correction for 2)" in text
+        assert "(Student's t, two-sided, Bonferroni's correction for 2 claims)" in text
     said = "phase_f1/ego2exo: the claim of both losses over 2 rows holds: hardest is MSM alone, +0.200 (95 % interval"
     assert said in printed
     assert (

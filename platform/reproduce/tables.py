@@ -117,7 +117,7 @@ def _summary(study: Study, found: list[Claimed]) -> str:
     return (
         f"Of {claims} claims decided together, {ways}.{few} A claim holds if the 95 % interval of its differences by "
         "seed is above 0 over each row that it must beat (Student's t, two-sided, Bonferroni's correction for "
-        f"{claims})."
+        f"{claims} claims)."
     )
 
 
