@@ -76,12 +76,14 @@ def _units(file: Path) -> Iterator[tuple[str, str]]:
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """One small cluster in this process for all tests that need Ray."""
+    """One small cluster in this process for all tests that need Ray, of one node, which nobody takes away."""
     import ray
 
     from crossview.platform.cluster.connect import start_here
 
-    start_here(num_cpus=4, object_store_memory=256 * 2**20)
+    with pytest.MonkeyPatch.context() as patch:  # of the cluster's processes
+        patch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process for each group of workers
+        start_here(num_cpus=4, object_store_memory=256 * 2**20)
     yield
     ray.shutdown()
 
