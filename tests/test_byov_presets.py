@@ -99,6 +99,7 @@ BREAK_EGGS: Table = {
     "sampling.pairing": ("unpaired", "paper: two videos of one activity, no time correspondence"),
     "sampling.unit": ("recording", "ours: rows are whole recordings"),
     "sampling.windows": (1, "paper: one clip of each video"),
+    "sampling.draws": (None, "released: drawn anew in every epoch"),
     "sampling.window_scale": ((1.0, 1.0), SILENT),
     "sampling.window_scale_spread": ("uniform", SILENT),
     "sampling.window_length": ("resampled", SILENT),

@@ -82,6 +82,7 @@ BASE: dict[str, Any] = {
     "sampling.pairing": "single",
     "sampling.unit": "recording",
     "sampling.windows": 1,
+    "sampling.draws": None,
     "sampling.window_scale": (1.0, 1.0),
     "sampling.window_scale_spread": "uniform",
     "sampling.window_length": "resampled",

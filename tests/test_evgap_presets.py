@@ -93,6 +93,7 @@ COMMON: dict[str, tuple[Any, str]] = {
     "sampling.pairing": ("synchronized", "paper: the same time-stamp"),
     "sampling.unit": ("recording", "ours: rows are whole recordings"),
     "sampling.windows": (10, "paper: 10 clips of one video per batch"),
+    "sampling.draws": (None, "silent; ours: drawn anew in every epoch"),
     "sampling.window_scale": ((0.5, 2.0), "paper: factor of w1"),
     "sampling.window_scale_spread": ("log", "silent; ours: halving and doubling are as likely"),
     "sampling.window_length": ("true", "silent; ours"),
@@ -266,7 +267,7 @@ def test_every_constant_of_the_study_is_the_tables() -> None:
     assert study.base is not None
     assert study.base.world == dataclasses.replace(CLIPS, seed=1000, train_takes=28, train_subjects=28)
     assert (study.base.every, study.base.steps) == (8, 2500)
-    assert (study.seeds, study.tasks, study.split, study.cache) == (3, ("retrieval",), "test", "features")
+    assert (study.seeds, study.tasks, study.split, study.cache) == (5, ("retrieval",), "test", "features")
     seen, held_out = "retrieval/R@1/seen", "retrieval/R@1/held_out"
     others = ("random init", "step 1", "frozen features")
     assert [(claim.metric, claim.variant, claim.over, claim.at_least) for claim in study.claims] == [

@@ -89,6 +89,7 @@ PRETRAIN: dict[str, Any] = {
     "sampling.pairing": "synchronized",  # paper; ours 13
     "sampling.unit": "recording",
     "sampling.windows": 1,  # ours 13
+    "sampling.draws": None,  # VideoMAE: drawn anew in every epoch
     "sampling.window_scale": (1.0, 1.0),  # paper: stride 4 always
     "sampling.window_scale_spread": "uniform",  # unused
     "sampling.window_length": "resampled",  # unused
@@ -197,4 +198,4 @@ def test_the_studys_variants_differ_in_one_option_each() -> None:
         SAME_VIEW: PRETRAIN | STUDY | {"method.weights.cross": 0.0},
         NO_MOTION: PRETRAIN | STUDY | {"method.motion.temperature": None},
     }
-    assert (study.layout, study.train_views, study.seeds) == ("synchronized", ("exo1", "exo3"), 3)
+    assert (study.layout, study.train_views, study.seeds) == ("synchronized", ("exo1", "exo3"), 5)

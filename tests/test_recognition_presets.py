@@ -24,6 +24,7 @@ FINETUNE: dict[str, Any] = {
     "method.fps": 7.5,  # MV2MAE: stride 4, of 30 Hz (NTU, PKU-MMD)
     "method.size_px": 128,  # MV2MAE
     "method.geometry": {"crop": "resized"},  # VideoMAE: 8 to 100 % of the area, aspect 3/4 to 4/3
+    "method.draws": None,  # VideoMAE: drawn anew in every epoch
     "method.encoder_lr": 1.0,  # VideoMAE
     "method.layer_decay": 0.75,  # VideoMAE
     "method.drop_path": 0.1,  # VideoMAE
@@ -67,6 +68,7 @@ FINETUNE: dict[str, Any] = {
     "sampling.pairing": "single",  # VideoMAE
     "sampling.unit": "recording",  # method.unit
     "sampling.windows": 1,  # VideoMAE: one clip
+    "sampling.draws": None,  # method.draws
     "sampling.window_scale": (1.0, 1.0),  # VideoMAE: stride 4 always
     "sampling.window_scale_spread": "uniform",  # unused
     "sampling.window_length": "resampled",  # unused
