@@ -233,7 +233,7 @@ def wait_for(what: object, process: subprocess.Popen[bytes]) -> None:
 
 
 def test_after_every_kill_only_what_is_missing_is_made(tmp_path: Path) -> None:
-    catalog, out = many(tmp_path / "from", 8), tmp_path / "to"
+    catalog, out = many(tmp_path / "from", 12), tmp_path / "to"
     catalog.save(tmp_path / "catalog")
     command = ["prepare", "copies", "--catalog", str(tmp_path / "catalog"), "--out", str(out), "--debug"]
     run = [sys.executable, "-c", "import sys; from crossview.platform.cli.main import main; main(sys.argv[1:])"]
@@ -246,11 +246,11 @@ def test_after_every_kill_only_what_is_missing_is_made(tmp_path: Path) -> None:
         assert kept.items() <= in_place(out).items()
         kept = in_place(out)
         assert not (out / "catalog.json").exists()
-    assert 0 < len(kept) < 8
+    assert 0 < len(kept) < 12
     result = copy_all(catalog, out, Encoding())
     assert result.found == len(kept)
     assert kept.items() <= in_place(out).items()
-    assert [r.path for r in Catalog.load(out).recordings] == [f"{k}.mp4" for k in range(8)]
+    assert [r.path for r in Catalog.load(out).recordings] == [f"{k}.mp4" for k in range(12)]
     assert not list(partial(out))
     for recording in Catalog.load(out).recordings:
         copy = out / recording.path
