@@ -490,7 +490,8 @@ def test_a_tables_command_runs_on_synthetic_exports(
     folder = tmp_path_factory.getbasetemp() / "tables"
     method, _, table = name.partition(":")
     found = importlib.import_module(f"crossview.methods.{method}.tables").tables()[table]
-    out = paper_runs.run_table(name, found, paper_runs.Request(out=folder / table, synthetic=True, jobs=2))
+    request = paper_runs.Request(out=folder / f"{method}-{table}", synthetic=True, jobs=2)
+    out = paper_runs.run_table(name, found, request)
     said = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert all(line.startswith("[synthetic] ") for line in said)
     rows = pq.read_table(out / "table.parquet").to_pylist()
