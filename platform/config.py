@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -309,6 +310,15 @@ def to_dict(method: str, experiment: Experiment[Any]) -> dict[str, Any]:
     if not is_trainer(method):
         del values["encoder"]
     return {"name": method, **values}
+
+
+def flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested values by dotted name, such as "optim.lr"."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
 
 
 def from_dict(values: dict[str, Any]) -> tuple[str, Experiment[Any]]:

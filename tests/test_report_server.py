@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import shutil
 import threading
 import time
@@ -52,8 +53,6 @@ def report_progress(run: Path, step: int, total: int, age_s: float = 0.0, doing:
     status = json.loads((run / "progress.json").read_text())
     (run / "progress.json").write_text(json.dumps(status | {"step": step, "total": total, "doing": doing}))
     if age_s:
-        import os
-
         then = time.time() - age_s
         for file in (run / "progress.json", run / "run.json"):
             os.utime(file, (then, then))

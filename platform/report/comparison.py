@@ -16,7 +16,7 @@ from crossview.downstream.baselines import margin
 from crossview.downstream.paired import Verdict, decide
 from crossview.downstream.table import cell
 from crossview.errors import UserError
-from crossview.platform.config import saved, to_dict
+from crossview.platform.config import flat, saved, to_dict
 from crossview.platform.evaluate.opened import TRAINED
 from crossview.platform.evaluate.result_store import read_results
 from crossview.platform.report import html
@@ -107,7 +107,7 @@ def group(runs: Sequence[Path]) -> tuple[list[Arm], list[str]]:
         found = saved(require(run))
         values = to_dict(found.method, found.experiment)
         seed = values.pop("seed")
-        options = dict(_flat(values))
+        options = dict(flat(values))
         arm = arms.setdefault(json.dumps(options, sort_keys=True), Arm(found.method, options))
         if seed in arm.runs:
             raise UserError(
@@ -130,15 +130,6 @@ def _letters(number: int) -> str:
     """A to Z, then AA to ZZ and so on."""
     before = "" if number < 26 else _letters(number // 26 - 1)
     return before + chr(ord("A") + number % 26)
-
-
-def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested options by path."""
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{before}{name}.")
-        else:
-            yield f"{before}{name}", value
 
 
 def _differences(arms: Sequence[Arm]) -> list[tuple[str, list[str]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from crossview.platform.evaluate.runner import evaluate
 from crossview.platform.evaluate.tasks import options_from
 from crossview.platform.progress import Progress
 from crossview.platform.train import launcher
+from crossview.platform.train.status import read_status
 from crossview.platform.tune.capacity import SPARE_CPUS
 
 
@@ -142,5 +142,5 @@ def cache_features(one: Planned) -> None:
 
 
 def _steps_done(planned: Sequence[Planned]) -> int:
-    files = [one.run / "progress.json" for one in planned]
-    return sum(json.loads(file.read_text())["step"] for file in files if file.exists())
+    found = [read_status(one.run) for one in planned]
+    return sum(status.step for status in found if status is not None)

@@ -10,13 +10,14 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from crossview import storage
 from crossview.errors import UserError
 from crossview.platform import run_folder
+from crossview.platform.config import flat
 from crossview.platform.train.tensorboard import TensorBoard
 
 PROJECT = "crossview"
@@ -160,9 +161,9 @@ class Mlflow:
             self._client.update_run(kept, status="RUNNING")
             return
         facts = {name: value for name, value in info.items() if name != "experiment"}
-        created = self._client.create_run(self._experiment(), run_name=run.name, tags=dict(_flat(facts)))
+        created = self._client.create_run(self._experiment(), run_name=run.name, tags=_texts(facts))
         self._id = _keep(run, "mlflow", created.info.run_id)
-        options = [Param(name, value) for name, value in _flat(info["experiment"])]
+        options = [Param(name, value) for name, value in _texts(info["experiment"]).items()]
         for first in range(0, len(options), 100):  # as many as a request takes
             self._client.log_batch(self._id, params=options[first : first + 100])
 
@@ -202,13 +203,9 @@ def _keep(run: Path, tracker: str, name: str) -> str:
     return name
 
 
-def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    """Nested values as texts by dotted name."""
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{before}{name}.")
-        else:
-            yield f"{before}{name}", str(value)[:500]
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Nested values as texts by dotted name, as long as MLflow takes them."""
+    return {name: str(value)[:500] for name, value in flat(values)}
 
 
 def _text(error: Exception) -> str:
